@@ -1,0 +1,39 @@
+//! Adapters: PEFT directories on disk, and the registry of immutable generations that serve requests.
+
+pub mod peft;
+pub mod registry;
+
+/// Why an adapter cannot be read, published or found.
+#[derive(Debug, thiserror::Error)]
+pub enum AdapterError {
+    /// The name is empty, too long, has characters outside `[A-Za-z0-9._:-]`, or is the base model's.
+    #[error("adapter name `{name}` is not allowed: {reason}")]
+    Name { name: String, reason: &'static str },
+    /// The path is not inside the adapter root.
+    #[error("path `{path}` is outside the adapter root")]
+    Forbidden { path: String },
+    /// The path does not exist.
+    #[error("no adapter directory at `{path}`")]
+    FileNotFound { path: String },
+    /// No adapter has this name.
+    #[error("the adapter `{0}` is not loaded")]
+    NotFound(String),
+    /// The name is taken and `load_inplace` was not given.
+    #[error("the adapter `{0}` is already loaded; give load_inplace to replace it")]
+    AlreadyLoaded(String),
+    /// The directory is not a valid adapter for this model.
+    #[error("invalid adapter: {0}")]
+    Invalid(String),
+    /// A file is larger than allowed.
+    #[error("`{path}` has {bytes} bytes, more than the limit of {limit}")]
+    TooLarge { path: String, bytes: u64, limit: u64 },
+    /// The adapters' byte budget would be exceeded.
+    #[error("adapter needs {needed} bytes; {free} of {budget} are free")]
+    Budget { needed: u64, free: u64, budget: u64 },
+    /// Reading or writing failed.
+    #[error("{path}: {source}")]
+    Io { path: String, source: std::io::Error },
+    /// The tensor library failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}

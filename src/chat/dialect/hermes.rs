@@ -1,0 +1,1 @@
+//! Hermes / Qwen: `<tool_call>{"name":…,"arguments":…}</tool_call>`.

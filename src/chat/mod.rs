@@ -1,0 +1,24 @@
+//! Conversations, prompts, tokens and dialects: everything between wire JSON and token ids.
+//!
+//! Shared by the server and the trainer: what is trained is what is served. Knows no HTTP and no tensors.
+
+pub mod dialect;
+pub mod messages;
+pub mod template;
+pub mod tokenizer;
+
+pub use messages::{Conversation, Message, Role, Tool, ToolCall, ToolChoice};
+
+/// Why a conversation cannot become a prompt.
+#[derive(Debug, thiserror::Error)]
+pub enum ChatError {
+    /// The chat template does not compile or refused the conversation.
+    #[error("chat template: {0}")]
+    Template(String),
+    /// The tokenizer file is missing or broken.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// The dialect is not known.
+    #[error("unknown dialect `{name}`; known: {known}")]
+    UnknownDialect { name: String, known: String },
+}

@@ -1,0 +1,2 @@
+//! The `callsmith` binary: parse, resolve, start.
+fn main() {}

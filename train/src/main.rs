@@ -1,0 +1,2 @@
+//! The `callsmith-train` binary.
+fn main() {}
