@@ -16,7 +16,9 @@ pub enum AdapterError {
     #[error("adapter name `{name}` is not allowed: {reason}")]
     Name { name: String, reason: &'static str },
     /// The path is not inside the adapter root.
-    #[error("path `{path}` is outside the adapter root: only directories inside the one named by --adapter-root can be loaded")]
+    #[error(
+        "path `{path}` is outside the adapter root: only directories inside the one named by --adapter-root can be loaded"
+    )]
     Forbidden { path: String },
     /// The path does not exist.
     #[error("no adapter directory at `{path}`")]

@@ -48,7 +48,8 @@ pub(super) fn parse(json: &[u8], data_len: u64) -> Result<BTreeMap<String, Decla
     let header: Header = serde_json::from_slice(json).map_err(|error| format!("the header is not valid: {error}"))?;
     let mut tensors = BTreeMap::new();
     for (name, entry) in header.0 {
-        let declared = entry.check().map_err(|reason| format!("tensor `{}`: {reason}", crate::adapter::shown(&name)))?;
+        let declared =
+            entry.check().map_err(|reason| format!("tensor `{}`: {reason}", crate::adapter::shown(&name)))?;
         tensors.insert(name, declared);
     }
     check_cover(&tensors, data_len)?;

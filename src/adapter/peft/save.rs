@@ -68,7 +68,8 @@ fn serialize(weights: &AdapterWeights) -> Result<Vec<u8>, AdapterError> {
     for (site, pair) in weights.iter() {
         for (factor, tensor) in [(Factor::A, &pair.a), (Factor::B, &pair.b)] {
             let name = tensor_name(site, factor);
-            let bytes = f32_bytes(tensor)?.ok_or_else(|| invalid(format!("tensor `{name}` has a value that is not finite")))?;
+            let bytes =
+                f32_bytes(tensor)?.ok_or_else(|| invalid(format!("tensor `{name}` has a value that is not finite")))?;
             tensors.push((name, tensor.dims().to_vec(), bytes));
         }
     }
