@@ -47,7 +47,7 @@ fn a_recipe_reads_and_its_resolved_form_is_the_same_recipe() {
 #[test]
 fn an_unknown_key_is_an_error_that_names_it_and_its_line() {
     let message = message(&FULL.replace("warmup_steps", "warmup_stepz"));
-    assert!(message.contains("warmup_stepz") && message.contains("line 9"), "{message}");
+    assert!(message.contains("warmup_stepz") && message.contains("line 10"), "{message}");
     let nested = parse(&FULL.replace("noise =", "nose =")).unwrap_err().to_string();
     assert!(nested.contains("nose"), "{nested}");
 }
