@@ -1,43 +1,140 @@
 //! The decoder: embed → blocks → final norm; hidden states and logits are separate.
+//!
+//! One forward serves training and inference: whether a tensor is trainable is a property of the tensor.
 
-use super::{ForwardPass, ModelConfig, ModelError};
-use candle_core::{Device, Tensor};
+use super::attention::{Attention, LayerContext, Lookback};
+use super::linear::Linear;
+use super::lora::{Site, TargetModule};
+use super::mlp::Mlp;
+use super::ops::{self, PagedLayout, Rotary};
+use super::weights::{Tensors, expect_shape};
+use super::{Attention as AttentionKind, ForwardPass, ModelConfig, ModelError};
+use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 
-/// What the vocabulary head says about some rows during training.
-pub struct TokenLosses {
-    /// Sum of the cross entropies (natural log), a scalar that can be differentiated.
-    pub sum: Tensor,
-    /// Cross entropy of each row.
-    pub losses: Vec<f32>,
-    /// The most likely token of each row.
-    pub predictions: Vec<u32>,
-}
+pub use super::ops::HeadLoss as TokenLosses;
 
 /// Name (as in Hugging Face checkpoints) and shape of every parameter, in a fixed order.
 pub fn parameter_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
-    let _ = config;
-    todo!()
+    let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![config.vocab_size, config.hidden_size])];
+    for layer in 0..config.num_layers {
+        shapes.extend(block_shapes(config).into_iter().map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)));
+    }
+    shapes.push(("model.norm.weight".to_owned(), vec![config.hidden_size]));
+    if !config.tie_word_embeddings {
+        shapes.push(("lm_head.weight".to_owned(), vec![config.vocab_size, config.hidden_size]));
+    }
+    shapes
+}
+
+/// `[out, in]` of one of a block's linear layers.
+pub fn module_shape(config: &ModelConfig, module: TargetModule) -> (usize, usize) {
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    match module {
+        TargetModule::Q => (config.query_width(), hidden),
+        TargetModule::K | TargetModule::V => (config.kv_width(), hidden),
+        TargetModule::O => (hidden, config.query_width()),
+        TargetModule::Gate | TargetModule::Up => (inner, hidden),
+        TargetModule::Down => (hidden, inner),
+    }
+}
+
+fn block_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+    let mut shapes = vec![("input_layernorm.weight".to_owned(), vec![config.hidden_size])];
+    for module in TargetModule::ALL {
+        let (out, input) = module_shape(config, module);
+        shapes.push((format!("{}.weight", module.path()), vec![out, input]));
+        if has_bias(config, module) {
+            shapes.push((format!("{}.bias", module.path()), vec![out]));
+        }
+    }
+    if config.family.qk_norm() {
+        shapes.push(("self_attn.q_norm.weight".to_owned(), vec![config.head_dim]));
+        shapes.push(("self_attn.k_norm.weight".to_owned(), vec![config.head_dim]));
+    }
+    shapes.push(("post_attention_layernorm.weight".to_owned(), vec![config.hidden_size]));
+    shapes
+}
+
+fn has_bias(config: &ModelConfig, module: TargetModule) -> bool {
+    config.family.qkv_bias() && matches!(module, TargetModule::Q | TargetModule::K | TargetModule::V)
+}
+
+struct Block {
+    input_norm: Tensor,
+    attention: Attention,
+    post_norm: Tensor,
+    mlp: Mlp,
+}
+
+impl Block {
+    fn load(config: &ModelConfig, layer: usize, tensors: &mut dyn Tensors) -> Result<Self, ModelError> {
+        let mut shapes: HashMap<String, Vec<usize>> = block_shapes(config).into_iter().collect();
+        let mut get = |name: String| {
+            let shape = shapes.remove(&name).unwrap_or_default();
+            take(tensors, &format!("model.layers.{layer}.{name}"), &shape)
+        };
+        let mut linear = |module: TargetModule| {
+            let bias = has_bias(config, module).then(|| get(format!("{}.bias", module.path()))).transpose()?;
+            let weight = get(format!("{}.weight", module.path()))?;
+            Ok::<_, ModelError>(Linear { site: Site { layer, module }, weight, bias })
+        };
+        let [q, k, v, o, gate, up, down] = TargetModule::ALL.map(&mut linear);
+        let qk_norm = match config.family.qk_norm() {
+            true => Some((get("self_attn.q_norm.weight".into())?, get("self_attn.k_norm.weight".into())?)),
+            false => None,
+        };
+        Ok(Self {
+            input_norm: get("input_layernorm.weight".into())?,
+            attention: Attention { q: q?, k: k?, v: v?, o: o?, qk_norm },
+            post_norm: get("post_attention_layernorm.weight".into())?,
+            mlp: Mlp { gate: gate?, up: up?, down: down? },
+        })
+    }
+
+    fn forward(&self, x: &Tensor, context: &LayerContext<'_>) -> candle_core::Result<Tensor> {
+        let eps = context.config.rms_norm_eps;
+        let x = (x + self.attention.forward(&ops::rms_norm(x, &self.input_norm, eps)?, context)?)?;
+        let fed = self.mlp.forward(&ops::rms_norm(&x, &self.post_norm, eps)?, context.adapters)?;
+        x + fed
+    }
+}
+
+/// Takes a tensor of a known shape.
+fn take(tensors: &mut dyn Tensors, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+    let tensor = tensors.take(name)?;
+    expect_shape(name, &tensor, shape)?;
+    Ok(tensor)
 }
 
 /// A Llama-shaped causal decoder.
 pub struct Decoder {
     config: ModelConfig,
+    embedding: Tensor,
+    blocks: Vec<Block>,
+    norm: Tensor,
+    /// `[vocab, hidden]`; the embedding itself when tied.
+    head: Tensor,
 }
 
 impl Decoder {
     /// A decoder over tensors in memory, by their Hugging Face names. Tensors are used as they are (no copy), so a
     /// `Var` among them receives gradients.
     pub fn from_tensors(config: ModelConfig, tensors: &HashMap<String, Tensor>) -> Result<Self, ModelError> {
-        let _ = (config, tensors);
-        todo!()
+        Self::load(config, &mut { tensors })
     }
 
-    /// Cross entropy of selected rows of the hidden states `[n, hidden]` against `targets` (length n); the full logits
-    /// matrix is never kept.
-    pub fn token_losses(&self, hidden: &Tensor, targets: &[u32]) -> Result<TokenLosses, ModelError> {
-        let _ = (hidden, targets);
-        todo!()
+    /// Takes every parameter from `tensors`; names what is missing or misshapen.
+    pub(super) fn load(config: ModelConfig, tensors: &mut dyn Tensors) -> Result<Self, ModelError> {
+        let table = [config.vocab_size, config.hidden_size];
+        let embedding = take(tensors, "model.embed_tokens.weight", &table)?;
+        let blocks = (0..config.num_layers).map(|layer| Block::load(&config, layer, tensors)).collect::<Result<_, _>>()?;
+        let norm = take(tensors, "model.norm.weight", &[config.hidden_size])?;
+        let head = match config.tie_word_embeddings {
+            true => embedding.clone(),
+            false => take(tensors, "lm_head.weight", &table)?,
+        };
+        Ok(Self { config, embedding, blocks, norm, head })
     }
 
     /// The decoder's shape.
@@ -47,18 +144,42 @@ impl Decoder {
 
     /// The device that holds the weights.
     pub fn device(&self) -> &Device {
-        todo!()
+        self.embedding.device()
+    }
+
+    /// The type of the weights and of the computation.
+    pub fn dtype(&self) -> DType {
+        self.embedding.dtype()
     }
 
     /// Hidden states after the final norm, `[T, hidden]`. `pass.attention` decides caching.
     pub fn hidden_states(&self, pass: ForwardPass<'_>) -> Result<Tensor, ModelError> {
-        let _ = pass;
-        todo!()
+        let tokens = Tensor::new(pass.tokens, self.device())?;
+        let mut x = self.embedding.index_select(&tokens, 0)?;
+        let lookback = match pass.attention {
+            AttentionKind::Causal(lengths) => Lookback::Segments(lengths),
+            AttentionKind::Paged { cache, sequences } => {
+                let mut layout = PagedLayout::new(self.config.sliding_window);
+                sequences.iter().for_each(|s| layout.push(s.blocks, s.cached, s.new));
+                Lookback::Cache { cache, layout }
+            }
+        };
+        let rotary = Rotary::new(&self.config, pass.positions);
+        let context = LayerContext { config: &self.config, rotary, lookback, adapters: pass.adapters };
+        for block in &self.blocks {
+            x = block.forward(&x, &context)?;
+        }
+        Ok(ops::rms_norm(&x, &self.norm, self.config.rms_norm_eps)?)
     }
 
     /// Logits `[n, vocab]` (f32) of selected rows of the hidden states `[n, hidden]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
-        let _ = hidden;
-        todo!()
+        Ok(ops::linear(hidden, &self.head, None)?.to_dtype(DType::F32)?)
+    }
+
+    /// Cross entropy of selected rows of the hidden states `[n, hidden]` against `targets` (length n); the full logits
+    /// matrix is never kept.
+    pub fn token_losses(&self, hidden: &Tensor, targets: &[u32]) -> Result<TokenLosses, ModelError> {
+        Ok(ops::head_loss(hidden, &self.head, targets)?)
     }
 }

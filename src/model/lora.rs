@@ -2,6 +2,7 @@
 //!
 //! Knows no files (see `adapter::peft`) and no lifecycle (see `adapter::registry`).
 
+use super::ops;
 use candle_core::{Result, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
@@ -133,7 +134,35 @@ impl AdapterBatch {
 
     /// Adds each group's delta for this site to `y` (`[rows, out]`), given the layer's input `x` (`[rows, in]`).
     pub fn add_delta(&self, site: Site, x: &Tensor, y: Tensor) -> Result<Tensor> {
-        let _ = (site, x);
+        let mut y = y;
+        for (rows, weights) in &self.groups {
+            if let Some(pair) = weights.get(site) {
+                y = add_rows(y, rows, &pair.delta(&narrow(x, rows)?)?)?;
+            }
+        }
         Ok(y)
     }
+}
+
+impl LoraPair {
+    /// `scale * (x Aᵀ) Bᵀ` of `x: [n, in]`.
+    fn delta(&self, x: &Tensor) -> Result<Tensor> {
+        ops::linear(&ops::linear(x, &self.a, None)?, &self.b, None)? * self.scale
+    }
+}
+
+fn narrow(x: &Tensor, rows: &Range<usize>) -> Result<Tensor> {
+    if rows.len() == x.dim(0)? { Ok(x.clone()) } else { x.narrow(0, rows.start, rows.len())?.contiguous() }
+}
+
+/// `y[rows] += delta`, leaving every other row exactly as it is.
+fn add_rows(y: Tensor, rows: &Range<usize>, delta: &Tensor) -> Result<Tensor> {
+    let total = y.dim(0)?;
+    if rows.len() == total {
+        return y + delta;
+    }
+    let part = |range: Range<usize>| (!range.is_empty()).then(|| y.narrow(0, range.start, range.len())).transpose();
+    let middle = (y.narrow(0, rows.start, rows.len())? + delta)?;
+    let parts = [part(0..rows.start)?, Some(middle), part(rows.end..total)?];
+    Tensor::cat(&parts.into_iter().flatten().collect::<Vec<_>>(), 0)
 }

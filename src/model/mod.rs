@@ -15,7 +15,7 @@ mod attention;
 mod linear;
 mod mlp;
 
-pub use config::ModelConfig;
+pub use config::{Family, ModelConfig, RopeScaling};
 pub use decoder::Decoder;
 pub use kv_cache::KvCache;
 pub use lora::{AdapterBatch, AdapterWeights, LoraPair, Site, TargetModule};
@@ -70,3 +70,6 @@ pub struct PagedSequence<'a> {
     /// New tokens of this pass.
     pub new: usize,
 }
+
+#[cfg(test)]
+mod tests;

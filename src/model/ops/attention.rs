@@ -1,0 +1,258 @@
+//! Causal attention within packed segments, for training and for scoring whole prompts: fused forward and backward.
+//!
+//! Scores exist for one block of queries of one head at a time; the backward pass computes them again.
+
+use super::kernels::{Matrix, dot, matmul, softmax, vectorised};
+use super::{View, composed, is_fused, output, slice, tensor};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Queries handled together; bounds the size of the score matrix.
+const QUERY_BLOCK: usize = 64;
+
+/// `q: [T, heads, d]`, `k, v: [T, kv_heads, d]` → `[T, heads, d]`. `lengths` (sum T) are the segments; a token sees its
+/// own segment up to itself, at most the last `window` positions.
+pub fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor, lengths: &[usize], window: Option<usize>) -> Result<Tensor> {
+    if is_fused(q) {
+        let op = CausalAttention { lengths: lengths.to_vec(), window: window.unwrap_or(usize::MAX) };
+        return q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op);
+    }
+    let mut start = 0;
+    let parts = lengths.iter().map(|len| {
+        let part = |t: &Tensor| t.narrow(0, start, *len);
+        let attended = composed::attention(&part(q)?, &part(k)?, &part(v)?, window);
+        start += len;
+        attended
+    });
+    Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)
+}
+
+struct CausalAttention {
+    lengths: Vec<usize>,
+    window: usize,
+}
+
+/// The sizes of one call.
+#[derive(Clone, Copy)]
+struct Heads {
+    query: usize,
+    kv: usize,
+    dim: usize,
+}
+
+impl Heads {
+    fn new(q: (usize, usize, usize), k: (usize, usize, usize)) -> Self {
+        Self { query: q.1, kv: k.1, dim: q.2 }
+    }
+
+    fn group(self) -> usize {
+        self.query / self.kv
+    }
+
+    fn scale(self) -> f32 {
+        1.0 / (self.dim as f32).sqrt()
+    }
+
+    /// Rows `rows` of head `head` in `[T, heads, d]` data.
+    fn rows<'a>(self, data: &'a [f32], heads: usize, head: usize, rows: Range<usize>) -> Matrix<'a> {
+        let stride = heads * self.dim;
+        let from = (rows.start * stride + head * self.dim).min(data.len());
+        Matrix::new(&data[from..], rows.len(), self.dim, stride)
+    }
+}
+
+/// One key/value head of one segment: an independent piece of work.
+#[derive(Clone)]
+struct Task {
+    segment: Range<usize>,
+    kv_head: usize,
+}
+
+impl CausalAttention {
+    fn tasks(&self, heads: Heads) -> Vec<Task> {
+        let mut start = 0;
+        let mut tasks = Vec::new();
+        for len in &self.lengths {
+            let segment = start..start + len;
+            tasks.extend((0..heads.kv).map(|kv_head| Task { segment: segment.clone(), kv_head }));
+            start += len;
+        }
+        tasks
+    }
+
+    /// Softmaxed scores of the queries `block` (positions in the segment) over keys `0..block.end`.
+    #[inline(always)]
+    fn probabilities(&self, q: Matrix<'_>, k: Matrix<'_>, block: &Range<usize>, scale: f32) -> Vec<f32> {
+        let keys = block.end;
+        let mut scores = vec![0f32; block.len() * keys];
+        matmul(&mut scores, q, k.t(), scale, false);
+        for (row, i) in scores.chunks_exact_mut(keys).zip(block.clone()) {
+            let first = (i + 1).saturating_sub(self.window);
+            row[..first].fill(0.0);
+            softmax(&mut row[first..=i]);
+            row[i + 1..].fill(0.0);
+        }
+        scores
+    }
+
+    /// `[len, d]` for each query head of the task's group.
+    fn forward(&self, heads: Heads, task: &Task, [q, k, v]: [&[f32]; 3]) -> Vec<Vec<f32>> {
+        let one = |member: usize| {
+            let head = task.kv_head * heads.group() + member;
+            let mut out = vec![0f32; task.segment.len() * heads.dim];
+            for (block, out) in blocks(task.segment.len()).zip(out.chunks_mut(QUERY_BLOCK * heads.dim)) {
+                let keys = task.segment.start..task.segment.start + block.end;
+                let queries = task.segment.start + block.start..task.segment.start + block.end;
+                let k = heads.rows(k, heads.kv, task.kv_head, keys.clone());
+                let p = self.probabilities(heads.rows(q, heads.query, head, queries), k, &block, heads.scale());
+                let p = Matrix::new(&p, block.len(), block.end, block.end);
+                matmul(out, p, heads.rows(v, heads.kv, task.kv_head, keys), 1.0, false);
+            }
+            out
+        };
+        vectorised(|| (0..heads.group()).map(one).collect())
+    }
+
+    /// Gradients of the task: per query head of the group, then of the key head and of the value head.
+    fn backward(&self, heads: Heads, task: &Task, data: &Saved<'_>) -> (Vec<Vec<f32>>, Vec<f32>, Vec<f32>) {
+        let size = task.segment.len() * heads.dim;
+        let (mut dk, mut dv) = (vec![0f32; size], vec![0f32; size]);
+        let mut one = |member: usize| {
+            let mut dq = vec![0f32; size];
+            for (block, dq) in blocks(task.segment.len()).zip(dq.chunks_mut(QUERY_BLOCK * heads.dim)) {
+                let part = Part { heads, task, head: task.kv_head * heads.group() + member, block };
+                let (keys, end) = (part.keys(), part.block.end * heads.dim);
+                let (q, grad) = (part.queries(data.q), part.queries(data.grad));
+                let k = heads.rows(data.k, heads.kv, task.kv_head, keys.clone());
+                let p = self.probabilities(q, k, &part.block, heads.scale());
+                let ds = part.score_gradient(&p, data, heads.rows(data.v, heads.kv, task.kv_head, keys));
+                let matrix = |m| Matrix::new(m, part.block.len(), part.block.end, part.block.end);
+                matmul(dq, matrix(&ds), k, heads.scale(), false);
+                matmul(&mut dk[..end], matrix(&ds).t(), q, heads.scale(), true);
+                matmul(&mut dv[..end], matrix(&p).t(), grad, 1.0, true);
+            }
+            dq
+        };
+        let dq = vectorised(|| (0..heads.group()).map(&mut one).collect());
+        (dq, dk, dv)
+    }
+}
+
+/// What the backward pass reads.
+struct Saved<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    out: &'a [f32],
+    grad: &'a [f32],
+}
+
+/// One block of queries of one head of a task.
+struct Part<'a> {
+    heads: Heads,
+    task: &'a Task,
+    head: usize,
+    block: Range<usize>,
+}
+
+impl Part<'_> {
+    fn keys(&self) -> Range<usize> {
+        self.task.segment.start..self.task.segment.start + self.block.end
+    }
+
+    fn positions(&self) -> Range<usize> {
+        self.task.segment.start + self.block.start..self.task.segment.start + self.block.end
+    }
+
+    fn queries<'a>(&self, data: &'a [f32]) -> Matrix<'a> {
+        self.heads.rows(data, self.heads.query, self.head, self.positions())
+    }
+
+    /// `dS = P * (dO Vᵀ - rowsum(dO * O))`.
+    #[inline(always)]
+    fn score_gradient(&self, p: &[f32], data: &Saved<'_>, v: Matrix<'_>) -> Vec<f32> {
+        let keys = self.block.end;
+        let mut ds = vec![0f32; p.len()];
+        matmul(&mut ds, self.queries(data.grad), v.t(), 1.0, false);
+        let dim = self.heads.dim;
+        for ((ds, p), t) in ds.chunks_exact_mut(keys).zip(p.chunks_exact(keys)).zip(self.positions()) {
+            let at = (t * self.heads.query + self.head) * dim;
+            let shift = dot(&data.grad[at..at + dim], &data.out[at..at + dim]);
+            for (ds, p) in ds.iter_mut().zip(p) {
+                *ds = p * (*ds - shift);
+            }
+        }
+        ds
+    }
+}
+
+fn blocks(len: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..len).step_by(QUERY_BLOCK).map(move |start| start..(start + QUERY_BLOCK).min(len))
+}
+
+/// Copies `[len, d]` into head `head` of the segment's rows of `[T, heads, d]`.
+fn place(all: &mut [f32], part: &[f32], segment: &Range<usize>, (head, heads, dim): (usize, usize, usize)) {
+    for (t, row) in segment.clone().zip(part.chunks_exact(dim)) {
+        let at = (t * heads + head) * dim;
+        all[at..at + dim].copy_from_slice(row);
+    }
+}
+
+impl CustomOp3 for CausalAttention {
+    fn name(&self) -> &'static str {
+        "causal-attention"
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "candle's signature")]
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        lq: &Layout,
+        k: &CpuStorage,
+        lk: &Layout,
+        v: &CpuStorage,
+        lv: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let heads = Heads::new(lq.shape().dims3()?, lk.shape().dims3()?);
+        let data = [slice(q, lq)?, slice(k, lk)?, slice(v, lv)?];
+        let tasks = self.tasks(heads);
+        let parts: Vec<_> = tasks.par_iter().map(|task| self.forward(heads, task, data)).collect();
+        let mut out = vec![0f32; data[0].len()];
+        for (task, parts) in tasks.iter().zip(&parts) {
+            for (member, part) in parts.iter().enumerate() {
+                let head = task.kv_head * heads.group() + member;
+                place(&mut out, part, &task.segment, (head, heads.query, heads.dim));
+            }
+        }
+        Ok(output(out, lq.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let views = [View::new(q)?, View::new(k)?, View::new(v)?, View::new(out)?, View::new(&grad)?];
+        let data = Saved { q: &views[0], k: &views[1], v: &views[2], out: &views[3], grad: &views[4] };
+        let heads = Heads::new(q.dims3()?, k.dims3()?);
+        let tasks = self.tasks(heads);
+        let parts: Vec<_> = tasks.par_iter().map(|task| self.backward(heads, task, &data)).collect();
+        let mut all = [vec![0f32; data.q.len()], vec![0f32; data.k.len()], vec![0f32; data.v.len()]];
+        for (task, (dq, dk, dv)) in tasks.iter().zip(&parts) {
+            for (member, dq) in dq.iter().enumerate() {
+                let head = task.kv_head * heads.group() + member;
+                place(&mut all[0], dq, &task.segment, (head, heads.query, heads.dim));
+            }
+            place(&mut all[1], dk, &task.segment, (task.kv_head, heads.kv, heads.dim));
+            place(&mut all[2], dv, &task.segment, (task.kv_head, heads.kv, heads.dim));
+        }
+        let [dq, dk, dv] = all;
+        let back = |values, like: &Tensor| tensor(values, like.shape().clone()).map(Some);
+        Ok((back(dq, q)?, back(dk, k)?, back(dv, v)?))
+    }
+}

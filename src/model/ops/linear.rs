@@ -1,0 +1,73 @@
+//! The linear layer `y = x Wᵀ (+ b)`.
+//!
+//! Serving uses a kernel whose result for a row never depends on the other rows; training uses the fastest matrix
+//! product. A frozen weight passes the gradient on to its input and gets none itself.
+
+use super::kernels::linear_rows;
+use super::{composed, is_fused, output, slice};
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CudaStorage, CustomOp2, Layout, Result, Shape, Tensor};
+
+/// `x: [T, in]`, `w: [out, in]`, `bias: [out]` → `[T, out]`.
+pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let y = match x.track_op() || w.track_op() {
+        true => x.contiguous()?.apply_op2(w, Trained)?,
+        false if is_fused(x) => x.contiguous()?.apply_op2_no_bwd(w, &Served)?,
+        false => composed::linear(x, w)?,
+    };
+    match bias {
+        Some(bias) => y.broadcast_add(bias),
+        None => Ok(y),
+    }
+}
+
+/// `[T, out]` from the layouts of `x` and `w`.
+fn shape(x: &Layout, w: &Layout) -> Result<(usize, usize, usize)> {
+    let ((rows, width), (outputs, _)) = (x.shape().dims2()?, w.shape().dims2()?);
+    Ok((rows, outputs, width))
+}
+
+struct Served;
+
+impl CustomOp2 for Served {
+    fn name(&self) -> &'static str {
+        "linear-served"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (rows, outputs, width) = shape(lx, lw)?;
+        Ok(output(linear_rows(slice(x, lx)?, slice(w, lw)?, width), (rows, outputs)))
+    }
+}
+
+struct Trained;
+
+impl Trained {
+    fn forward<S: BackendStorage>(x: &S, lx: &Layout, w: &S, lw: &Layout) -> Result<(S, Shape)> {
+        let (rows, outputs, width) = shape(lx, lw)?;
+        let y = x.matmul(w, (1, rows, outputs, width), lx, &lw.transpose(0, 1)?)?;
+        Ok((y, (rows, outputs).into()))
+    }
+}
+
+impl CustomOp2 for Trained {
+    fn name(&self) -> &'static str {
+        "linear-trained"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
+        Self::forward(x, lx, w, lw)
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, lx: &Layout, w: &CudaStorage, lw: &Layout) -> Result<(CudaStorage, Shape)> {
+        Self::forward(x, lx, w, lw)
+    }
+
+    /// `dx = dy W`, `dW = dyᵀ x`; each only if somebody wants it.
+    fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?.detach();
+        let dx = x.track_op().then(|| grad.matmul(&w.detach())).transpose()?;
+        let dw = w.track_op().then(|| grad.t()?.matmul(&x.detach())).transpose()?;
+        Ok((dx, dw))
+    }
+}

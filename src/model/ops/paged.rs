@@ -1,0 +1,117 @@
+//! Attention of new tokens over the block KV cache, without gathering it.
+//!
+//! Every query row is computed alone and in a fixed order, so a token's result depends neither on its batch nor on how
+//! its prompt was cut into chunks.
+
+use super::kernels::{add_scaled, dot, softmax, vectorised};
+use super::{composed, is_fused, output, slice};
+use crate::model::kv_cache::BLOCK_SIZE;
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+/// Where the rows of a pass find their keys and values.
+#[derive(Debug, Clone, Default)]
+pub struct PagedLayout {
+    /// Block ids of each sequence.
+    blocks: Vec<Vec<u32>>,
+    /// For each row: its sequence and its position.
+    rows: Vec<(usize, usize)>,
+    window: Option<usize>,
+}
+
+impl PagedLayout {
+    /// An empty layout for a model with this sliding window.
+    pub fn new(window: Option<usize>) -> Self {
+        Self { window, ..Self::default() }
+    }
+
+    /// Adds a sequence with `new` rows at positions `cached..cached + new`.
+    pub fn push(&mut self, blocks: &[u32], cached: usize, new: usize) {
+        let sequence = self.blocks.len();
+        self.blocks.push(blocks.to_vec());
+        self.rows.extend((cached..cached + new).map(|position| (sequence, position)));
+    }
+
+    /// The cache slots of the rows themselves: where their keys and values are written.
+    pub fn slots(&self) -> Vec<u32> {
+        self.rows.iter().map(|(sequence, position)| self.slot(*sequence, *position) as u32).collect()
+    }
+
+    fn slot(&self, sequence: usize, position: usize) -> usize {
+        self.blocks[sequence][position / BLOCK_SIZE] as usize * BLOCK_SIZE + position % BLOCK_SIZE
+    }
+
+    /// First position that a row sees.
+    fn first(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+}
+
+/// `q: [T, heads, d]`; `keys`, `values`: the cache of one layer, `[slots, kv_heads, d]` → `[T, heads, d]`.
+pub fn paged_attention(q: &Tensor, keys: &Tensor, values: &Tensor, layout: &PagedLayout) -> Result<Tensor> {
+    if is_fused(q) {
+        return q.contiguous()?.apply_op3_no_bwd(keys, values, &PagedAttention { layout });
+    }
+    let mut outputs = Vec::new();
+    let mut row = 0;
+    for sequence in 0..layout.blocks.len() {
+        let rows = layout.rows.iter().filter(|(s, _)| *s == sequence).count();
+        let last = layout.rows[row + rows - 1].1;
+        let slots: Vec<u32> = (0..=last).map(|position| layout.slot(sequence, position) as u32).collect();
+        let slots = Tensor::new(slots, q.device())?;
+        let (k, v) = (keys.index_select(&slots, 0)?, values.index_select(&slots, 0)?);
+        outputs.push(composed::attention(&q.narrow(0, row, rows)?, &k, &v, layout.window)?);
+        row += rows;
+    }
+    Tensor::cat(&outputs, 0)
+}
+
+struct PagedAttention<'a> {
+    layout: &'a PagedLayout,
+}
+
+impl PagedAttention<'_> {
+    /// One query head of one row; `kv_offset` is where its key head starts inside a slot of `width` values.
+    #[inline(always)]
+    fn attend(&self, row: usize, q: &[f32], [keys, values]: [&[f32]; 2], (kv_offset, width): (usize, usize)) -> Vec<f32> {
+        let (sequence, position) = self.layout.rows[row];
+        let scale = 1.0 / (q.len() as f32).sqrt();
+        let positions = self.layout.first(position)..=position;
+        let at = |position| self.layout.slot(sequence, position) * width + kv_offset;
+        let mut scores: Vec<f32> =
+            positions.clone().map(|p| dot(q, &keys[at(p)..at(p) + q.len()]) * scale).collect();
+        softmax(&mut scores);
+        let mut out = vec![0f32; q.len()];
+        for (weight, p) in scores.iter().zip(positions) {
+            add_scaled(&mut out, *weight, &values[at(p)..at(p) + q.len()]);
+        }
+        out
+    }
+}
+
+impl CustomOp3 for PagedAttention<'_> {
+    fn name(&self) -> &'static str {
+        "paged-attention"
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "candle's signature")]
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        lq: &Layout,
+        k: &CpuStorage,
+        lk: &Layout,
+        v: &CpuStorage,
+        lv: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let ((_, heads, dim), (_, kv_heads, _)) = (lq.shape().dims3()?, lk.shape().dims3()?);
+        let (q, cache) = (slice(q, lq)?, [slice(k, lk)?, slice(v, lv)?]);
+        let mut out = vec![0f32; q.len()];
+        out.par_chunks_mut(dim).zip(q.par_chunks(dim)).enumerate().for_each(|(i, (out, q))| {
+            let (row, head) = (i / heads, i % heads);
+            let kv_offset = head / (heads / kv_heads) * dim;
+            out.copy_from_slice(&vectorised(|| self.attend(row, q, cache, (kv_offset, kv_heads * dim))));
+        });
+        Ok(output(out, lq.shape().clone()))
+    }
+}
