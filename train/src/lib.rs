@@ -1,1 +1,26 @@
+//! callsmith-train: trains adapters and whole models for function calling, on the server's own decoder and prompts.
+//!
+//! The path of a run ([`run`]): [`recipe`] → [`trainable`] (a decoder whose tensors are variables) → [`dataset`]
+//! (samples by index, rendered and tokenised as the server does it) → [`collate`] → [`trainer`] ([`loss`], [`optim`],
+//! [`schedule`]) → [`checkpoint`] → [`export`] of what the server loads. Trainer and server share files, not state.
 
+pub mod atomic;
+pub mod checkpoint;
+pub mod cli;
+pub mod collate;
+pub mod data;
+pub mod dataset;
+pub mod error;
+pub mod eval;
+pub mod export;
+pub mod loss;
+pub mod optim;
+pub mod progress;
+pub mod random;
+pub mod recipe;
+pub mod run;
+pub mod schedule;
+pub mod trainable;
+pub mod trainer;
+
+pub use error::{Result, TrainError};

@@ -1,2 +1,5 @@
 //! The `callsmith-train` binary.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    callsmith_train::cli::main()
+}

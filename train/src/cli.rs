@@ -1,0 +1,274 @@
+//! The command line: what was typed, which function does it, which exit code it gives.
+
+use crate::data::synth::{Naming, Split, SynthConfig};
+use crate::data::{synth, tokenizer};
+use crate::error::{Result, TrainError};
+use crate::eval::{self, EvalOptions, EvalReport};
+use crate::export::{self, Precision};
+use crate::progress;
+use crate::recipe::{DeviceKind, Method, Recipe};
+use crate::run::{self, RunOptions};
+use crate::trainable;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::json;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Trains adapters and models for function calling, and measures them.
+#[derive(Parser)]
+#[command(name = "callsmith-train", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train all weights as a recipe says.
+    Full(TrainArgs),
+    /// Train a LoRA adapter as a recipe says.
+    Lora(TrainArgs),
+    /// Make data and tokenizers.
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Measure function calling on generated dialogues.
+    Eval(EvalArgs),
+    /// Write the newest checkpoint of a run as a model or adapter directory.
+    Export(ExportArgs),
+}
+
+#[derive(Args)]
+struct TrainArgs {
+    recipe: PathBuf,
+    /// Continue from the newest whole checkpoint in the output directory.
+    #[arg(long)]
+    resume: bool,
+    /// Continue although the recipe has changed since the checkpoint.
+    #[arg(long, requires = "resume")]
+    allow_changed_recipe: bool,
+    /// Replace a value of the recipe, for example --set optim.lr=0.001 (may be repeated).
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+#[derive(Subcommand)]
+enum DataCommand {
+    /// Generate dialogues, one JSON object per line.
+    Synth {
+        /// TOML file with the generator's settings; its defaults when absent.
+        #[arg(long)]
+        config: Option<PathBuf>,
+        #[arg(long, default_value_t = 1000)]
+        count: u64,
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Train a byte-level BPE tokenizer on generated dialogues.
+    Tokenizer {
+        #[arg(long)]
+        config: Option<PathBuf>,
+        #[arg(long, default_value_t = 4096)]
+        vocab_size: usize,
+        #[arg(long, default_value_t = 20_000)]
+        count: u64,
+        /// Directory to write tokenizer files into.
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum SplitArg {
+    Train,
+    HeldOut,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum NamingArg {
+    Overlap,
+    Synonym,
+    Unrelated,
+}
+
+#[derive(Args)]
+struct EvalArgs {
+    /// Model directory.
+    #[arg(long)]
+    model: PathBuf,
+    /// PEFT adapter directory.
+    #[arg(long)]
+    adapter: Option<PathBuf>,
+    #[arg(long, value_enum, default_value = "held-out")]
+    split: SplitArg,
+    /// Only dialogues whose functions are named so.
+    #[arg(long, value_enum)]
+    naming: Option<NamingArg>,
+    /// Number of dialogues.
+    #[arg(long, default_value_t = 500)]
+    count: usize,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Decode without the grammar.
+    #[arg(long)]
+    free: bool,
+    #[arg(long, default_value_t = 256)]
+    max_tokens: usize,
+    /// Run on the GPU.
+    #[arg(long)]
+    cuda: bool,
+    /// Also write the numbers here as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Also write every wrong answer here, one JSON object per line.
+    #[arg(long)]
+    failures: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct ExportArgs {
+    /// Output directory of a run.
+    #[arg(long)]
+    run: PathBuf,
+    #[arg(long)]
+    out: PathBuf,
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Precision,
+}
+
+/// Parses the arguments and runs them: 0 done (also when stopped on request), 1 failed, 2 wrong usage.
+pub fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            progress::note(&format!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<()> {
+    match command {
+        Command::Full(args) => train(Method::Full, &args),
+        Command::Lora(args) => train(Method::Lora, &args),
+        Command::Data(command) => data(command),
+        Command::Eval(args) => evaluate(&args),
+        Command::Export(args) => export::from_run(&args.run, &args.out, args.dtype),
+    }
+}
+
+fn train(method: Method, args: &TrainArgs) -> Result<()> {
+    let recipe = Recipe::load(&args.recipe, &args.sets)?;
+    if recipe.method != method {
+        let message = format!("is {:?}, but the command is {method:?}; use the other command", recipe.method);
+        return Err(TrainError::field("method", message.to_lowercase()));
+    }
+    limit_threads(recipe.threads)?;
+    let options = RunOptions { resume: args.resume, allow_changed_recipe: args.allow_changed_recipe };
+    run::train(&recipe, options, &stop_on_signal()?).map(drop)
+}
+
+/// The tensor library reads its number of threads from the environment alone, so the process starts over with it set.
+fn limit_threads(threads: Option<usize>) -> Result<()> {
+    const VARIABLE: &str = "RAYON_NUM_THREADS";
+    let Some(threads) = threads.filter(|_| std::env::var_os(VARIABLE).is_none()) else { return Ok(()) };
+    let program = std::env::current_exe().map_err(TrainError::io("(this program)"))?;
+    let arguments = std::env::args_os().skip(1);
+    let error = std::process::Command::new(&program).args(arguments).env(VARIABLE, threads.to_string()).exec();
+    Err(TrainError::io(program)(error))
+}
+
+/// The first SIGINT or SIGTERM asks for a stop after the running step, the second ends the process.
+fn stop_on_signal() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())
+            .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
+            .map_err(TrainError::io("(signal handler)"))?;
+    }
+    Ok(stop)
+}
+
+fn data(command: DataCommand) -> Result<()> {
+    match command {
+        DataCommand::Synth { config, count, out } => {
+            Ok(synth::write_jsonl(&synth_config(config.as_deref())?, count, &out)?)
+        }
+        DataCommand::Tokenizer { config, vocab_size, count, out } => {
+            Ok(tokenizer::train_bpe(&synth_config(config.as_deref())?, count, vocab_size, &out)?)
+        }
+    }
+}
+
+fn synth_config(path: Option<&Path>) -> Result<SynthConfig> {
+    let Some(path) = path else { return Ok(SynthConfig::default()) };
+    let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
+    toml::from_str(&text).map_err(|e| TrainError::Recipe { path: path.display().to_string(), message: e.to_string() })
+}
+
+fn evaluate(args: &EvalArgs) -> Result<()> {
+    let options = EvalOptions {
+        model: args.model.clone(),
+        adapter: args.adapter.clone(),
+        split: match args.split {
+            SplitArg::Train => Split::Train,
+            SplitArg::HeldOut => Split::HeldOut,
+        },
+        naming: args.naming.map(|naming| match naming {
+            NamingArg::Overlap => Naming::Overlap,
+            NamingArg::Synonym => Naming::Synonym,
+            NamingArg::Unrelated => Naming::Unrelated,
+        }),
+        count: args.count,
+        seed: args.seed,
+        free: args.free,
+        max_tokens: args.max_tokens,
+    };
+    let kind = if args.cuda { DeviceKind::Cuda } else { DeviceKind::Cpu };
+    let report = eval::run(&options, trainable::device(kind)?)?;
+    // A reader that closes the pipe early is no failure.
+    let _ = write!(std::io::stdout().lock(), "{}", report.score);
+    write_report(args, &report)
+}
+
+fn write_report(args: &EvalArgs, report: &EvalReport) -> Result<()> {
+    if let Some(path) = &args.json {
+        std::fs::write(path, format!("{:#}\n", report.score.to_json())).map_err(TrainError::io(path))?;
+    }
+    if let Some(path) = &args.failures {
+        let line = |failure: &eval::Failure| {
+            format!("{}\n", json!({"request": failure.request, "wanted": failure.wanted, "answer": failure.text}))
+        };
+        let lines: String = report.failures.iter().map(line).collect();
+        std::fs::write(path, lines).map_err(TrainError::io(path))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_recipe_of_the_other_method_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(
+            file.path(),
+            "method = \"full\"\noutput = \"x\"\n[model]\npath = \"m\"\n[optim]\nlr = 0.1\n[batch]\ntokens = 64\nmax_len = 32\n\
+             [[phase]]\nsteps = 1\nsource = [{ jsonl = \"a\" }]",
+        )
+        .unwrap();
+        let args =
+            TrainArgs { recipe: file.path().to_owned(), resume: false, allow_changed_recipe: false, sets: Vec::new() };
+        assert!(train(Method::Lora, &args).unwrap_err().to_string().contains("method"));
+    }
+}

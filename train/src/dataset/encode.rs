@@ -1,0 +1,205 @@
+//! Conversation → sample: rendered and tokenised exactly as the server does it, loss on what the assistant writes.
+
+use super::{Example, Tag};
+use crate::error::{Result, TrainError};
+use callsmith::chat::dialect::{self, Dialect};
+use callsmith::chat::template::ChatTemplate;
+use callsmith::chat::tokenizer::ChatTokenizer;
+use callsmith::chat::{Conversation, Role, ToolCall};
+use serde_json::Value;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Loss weights beside the 1 of an ordinary answer token.
+#[derive(Debug, Clone, Copy)]
+pub struct Weights {
+    /// Tokens that the assistant did not write.
+    pub lm: f32,
+    /// First token of a function name.
+    pub name: f32,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self { lm: 0.0, name: 1.0 }
+    }
+}
+
+/// A model's prompt format and tokenizer.
+pub struct Encoder {
+    pub tokenizer: Arc<ChatTokenizer>,
+    pub dialect: Arc<dyn Dialect>,
+    template: ChatTemplate,
+}
+
+impl Encoder {
+    /// Reads the tokenizer and chat template of `dir` for a model with `logits_width` logits. The dialect is chosen
+    /// from the template unless named.
+    pub fn load(dir: &Path, dialect: Option<&str>, logits_width: usize) -> Result<Self> {
+        let tokenizer = ChatTokenizer::load(dir, logits_width)?;
+        let dialect = match dialect {
+            Some(name) => dialect::by_name(name)?,
+            None => dialect::for_template(tokenizer.chat_template()),
+        };
+        let template = ChatTemplate::new(
+            tokenizer.chat_template(),
+            dialect.clone(),
+            tokenizer.control_tokens(),
+            tokenizer.bos_token(),
+            tokenizer.eos_token(),
+        )?;
+        Ok(Self { tokenizer: Arc::new(tokenizer), dialect, template })
+    }
+
+    /// The prompt's token ids; `open` starts an assistant turn at the end.
+    pub fn prompt(&self, conversation: &Conversation, open: bool) -> Result<Vec<u32>> {
+        Ok(self.tokenizer.encode(&self.template.render(conversation, open)?)?)
+    }
+
+    /// The whole conversation as a sample; every assistant turn is an answer.
+    ///
+    /// # Errors
+    /// When what the server would show before an assistant turn is not how the whole conversation starts.
+    pub fn example(&self, conversation: &Conversation, weights: Weights) -> Result<Example> {
+        let mut example = Example::new(self.prompt(conversation, false)?);
+        for (message, range) in self.answer_ranges(conversation, &example.tokens)? {
+            example.answer(range.clone());
+            self.tag(&mut example, range, &conversation.messages[message].tool_calls);
+        }
+        if example.answers.is_empty() {
+            return Err(TrainError::Data("the conversation has no assistant message to learn from".into()));
+        }
+        apply(&mut example, weights);
+        Ok(example)
+    }
+
+    /// (message index, token range) of each assistant turn, in order.
+    fn answer_ranges(&self, conversation: &Conversation, tokens: &[u32]) -> Result<Vec<(usize, Range<usize>)>> {
+        let mut head = conversation.clone();
+        let mut ranges = Vec::new();
+        for index in (0..conversation.messages.len()).rev() {
+            head.messages.truncate(index);
+            if conversation.messages[index].role == Role::Assistant {
+                ranges.push((index, self.answer_range(&head, tokens, index)?));
+            }
+        }
+        ranges.reverse();
+        Ok(ranges)
+    }
+
+    fn answer_range(&self, head: &Conversation, tokens: &[u32], message: usize) -> Result<Range<usize>> {
+        let prompt = self.prompt(head, true)?;
+        if !tokens.starts_with(&prompt) {
+            return Err(TrainError::Data(format!(
+                "message {message}: the prompt before it is not how the whole conversation starts; the chat template \
+                 rewrites earlier turns, so only its last assistant turn can be trained: cut the conversation there"
+            )));
+        }
+        let ends = self.tokenizer.eos_token_ids();
+        let end = tokens[prompt.len()..].iter().position(|token| ends.contains(token)).ok_or_else(|| {
+            TrainError::Data(format!(
+                "message {message}: no end-of-turn token follows it; name the template's end token as eos_token in tokenizer_config.json"
+            ))
+        })?;
+        Ok(prompt.len()..prompt.len() + end + 1)
+    }
+
+    /// Marks the first token of each function name and the values of its arguments.
+    fn tag(&self, example: &mut Example, answer: Range<usize>, calls: &[ToolCall]) {
+        let mut text = Vec::new();
+        let mut starts = Vec::new();
+        for &token in &example.tokens[answer.clone()] {
+            starts.push(text.len());
+            text.extend_from_slice(self.tokenizer.token_bytes(token));
+        }
+        let mut seek = Seek { text: &text, at: 0 };
+        for call in calls {
+            let Some(name) = seek.name(&call.name) else { return };
+            let first = answer.start + starts.partition_point(|&start| start <= name) - 1;
+            example.tags[first] = Tag::Name;
+            for value in leaves(&call.arguments) {
+                let Some(range) = seek.value(value) else { continue };
+                for (offset, _) in starts.iter().enumerate().filter(|&(_, start)| range.contains(start)) {
+                    example.tags[answer.start + offset] = Tag::Value;
+                }
+            }
+        }
+    }
+}
+
+fn apply(example: &mut Example, weights: Weights) {
+    for (index, weight) in example.weights.iter_mut().enumerate() {
+        if example.tags[index] == Tag::Name {
+            *weight = weights.name;
+        } else if *weight == 0.0 {
+            *weight = weights.lm;
+        }
+    }
+}
+
+/// The scalars of a JSON value, in order.
+fn leaves(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Array(items) => items.iter().flat_map(leaves).collect(),
+        Value::Object(fields) => fields.values().flat_map(leaves).collect(),
+        leaf => vec![leaf],
+    }
+}
+
+/// Walks forward through the bytes of an answer.
+struct Seek<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl Seek<'_> {
+    /// Where the function name starts: between a quote or dot and a quote, in every dialect.
+    fn name(&mut self, name: &str) -> Option<usize> {
+        let wanted = format!("{name}\"");
+        loop {
+            let start = self.find(wanted.as_bytes())?;
+            self.at = start + wanted.len();
+            if start > 0 && matches!(self.text[start - 1], b'"' | b'.') {
+                return Some(start);
+            }
+        }
+    }
+
+    /// The bytes of a scalar's JSON text; of a string, those between its quotes.
+    fn value(&mut self, value: &Value) -> Option<Range<usize>> {
+        let json = value.to_string();
+        let start = self.find(json.as_bytes())?;
+        self.at = start + json.len();
+        let quote = usize::from(value.is_string());
+        Some(start + quote..self.at - quote)
+    }
+
+    fn find(&self, wanted: &[u8]) -> Option<usize> {
+        self.text[self.at..].windows(wanted.len()).position(|window| window == wanted).map(|offset| self.at + offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn names_and_values_are_found_in_order() {
+        let text = br#"{"tool_uses":[{"recipient_name":"functions.get","parameters":{"get":"a \"b\"","n":[1,true]}}]}"#;
+        let mut seek = Seek { text, at: 0 };
+        let name = seek.name("get").unwrap();
+        assert_eq!(&text[name - 10..name + 4], br#"functions.get""#);
+        let arguments = json!({"get": "a \"b\"", "n": [1, true]});
+        let found: Vec<_> = leaves(&arguments).into_iter().map(|leaf| seek.value(leaf).unwrap()).collect();
+        let texts: Vec<_> = found.into_iter().map(|range| std::str::from_utf8(&text[range]).unwrap()).collect();
+        assert_eq!(texts, [r#"a \"b\""#, "1", "true"]);
+    }
+
+    #[test]
+    fn a_name_inside_a_word_is_not_taken() {
+        let mut seek = Seek { text: br#"{"name": "forget", "arguments": {}} {"name": "get"}"#, at: 0 };
+        assert_eq!(seek.name("get"), Some(46));
+    }
+}

@@ -1,0 +1,72 @@
+//! What can go wrong in training, data preparation, evaluation and export. Every message names the place and the remedy.
+
+use std::path::{Path, PathBuf};
+
+/// The crate's result.
+pub type Result<T, E = TrainError> = std::result::Result<T, E>;
+
+/// Why a command of the trainer stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The recipe is not valid TOML, or has an unknown or missing key.
+    #[error("recipe {path}: {message}")]
+    Recipe { path: String, message: String },
+    /// A recipe field has a value that cannot work.
+    #[error("recipe field `{field}`: {message}")]
+    Field { field: String, message: String },
+    /// A sample cannot be used.
+    #[error("data: {0}")]
+    Data(String),
+    /// A trainable tensor is not reached by the loss.
+    #[error(
+        "step 0: tensor `{tensor}` received no gradient ({reason}); nothing was trained. The decoder cuts its gradient"
+    )]
+    NoGradient { tensor: String, reason: &'static str },
+    /// The loss or its gradient stayed non-finite.
+    #[error(
+        "loss or gradient was not finite in {0} steps in a row; lower optim.lr, raise optim.warmup_steps or lower optim.clip, then --resume"
+    )]
+    Diverged(usize),
+    /// A checkpoint or output directory cannot be used.
+    #[error("{path}: {message}")]
+    Output { path: String, message: String },
+    /// Another trainer holds the output directory.
+    #[error("{path} is in use by another trainer (pid {pid}); wait for it or choose another `output`")]
+    Locked { path: String, pid: String },
+    /// Reading or writing failed.
+    #[error("{path}: {source}")]
+    Io { path: String, source: std::io::Error },
+    #[error(transparent)]
+    Chat(#[from] callsmith::chat::ChatError),
+    #[error(transparent)]
+    Model(#[from] callsmith::model::ModelError),
+    #[error(transparent)]
+    Adapter(#[from] callsmith::adapter::AdapterError),
+    #[error(transparent)]
+    Grammar(#[from] callsmith::grammar::GrammarError),
+    #[error(transparent)]
+    Engine(#[from] callsmith::engine::EngineError),
+    #[error("tensor library: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// The data engine (generator, importers, tokenizer training) failed.
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+impl TrainError {
+    /// A recipe field with a value that cannot work.
+    pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Field { field: field.into(), message: message.into() }
+    }
+
+    /// An output directory or checkpoint that cannot be used.
+    pub fn output(path: &Path, message: impl Into<String>) -> Self {
+        Self::Output { path: path.display().to_string(), message: message.into() }
+    }
+
+    /// Wraps an input/output error with its path; for `map_err`.
+    pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into().display().to_string();
+        move |source| Self::Io { path, source }
+    }
+}

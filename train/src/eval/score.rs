@@ -1,0 +1,218 @@
+//! Counting what was right: function, whole call, call or no call; apart by naming, number offered and word order.
+//!
+//! Knows no model and no generator: wanted and found calls in, a table out.
+
+use crate::loss::Ratio;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What a turn wants of the assistant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    Single,
+    Parallel,
+    /// Words, because no function fits.
+    NoCall,
+    /// Words about the results of calls.
+    Words,
+}
+
+impl Class {
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Single => "single call",
+            Self::Parallel => "parallel calls",
+            Self::NoCall => "no call",
+            Self::Words => "results in words",
+        }
+    }
+}
+
+/// One wanted turn.
+#[derive(Debug, Clone)]
+pub struct Turn {
+    pub class: Class,
+    pub naming: String,
+    /// Functions to choose from.
+    pub offered: usize,
+    pub noun_last: bool,
+    /// Function names with arguments.
+    pub calls: Vec<(String, Value)>,
+}
+
+/// The calls that were made; none = words.
+#[derive(Debug, Clone, Default)]
+pub struct Answer {
+    pub calls: Vec<(String, Value)>,
+}
+
+/// Right functions and right whole calls of one group of turns.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cell {
+    function: Ratio,
+    exact: Ratio,
+}
+
+/// All counts of an evaluation.
+#[derive(Debug, Clone, Default)]
+pub struct Score {
+    groups: BTreeMap<String, Cell>,
+    /// Turns that want no call: those without one.
+    no_call: Ratio,
+    /// Turns that report results: those without a call.
+    words: Ratio,
+    /// Turns that want a call: those without one (the fewer the better).
+    false_no_call: Ratio,
+}
+
+impl Score {
+    /// Counts a turn; returns whether it was answered as wanted.
+    pub fn add(&mut self, turn: &Turn, answer: &Answer) -> bool {
+        let silent = answer.calls.is_empty();
+        match turn.class {
+            Class::NoCall => self.no_call.add(silent),
+            Class::Words => self.words.add(silent),
+            Class::Single | Class::Parallel => return self.add_call(turn, answer),
+        }
+        silent
+    }
+
+    fn add_call(&mut self, turn: &Turn, answer: &Answer) -> bool {
+        let function = matches(&turn.calls, &answer.calls, |wanted, found| wanted.0 == found.0);
+        let exact =
+            matches(&turn.calls, &answer.calls, |wanted, found| wanted.0 == found.0 && same(&wanted.1, &found.1));
+        self.false_no_call.add(answer.calls.is_empty());
+        for group in groups(turn) {
+            let cell = self.groups.entry(group).or_default();
+            cell.function.add(function);
+            cell.exact.add(exact);
+        }
+        exact
+    }
+
+    /// The same numbers for programs.
+    pub fn to_json(&self) -> Value {
+        let share = |ratio: Ratio| json!({"right": ratio.right, "total": ratio.total, "share": ratio.share()});
+        let cell = |cell: &Cell| json!({"turns": cell.exact.total, "function": cell.function.share(), "exact": cell.exact.share()});
+        let groups: Map<String, Value> = self.groups.iter().map(|(name, found)| (name.clone(), cell(found))).collect();
+        json!({
+            "groups": groups,
+            "no_call_recognised": share(self.no_call),
+            "results_in_words": share(self.words),
+            "false_no_call": share(self.false_no_call),
+        })
+    }
+}
+
+/// The groups a call turn belongs to. The splits by naming, number and word order are of single calls.
+fn groups(turn: &Turn) -> Vec<String> {
+    let mut groups = vec![turn.class.name().to_owned()];
+    if turn.class == Class::Single {
+        let order = if turn.noun_last { "noun last" } else { "noun not last" };
+        let few = (turn.offered <= 4).then(|| "single call, 1-4 offered".to_owned());
+        groups.extend(few);
+        groups.extend([
+            format!("single call, naming {}", turn.naming),
+            format!("single call, {:>2} offered", turn.offered),
+            format!("single call, {order}"),
+        ]);
+    }
+    groups
+}
+
+/// Whether the two lists pair up, in any order.
+fn matches<T>(wanted: &[T], found: &[T], equal: impl Fn(&T, &T) -> bool) -> bool {
+    let mut left: Vec<&T> = found.iter().collect();
+    let each = wanted.iter().all(|wanted| {
+        let place = left.iter().position(|&found| equal(wanted, found));
+        place.map(|place| left.swap_remove(place)).is_some()
+    });
+    each && left.is_empty()
+}
+
+/// Equality of JSON values: 1 equals 1.0, the order of fields does not matter.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
+        }
+        _ => a == b,
+    }
+}
+
+impl fmt::Display for Score {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |ratio: Ratio| ratio.share().map_or("-".into(), |share| format!("{:.1} %", share * 100.0));
+        writeln!(f, "{:<36} {:>6} {:>10} {:>10}", "turns that want a call", "turns", "function", "exact")?;
+        for (name, cell) in &self.groups {
+            writeln!(
+                f,
+                "{name:<36} {:>6} {:>10} {:>10}",
+                cell.exact.total,
+                percent(cell.function),
+                percent(cell.exact)
+            )?;
+        }
+        for (name, ratio) in [
+            ("no call recognised", self.no_call),
+            ("results told in words", self.words),
+            ("false no-call", self.false_no_call),
+        ] {
+            writeln!(f, "{name:<36} {:>6} {:>10}", ratio.total, percent(ratio))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turn(class: Class, calls: &[(&str, Value)]) -> Turn {
+        let calls = calls.iter().map(|(name, arguments)| ((*name).to_owned(), arguments.clone())).collect();
+        Turn { class, naming: "overlap".into(), offered: 3, noun_last: false, calls }
+    }
+
+    fn answer(calls: &[(&str, Value)]) -> Answer {
+        Answer { calls: turn(Class::Single, calls).calls }
+    }
+
+    #[test]
+    fn arguments_are_compared_as_values() {
+        let mut score = Score::default();
+        let wanted = turn(Class::Single, &[("f", json!({"a": 1, "b": [2.0]}))]);
+        assert!(score.add(&wanted, &answer(&[("f", json!({"b": [2], "a": 1.0}))])));
+        assert!(!score.add(&wanted, &answer(&[("f", json!({"a": "1", "b": [2]}))])));
+        assert!(!score.add(&wanted, &answer(&[("g", json!({"a": 1, "b": [2]}))])));
+        assert!(!score.add(&wanted, &answer(&[])));
+        let json = score.to_json();
+        assert_eq!(json["groups"]["single call"], json!({"turns": 4, "function": 0.5, "exact": 0.25}));
+        assert_eq!(json["groups"]["single call, noun not last"]["turns"], 4);
+        assert_eq!(json["false_no_call"]["share"], 0.25);
+    }
+
+    #[test]
+    fn parallel_calls_match_in_any_order_but_in_number() {
+        let mut score = Score::default();
+        let (a, b) = (("f", json!({"x": 1})), ("f", json!({"x": 2})));
+        let wanted = turn(Class::Parallel, &[a.clone(), b.clone()]);
+        assert!(score.add(&wanted, &answer(&[b.clone(), a.clone()])));
+        assert!(!score.add(&wanted, &answer(&[a.clone(), a.clone()])));
+        assert!(!score.add(&wanted, &answer(&[a.clone(), b, a])));
+        assert_eq!(score.to_json()["groups"]["parallel calls"]["function"], 2.0 / 3.0);
+    }
+
+    #[test]
+    fn a_call_where_none_is_wanted_counts_against_the_recall() {
+        let mut score = Score::default();
+        assert!(score.add(&turn(Class::NoCall, &[]), &answer(&[])));
+        assert!(!score.add(&turn(Class::NoCall, &[]), &answer(&[("f", json!({}))])));
+        assert!(score.add(&turn(Class::Words, &[]), &answer(&[])));
+        assert_eq!(score.to_json()["no_call_recognised"], json!({"right": 1, "total": 2, "share": 0.5}));
+        assert!(score.to_string().contains("no call recognised"));
+    }
+}

@@ -1,0 +1,105 @@
+//! Cheap evaluation while training: one forward pass over held-out dialogues with the true history before each token.
+//!
+//! An answer whose tokens are all the most likely ones is what free greedy decoding would write, so `exact` here is a
+//! lower bound of what the grammar-constrained evaluation reports.
+
+use super::score::{Class, Turn};
+use crate::collate::{MicroBatch, pack};
+use crate::data::synth::{self, Sample, Split};
+use crate::dataset::encode::{Encoder, Weights};
+use crate::error::Result;
+use crate::loss::{self, Ratio, Tally};
+use crate::recipe::{BatchSection, EvalSection};
+use crate::trainable::Trainable;
+use callsmith::chat::Role;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Prepared held-out dialogues.
+pub struct HeldOut {
+    micros: Vec<MicroBatch>,
+    /// The groups of each answer, in the order of the micro-batches.
+    groups: Vec<Vec<String>>,
+}
+
+/// What one pass found.
+pub struct HeldOutReport {
+    tally: Tally,
+    exact: BTreeMap<String, Ratio>,
+}
+
+impl HeldOut {
+    /// Makes and encodes the set; dialogues longer than the training limit are left out.
+    pub fn prepare(eval: &EvalSection, batch: &BatchSection, encoder: &Encoder) -> Result<Self> {
+        let (mut examples, mut groups) = (Vec::new(), Vec::new());
+        for sample in synth::eval_set(Split::HeldOut, eval.samples, eval.seed, None) {
+            let example = encoder.example(&sample.conversation, Weights::default())?;
+            if example.tokens.len() <= batch.max_len {
+                examples.push(example);
+                groups.extend(answer_groups(&sample)?);
+            }
+        }
+        let micros = pack(examples, batch.micro_tokens.unwrap_or(batch.tokens));
+        Ok(Self { micros, groups })
+    }
+
+    /// Measures the current weights.
+    pub fn run(&self, trainable: &Trainable) -> Result<HeldOutReport> {
+        let mut report = HeldOutReport { tally: Tally::default(), exact: BTreeMap::new() };
+        let mut groups = self.groups.iter();
+        for micro in &self.micros {
+            let found = loss::evaluate(&trainable.decoder, &trainable.adapters(micro.tokens.len()), micro)?;
+            report.tally.merge(&found.tally);
+            for (exact, groups) in found.exact.into_iter().zip(&mut groups) {
+                groups.iter().for_each(|group| report.exact.entry(group.clone()).or_default().add(exact));
+            }
+        }
+        Ok(report)
+    }
+}
+
+/// The groups of each assistant message of a sample, in order.
+fn answer_groups(sample: &Sample) -> Result<Vec<Vec<String>>> {
+    let messages = sample.conversation.messages.iter().enumerate();
+    let assistant = messages.filter(|(_, message)| message.role == Role::Assistant);
+    assistant
+        .map(|(index, _)| match sample.turns.iter().find(|turn| turn.assistant_message == index) {
+            Some(info) => Ok(groups(&Turn::of(sample, info)?)),
+            None => Ok(vec!["other".to_owned()]),
+        })
+        .collect()
+}
+
+fn groups(turn: &Turn) -> Vec<String> {
+    let mut groups = vec![turn.class.name().to_owned()];
+    if turn.class == Class::Single {
+        groups.push(turn.naming.clone());
+    }
+    groups
+}
+
+impl HeldOutReport {
+    /// The same numbers for programs.
+    pub fn to_json(&self) -> Value {
+        let exact: BTreeMap<_, _> = self.exact.iter().map(|(group, ratio)| (group, ratio.share())).collect();
+        json!({
+            "loss": self.tally.mean(), "name_accuracy": self.tally.names.share(),
+            "value_accuracy": self.tally.values.share(), "token_accuracy": self.tally.answers.share(), "exact": exact,
+        })
+    }
+}
+
+impl fmt::Display for HeldOutReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |ratio: Ratio| ratio.share().map_or("-".into(), |share| format!("{:.1}%", share * 100.0));
+        write!(
+            f,
+            "loss {:.4}, name {}, value {}",
+            self.tally.mean(),
+            percent(self.tally.names),
+            percent(self.tally.values)
+        )?;
+        self.exact.iter().try_for_each(|(group, ratio)| write!(f, ", {group} {}", percent(*ratio)))
+    }
+}

@@ -1,0 +1,174 @@
+//! AdamW over flat f32 buffers (Loshchilov & Hutter 2019): decoupled decay on matrices only, bias-corrected moments.
+//!
+//! Knows no tensor library: parameters, gradients and moments are slices in the order of the slots.
+
+use crate::recipe::OptimSection;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Elements that one task updates.
+const CHUNK: usize = 1 << 16;
+
+/// One tensor's place in the flat buffers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub range: Range<usize>,
+}
+
+impl Slot {
+    /// Lays tensors end to end, in order.
+    pub fn layout(tensors: impl IntoIterator<Item = (String, Vec<usize>)>) -> Vec<Self> {
+        let mut start = 0;
+        let place = |(name, shape): (String, Vec<usize>)| {
+            let end = start + shape.iter().product::<usize>();
+            let slot = Self { name, shape, range: start..end };
+            start = end;
+            slot
+        };
+        tensors.into_iter().map(place).collect()
+    }
+
+    fn decays(&self) -> bool {
+        self.shape.len() == 2
+    }
+}
+
+/// First and second moments and the number of updates made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Moments {
+    pub first: Vec<f32>,
+    pub second: Vec<f32>,
+    pub updates: u64,
+}
+
+/// The optimizer.
+pub struct AdamW {
+    betas: [f64; 2],
+    eps: f64,
+    weight_decay: f64,
+    pub moments: Moments,
+}
+
+/// The numbers of one update, the same for every element of a tensor.
+#[derive(Clone, Copy)]
+struct Coefficients {
+    betas: [f32; 2],
+    eps: f32,
+    /// Learning rate over the first moment's bias correction.
+    rate: f32,
+    /// 1 / sqrt of the second moment's bias correction.
+    second_scale: f32,
+    /// 1 - lr * decay.
+    keep: f32,
+    /// Factor on the gradient (clipping).
+    gradient_scale: f32,
+}
+
+impl AdamW {
+    /// Zero moments for `count` elements.
+    pub fn new(optim: &OptimSection, count: usize) -> Self {
+        let moments = Moments { first: vec![0.0; count], second: vec![0.0; count], updates: 0 };
+        Self { betas: optim.betas, eps: optim.eps, weight_decay: optim.weight_decay, moments }
+    }
+
+    /// One update of `values` with `gradients * gradient_scale` at learning rate `lr`.
+    pub fn update(&mut self, slots: &[Slot], values: &mut [f32], gradients: &[f32], lr: f64, gradient_scale: f64) {
+        self.moments.updates += 1;
+        for slot in slots {
+            let numbers = self.coefficients(lr, slot.decays(), gradient_scale);
+            let range = slot.range.clone();
+            values[range.clone()]
+                .par_chunks_mut(CHUNK)
+                .zip(gradients[range.clone()].par_chunks(CHUNK))
+                .zip(self.moments.first[range.clone()].par_chunks_mut(CHUNK))
+                .zip(self.moments.second[range].par_chunks_mut(CHUNK))
+                .for_each(|(((values, gradients), first), second)| {
+                    update_chunk(numbers, values, gradients, first, second)
+                });
+        }
+    }
+
+    fn coefficients(&self, lr: f64, decays: bool, gradient_scale: f64) -> Coefficients {
+        let updates = self.moments.updates as f64;
+        let [beta1, beta2] = self.betas;
+        let decay = if decays { self.weight_decay } else { 0.0 };
+        Coefficients {
+            betas: [beta1 as f32, beta2 as f32],
+            eps: self.eps as f32,
+            rate: (lr / (1.0 - beta1.powf(updates))) as f32,
+            second_scale: (1.0 / (1.0 - beta2.powf(updates)).sqrt()) as f32,
+            keep: (1.0 - lr * decay) as f32,
+            gradient_scale: gradient_scale as f32,
+        }
+    }
+}
+
+fn update_chunk(numbers: Coefficients, values: &mut [f32], gradients: &[f32], first: &mut [f32], second: &mut [f32]) {
+    let Coefficients { betas: [beta1, beta2], eps, rate, second_scale, keep, gradient_scale } = numbers;
+    for (((value, &gradient), m), v) in values.iter_mut().zip(gradients).zip(first).zip(second) {
+        let gradient = gradient * gradient_scale;
+        *m = beta1 * *m + (1.0 - beta1) * gradient;
+        *v = beta2 * *v + (1.0 - beta2) * gradient * gradient;
+        *value = *value * keep - rate * *m / (v.sqrt() * second_scale + eps);
+    }
+}
+
+/// Euclidean norm of the whole gradient; the same for any number of threads.
+pub fn norm(gradients: &[f32]) -> f64 {
+    let square = |chunk: &[f32]| chunk.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
+    gradients.par_chunks(CHUNK).map(square).collect::<Vec<_>>().into_iter().sum::<f64>().sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn optim(weight_decay: f64) -> OptimSection {
+        let text = format!("lr = 0.1\nweight_decay = {weight_decay}\nbetas = [0.9, 0.99]\neps = 1e-8");
+        toml::from_str(&text).unwrap()
+    }
+
+    fn close(found: &[f32], expected: &[f64]) {
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((f64::from(*found) - expected).abs() < 1e-6, "{found} is not {expected}");
+        }
+    }
+
+    #[test]
+    fn two_updates_equal_the_values_worked_out_by_hand() {
+        // One matrix [1, 1] (decayed) and one norm [1] (not), decay 0.5, gradients 0.2 then -0.4.
+        let slots = Slot::layout([("w".into(), vec![1, 1]), ("norm".into(), vec![1])]);
+        let mut adam = AdamW::new(&optim(0.5), 2);
+        let mut values = [1.0, 1.0];
+        adam.update(&slots, &mut values, &[0.2, 0.2], 0.1, 1.0);
+        // m̂ = g, v̂ = g²: the step is lr * sign(g).
+        close(&values, &[1.0 * 0.95 - 0.1, 1.0 - 0.1]);
+        adam.update(&slots, &mut values, &[-0.4, -0.4], 0.1, 1.0);
+        let m = (0.9 * 0.02 + 0.1 * -0.4) / (1.0 - 0.81);
+        let v = (0.99 * 0.0004 + 0.01 * 0.16_f64) / (1.0 - 0.9801);
+        let step = 0.1 * m / (v.sqrt() + 1e-8);
+        close(&values, &[0.85 * 0.95 - step, 0.9 - step]);
+        assert_eq!(adam.moments.updates, 2);
+    }
+
+    #[test]
+    fn scaling_the_gradient_equals_scaling_its_values() {
+        let slots = Slot::layout([("w".into(), vec![2, 2])]);
+        let (mut a, mut b) = (AdamW::new(&optim(0.1), 4), AdamW::new(&optim(0.1), 4));
+        let (mut left, mut right) = ([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]);
+        a.update(&slots, &mut left, &[0.4, -0.8, 1.2, 1.6], 0.01, 0.25);
+        b.update(&slots, &mut right, &[0.1, -0.2, 0.3, 0.4], 0.01, 1.0);
+        for (left, right) in left.iter().zip(right) {
+            assert!((left - right).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn the_norm_covers_all_chunks() {
+        let gradients = vec![0.5; 3 * CHUNK + 7];
+        assert!((norm(&gradients) - 0.5 * (gradients.len() as f64).sqrt()).abs() < 1e-6);
+        assert!(norm(&[1.0, f32::NAN]).is_nan());
+    }
+}

@@ -1,0 +1,153 @@
+//! What a recipe's values must satisfy, beyond their types. Each error names the field and the remedy.
+
+use super::{
+    BatchSection, LoraSection, Method, ModelSection, OptimSection, Phase, Recipe, ShapeSection, SourceSection,
+};
+use crate::error::{Result, TrainError};
+use callsmith::model::TargetModule;
+
+fn ensure(holds: bool, field: impl Into<String>, message: impl Into<String>) -> Result<()> {
+    if holds { Ok(()) } else { Err(TrainError::field(field, message)) }
+}
+
+/// Checks a whole recipe.
+pub(super) fn recipe(recipe: &Recipe) -> Result<()> {
+    model(recipe.method, &recipe.model)?;
+    lora(recipe.method, recipe.lora.as_ref())?;
+    optim(&recipe.optim)?;
+    batch(&recipe.batch)?;
+    ensure(recipe.threads != Some(0), "threads", "must be at least 1; leave it out for all cores")?;
+    ensure(!recipe.phases.is_empty(), "phase", "give at least one [[phase]]")?;
+    recipe.phases.iter().enumerate().try_for_each(|(index, phase)| self::phase(index, phase))?;
+    ensure(recipe.log.every > 0, "log.every", "must be at least 1")?;
+    ensure(recipe.checkpoint.every > 0, "checkpoint.every", "must be at least 1")?;
+    ensure(recipe.checkpoint.keep > 0, "checkpoint.keep", "must be at least 1")?;
+    let eval = recipe.eval.as_ref().is_none_or(|eval| eval.every > 0 && eval.samples > 0);
+    ensure(eval, "eval", "every and samples must be at least 1; leave [eval] out for none")?;
+    ensure(recipe.init.std > 0.0 && recipe.init.embedding_std > 0.0, "init", "std and embedding_std must be positive")
+}
+
+fn model(method: Method, model: &ModelSection) -> Result<()> {
+    match (method, &model.path, &model.shape) {
+        (_, Some(_), Some(_)) => ensure(false, "model", "give `path` or `shape`, not both"),
+        (Method::Lora, None, _) => ensure(false, "model.path", "LoRA needs a base model: give its directory"),
+        (Method::Full, None, None) => {
+            ensure(false, "model", "give `path` (start from weights) or `shape` (start from random)")
+        }
+        (Method::Full, None, Some(shape)) => {
+            ensure(model.tokenizer.is_some(), "model.tokenizer", "give the directory of tokenizer.json")?;
+            self::shape(shape)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn shape(shape: &ShapeSection) -> Result<()> {
+    let sizes = [
+        ("hidden_size", shape.hidden_size),
+        ("intermediate_size", shape.intermediate_size),
+        ("num_hidden_layers", shape.num_hidden_layers),
+        ("num_attention_heads", shape.num_attention_heads),
+        ("num_key_value_heads", shape.num_key_value_heads),
+        ("max_position_embeddings", shape.max_position_embeddings),
+    ];
+    for (name, size) in sizes {
+        ensure(size > 0, format!("model.shape.{name}"), "must be at least 1")?;
+    }
+    let (heads, kv_heads) = (shape.num_attention_heads, shape.num_key_value_heads);
+    ensure(heads % kv_heads == 0, "model.shape.num_key_value_heads", "must divide num_attention_heads")?;
+    let head_dim = shape.head_dim.unwrap_or(shape.hidden_size / heads);
+    let divides = shape.head_dim.is_some() || shape.hidden_size % heads == 0;
+    ensure(divides, "model.shape.hidden_size", "must be a multiple of num_attention_heads, or give head_dim")?;
+    ensure(head_dim > 0 && head_dim % 2 == 0, "model.shape.head_dim", "must be even (rotary embedding)")
+}
+
+fn lora(method: Method, lora: Option<&LoraSection>) -> Result<()> {
+    match (method, lora) {
+        (Method::Lora, None) => ensure(false, "lora", "method = \"lora\" needs [lora] with rank and alpha"),
+        (Method::Full, Some(_)) => {
+            ensure(false, "lora", "belongs to method = \"lora\"; remove it or change the method")
+        }
+        (Method::Full, None) => Ok(()),
+        (Method::Lora, Some(lora)) => {
+            ensure(lora.rank > 0, "lora.rank", "must be at least 1")?;
+            ensure(lora.alpha > 0.0 && lora.alpha.is_finite(), "lora.alpha", "must be positive")?;
+            ensure(lora.dropout == 0.0, "lora.dropout", "only 0 is supported")?;
+            targets(&lora.target_modules).map(drop)
+        }
+    }
+}
+
+/// PEFT names → modules, in index order and each once.
+pub(crate) fn targets(names: &[String]) -> Result<Vec<TargetModule>> {
+    let known = TargetModule::ALL.map(TargetModule::peft_name);
+    for name in names {
+        let message = format!("unknown module `{name}`; known: {}", known.join(", "));
+        ensure(known.contains(&name.as_str()), "lora.target_modules", message)?;
+    }
+    ensure(!names.is_empty(), "lora.target_modules", "name at least one module, for example q_proj")?;
+    Ok(TargetModule::ALL.into_iter().filter(|module| names.iter().any(|name| name == module.peft_name())).collect())
+}
+
+fn optim(optim: &OptimSection) -> Result<()> {
+    ensure(optim.lr > 0.0 && optim.lr.is_finite(), "optim.lr", "must be positive, for example 0.001")?;
+    ensure((0.0..=1.0).contains(&optim.min_lr_ratio), "optim.min_lr_ratio", "must lie in 0..1")?;
+    ensure(optim.weight_decay >= 0.0, "optim.weight_decay", "must not be negative")?;
+    ensure(optim.betas.iter().all(|beta| (0.0..1.0).contains(beta)), "optim.betas", "must lie in 0..1, below 1")?;
+    ensure(optim.eps > 0.0, "optim.eps", "must be positive")?;
+    ensure(optim.clip > 0.0, "optim.clip", "must be positive; a large number switches clipping off")?;
+    ensure(optim.max_skipped > 0, "optim.max_skipped", "must be at least 1")
+}
+
+fn batch(batch: &BatchSection) -> Result<()> {
+    let micro = batch.micro_tokens.unwrap_or(batch.tokens);
+    ensure(batch.max_len >= 2, "batch.max_len", "must be at least 2")?;
+    ensure(batch.tokens >= batch.max_len, "batch.tokens", "must be at least batch.max_len")?;
+    ensure(micro >= batch.max_len, "batch.micro_tokens", "must be at least batch.max_len")?;
+    ensure(batch.workers > 0, "batch.workers", "must be at least 1")
+}
+
+fn phase(index: usize, phase: &Phase) -> Result<()> {
+    ensure(phase.steps > 0, format!("phase[{index}].steps"), "must be at least 1")?;
+    ensure(!phase.sources.is_empty(), format!("phase[{index}].source"), "give at least one [[phase.source]]")?;
+    phase
+        .sources
+        .iter()
+        .enumerate()
+        .try_for_each(|(n, source)| self::source(&format!("phase[{index}].source[{n}]"), source))
+}
+
+fn source(at: &str, source: &SourceSection) -> Result<()> {
+    let kinds = [source.copy.is_some(), source.recall.is_some(), source.synth.is_some(), source.jsonl.is_some()];
+    let one = kinds.into_iter().filter(|&given| given).count() == 1;
+    ensure(one, at, "give exactly one of copy, recall, synth, jsonl")?;
+    ensure(source.weight > 0.0 && source.weight.is_finite(), format!("{at}.weight"), "must be positive")?;
+    ensure((0.0..=1.0).contains(&source.lm_weight), format!("{at}.lm_weight"), "must lie in 0..1")?;
+    ensure(
+        source.name_weight > 0.0 && source.name_weight.is_finite(),
+        format!("{at}.name_weight"),
+        "must be positive",
+    )?;
+    if let Some(copy) = &source.copy {
+        range(&format!("{at}.copy.pool"), copy.pool, 2)?;
+        range(&format!("{at}.copy.length"), copy.length, 2)?;
+        grow(at, copy.grow)?;
+    }
+    if let Some(recall) = &source.recall {
+        range(&format!("{at}.recall.pool"), recall.pool, 8)?;
+        range(&format!("{at}.recall.pairs"), recall.pairs, 1)?;
+        range(&format!("{at}.recall.noise"), recall.noise, 0)?;
+        range(&format!("{at}.recall.key_tokens"), recall.key_tokens, 1)?;
+        range(&format!("{at}.recall.value_tokens"), recall.value_tokens, 1)?;
+        grow(at, recall.grow)?;
+    }
+    Ok(())
+}
+
+fn range(field: &str, [start, end]: [usize; 2], least: usize) -> Result<()> {
+    ensure(start >= least && start <= end, field, format!("must be [start, end] with {least} <= start <= end"))
+}
+
+fn grow(at: &str, grow: f64) -> Result<()> {
+    ensure(grow > 0.0 && grow <= 1.0, format!("{at}.grow"), "must lie in 0..1, above 0")
+}

@@ -1,0 +1,222 @@
+//! A training run from recipe to exported model: lock, resume, steps, evaluation, checkpoints, export.
+
+use crate::atomic;
+use crate::checkpoint::{self, Checkpoint, State};
+use crate::dataset::encode::Encoder;
+use crate::dataset::feeder::{Cursor, Feeder, StepBatch};
+use crate::dataset::source::Mixture;
+use crate::error::{Result, TrainError};
+use crate::eval::teacher::HeldOut;
+use crate::export;
+use crate::progress::{self, Progress, StepLine};
+use crate::recipe::Recipe;
+use crate::trainable::{self, Trainable};
+use crate::trainer::{StepReport, Trainer};
+use callsmith::model::ModelConfig;
+use serde_json::json;
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How a run is started.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunOptions {
+    /// Continue from the newest whole checkpoint.
+    pub resume: bool,
+    /// Continue although the recipe is not the one of the checkpoint.
+    pub allow_changed_recipe: bool,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps were made and the model was exported.
+    Finished,
+    /// Stopped on request after this many steps; `--resume` continues.
+    Stopped { step: u64 },
+}
+
+/// Trains as the recipe says. `stop` is looked at after every step.
+pub fn train(recipe: &Recipe, options: RunOptions, stop: &Arc<AtomicBool>) -> Result<Outcome> {
+    let _lock = lock(&recipe.output)?;
+    atomic::clean(&recipe.output)?;
+    let mut run = Run::open(recipe, options)?;
+    while let Some(batch) = run.next_batch()? {
+        run.step(&batch)?;
+        if stop.load(Ordering::Relaxed) {
+            return run.stop();
+        }
+    }
+    run.finish()
+}
+
+/// Takes the output directory for this process; the lock ends with the process, however it ends.
+fn lock(output: &Path) -> Result<File> {
+    fs::create_dir_all(output).map_err(TrainError::io(output))?;
+    let path = output.join(".lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(TrainError::io(&path))?;
+    if file.try_lock().is_err() {
+        let pid = fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
+        return Err(TrainError::Locked { path: output.display().to_string(), pid });
+    }
+    fs::write(&path, format!("{}\n", std::process::id())).map_err(TrainError::io(&path))?;
+    Ok(file)
+}
+
+struct Run<'a> {
+    recipe: &'a Recipe,
+    config: ModelConfig,
+    trainer: Trainer,
+    batches: std::sync::mpsc::Receiver<Result<StepBatch>>,
+    held_out: Option<HeldOut>,
+    state: State,
+    progress: Progress,
+    saved_at: Option<u64>,
+}
+
+impl<'a> Run<'a> {
+    fn open(recipe: &'a Recipe, options: RunOptions) -> Result<Self> {
+        let config = trainable::model_config(recipe)?;
+        let device = trainable::device(recipe.device)?;
+        let encoder =
+            Arc::new(Encoder::load(recipe.tokenizer_dir()?, recipe.model.dialect.as_deref(), config.vocab_size)?);
+        let ordinary =
+            (0..config.vocab_size as u32).filter(|&id| !encoder.tokenizer.token_bytes(id).is_empty()).collect();
+        let mixtures = Mixture::all(recipe, &encoder, ordinary)?;
+        let held_out = recipe.eval.as_ref().map(|eval| HeldOut::prepare(eval, &recipe.batch, &encoder)).transpose()?;
+        let mut trainer = Trainer::new(recipe, Trainable::build(recipe, config.clone(), &device)?)?;
+        let state = start(recipe, options, &mut trainer)?;
+        write_resolved(recipe)?;
+        let mut progress = Progress::new(&recipe.output.join("train.jsonl"), state.step, recipe.total_steps())?;
+        let parameters = trainer.trainable.count();
+        let sentence = format!("{parameters} trainable values, step {} of {}", state.step, recipe.total_steps());
+        let fields = json!({"step": state.step, "total_steps": recipe.total_steps(), "trainable": parameters, "recipe_digest": state.recipe_digest});
+        progress.event("start", fields, &sentence)?;
+        let batches = Feeder::new(recipe, mixtures, state.step, state.cursor.clone())?.spawn();
+        Ok(Self { recipe, config, trainer, batches, held_out, state, progress, saved_at: None })
+    }
+
+    /// The next step's data; `None` after the last step.
+    fn next_batch(&self) -> Result<Option<StepBatch>> {
+        match self.batches.recv() {
+            Ok(batch) => batch.map(Some),
+            Err(_) if self.state.step >= self.recipe.total_steps() => Ok(None),
+            Err(_) => Err(TrainError::Data("the data thread ended before the last step".into())),
+        }
+    }
+
+    fn step(&mut self, batch: &StepBatch) -> Result<()> {
+        let report = self.trainer.step(batch)?;
+        self.state.step = batch.step + 1;
+        self.state.cursor.clone_from(&batch.cursor);
+        self.state.tokens += batch.tokens() as u64;
+        self.state.dropped += batch.dropped;
+        self.state.skipped += u64::from(report.skipped);
+        self.state.updates = self.trainer.moments().updates;
+        self.show(batch, &report)?;
+        if self.due(self.recipe.checkpoint.every) {
+            self.save()?;
+        }
+        if self.recipe.eval.as_ref().is_some_and(|eval| self.due(eval.every)) {
+            self.evaluate()?;
+        }
+        Ok(())
+    }
+
+    fn due(&self, every: u64) -> bool {
+        self.state.step.is_multiple_of(every)
+    }
+
+    fn show(&mut self, batch: &StepBatch, report: &StepReport) -> Result<()> {
+        let State { tokens, skipped, dropped, .. } = self.state;
+        let line = StepLine { step: batch.step, phase: batch.phase, report, tokens, skipped, dropped };
+        self.progress.step(&line, batch.tokens(), self.due(self.recipe.log.every))
+    }
+
+    fn evaluate(&mut self) -> Result<()> {
+        let Some(held_out) = &self.held_out else { return Ok(()) };
+        let report = self.progress.paused(|| held_out.run(&self.trainer.trainable))?;
+        let fields = json!({"step": self.state.step, "held_out": report.to_json()});
+        self.progress.event("eval", fields, &format!("held-out at step {}: {report}", self.state.step))
+    }
+
+    fn save(&mut self) -> Result<()> {
+        if self.saved_at == Some(self.state.step) {
+            return Ok(());
+        }
+        let trainer = &self.trainer;
+        let state = self.state.clone();
+        let checkpoint = Checkpoint { state, values: trainer.values.clone(), moments: trainer.moments().clone() };
+        let (slots, keep) = (&trainer.trainable.slots, self.recipe.checkpoint.keep);
+        let dir = self.progress.paused(|| checkpoint::save(&self.recipe.output, slots, &checkpoint, keep))?;
+        self.saved_at = Some(self.state.step);
+        let fields = json!({"step": self.state.step, "path": dir});
+        self.progress.event("checkpoint", fields, &format!("saved {}", dir.display()))
+    }
+
+    fn stop(mut self) -> Result<Outcome> {
+        self.save()?;
+        let step = self.state.step;
+        self.progress.event(
+            "stopped",
+            json!({"step": step}),
+            &format!("stopped after step {step}; --resume continues"),
+        )?;
+        Ok(Outcome::Stopped { step })
+    }
+
+    fn finish(mut self) -> Result<Outcome> {
+        self.save()?;
+        self.evaluate()?;
+        let target = self.recipe.output.join("model");
+        export::write(self.recipe, &self.config, &self.trainer.trainable.tensors(), &target, export::Precision::F32)?;
+        let fields = json!({"step": self.state.step, "tokens": self.state.tokens, "path": target});
+        self.progress.event("finished", fields, &format!("wrote {}", target.display()))?;
+        Ok(Outcome::Finished)
+    }
+}
+
+/// The state to start from: a checkpoint's, or that of a new run.
+fn start(recipe: &Recipe, options: RunOptions, trainer: &mut Trainer) -> Result<State> {
+    let output = &recipe.output;
+    let recipe_digest = recipe.digest()?;
+    let fresh = State {
+        step: 0,
+        updates: 0,
+        cursor: Cursor::default(),
+        tokens: 0,
+        skipped: 0,
+        dropped: 0,
+        recipe_digest: recipe_digest.clone(),
+    };
+    if !options.resume {
+        return match checkpoint::list(output)?.first() {
+            Some(_) => Err(TrainError::output(
+                output,
+                "holds checkpoints of an earlier run; give --resume or another `output`",
+            )),
+            None => Ok(fresh),
+        };
+    }
+    let Some(found) = checkpoint::newest(output, &trainer.trainable.slots, progress::note)? else {
+        progress::note("there is no checkpoint yet; starting at step 0");
+        return Ok(fresh);
+    };
+    if found.state.recipe_digest != recipe_digest && !options.allow_changed_recipe {
+        let message = "the recipe differs from the one of its checkpoint (see recipe.toml there); restore it, or give --allow-changed-recipe";
+        return Err(TrainError::output(output, message));
+    }
+    trainer.restore(found.values, found.moments)?;
+    Ok(State { recipe_digest, ..found.state })
+}
+
+fn write_resolved(recipe: &Recipe) -> Result<()> {
+    atomic::file(&recipe.output.join("recipe.toml"), recipe.resolved()?.as_bytes())
+}

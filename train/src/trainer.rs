@@ -1,0 +1,136 @@
+//! One optimizer step: forward and backward over the micro-batches, clip, update, write the new values.
+//!
+//! The loss is the mean over the weights of the WHOLE step, so that accumulation over micro-batches equals one batch.
+//! Knows no files, no data preparation and no progress display.
+
+use crate::collate::MicroBatch;
+use crate::dataset::feeder::StepBatch;
+use crate::error::{Result, TrainError};
+use crate::loss::{self, Tally};
+use crate::optim::{AdamW, Moments, norm};
+use crate::recipe::{OptimSection, Recipe};
+use crate::schedule::Schedule;
+use crate::trainable::{Gradients, Trainable};
+
+/// Runs steps on a trainable.
+pub struct Trainer {
+    pub trainable: Trainable,
+    /// The current values of all variables.
+    pub values: Vec<f32>,
+    optimizer: AdamW,
+    gradients: Gradients,
+    schedule: Schedule,
+    clip: f64,
+    guard: Guard,
+}
+
+/// What one step did.
+#[derive(Debug, Clone, Copy)]
+pub struct StepReport {
+    pub tally: Tally,
+    pub lr: f64,
+    pub gradient_norm: f64,
+    /// The loss or gradient was not finite and nothing was changed.
+    pub skipped: bool,
+}
+
+/// Counts non-finite steps in a row.
+struct Guard {
+    limit: usize,
+    in_a_row: usize,
+}
+
+impl Guard {
+    /// Whether the step may be applied; too many bad ones in a row are an error.
+    fn admit(&mut self, finite: bool) -> Result<bool> {
+        self.in_a_row = if finite { 0 } else { self.in_a_row + 1 };
+        if self.in_a_row >= self.limit { Err(TrainError::Diverged(self.in_a_row)) } else { Ok(finite) }
+    }
+}
+
+impl Trainer {
+    /// A trainer at step 0.
+    pub fn new(recipe: &Recipe, trainable: Trainable) -> Result<Self> {
+        let optim: &OptimSection = &recipe.optim;
+        Ok(Self {
+            values: trainable.values()?,
+            optimizer: AdamW::new(optim, trainable.count()),
+            gradients: Gradients::new(&trainable),
+            schedule: Schedule::new(optim, recipe.total_steps()),
+            clip: optim.clip,
+            guard: Guard { limit: optim.max_skipped, in_a_row: 0 },
+            trainable,
+        })
+    }
+
+    /// Continues from saved values and moments.
+    pub fn restore(&mut self, values: Vec<f32>, moments: Moments) -> Result<()> {
+        self.trainable.set_values(&values)?;
+        self.values = values;
+        self.optimizer.moments = moments;
+        Ok(())
+    }
+
+    /// The optimizer's state.
+    pub fn moments(&self) -> &Moments {
+        &self.optimizer.moments
+    }
+
+    /// The gradient of the last step (mean over weights, before clipping).
+    pub fn gradient(&self) -> &[f32] {
+        &self.gradients.values
+    }
+
+    /// One optimizer step.
+    pub fn step(&mut self, batch: &StepBatch) -> Result<StepReport> {
+        let tally = self.backward(&batch.micros, batch.weight())?;
+        if batch.step == 0 {
+            self.gradients.check_reached(&self.trainable)?;
+        }
+        let lr = self.schedule.at(batch.step);
+        let gradient_norm = norm(&self.gradients.values);
+        let admitted = self.guard.admit(tally.loss.is_finite() && gradient_norm.is_finite())?;
+        if admitted {
+            self.update(lr, gradient_norm)?;
+        }
+        Ok(StepReport { tally, lr, gradient_norm, skipped: !admitted })
+    }
+
+    /// Fills the gradients of `Σ weight · loss / weight_sum` over all micro-batches.
+    fn backward(&mut self, micros: &[MicroBatch], weight_sum: f64) -> Result<Tally> {
+        self.gradients.clear();
+        let mut tally = Tally::default();
+        for micro in micros {
+            let adapters = self.trainable.adapters(micro.tokens.len());
+            let found = loss::evaluate(&self.trainable.decoder, &adapters, micro)?;
+            tally.merge(&found.tally);
+            if let Some(sum) = found.sum {
+                self.gradients.add(&self.trainable, &(sum / weight_sum)?.backward()?)?;
+            }
+        }
+        Ok(tally)
+    }
+
+    fn update(&mut self, lr: f64, gradient_norm: f64) -> Result<()> {
+        let scale = (self.clip / gradient_norm.max(f64::MIN_POSITIVE)).min(1.0);
+        self.optimizer.update(&self.trainable.slots, &mut self.values, &self.gradients.values, lr, scale);
+        self.trainable.set_values(&self.values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_steps_are_skipped_and_too_many_in_a_row_stop_the_run() {
+        let mut guard = Guard { limit: 3, in_a_row: 0 };
+        assert!(guard.admit(true).unwrap());
+        assert!(!guard.admit(false).unwrap());
+        assert!(!guard.admit(false).unwrap());
+        assert!(guard.admit(true).unwrap());
+        assert!(!guard.admit(false).unwrap());
+        assert!(!guard.admit(false).unwrap());
+        assert!(guard.admit(false).unwrap_err().to_string().contains("optim.lr"));
+    }
+}
