@@ -49,8 +49,8 @@ pub enum TrainError {
     #[error("tensor library: {0}")]
     Tensor(#[from] candle_core::Error),
     /// The data engine (generator, importers, tokenizer training) failed.
-    #[error("{0:#}")]
-    Other(#[from] anyhow::Error),
+    #[error(transparent)]
+    DataEngine(#[from] crate::data::DataError),
 }
 
 impl TrainError {
