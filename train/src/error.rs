@@ -48,9 +48,9 @@ pub enum TrainError {
     Engine(#[from] callsmith::engine::EngineError),
     #[error("tensor library: {0}")]
     Tensor(#[from] candle_core::Error),
-    /// The data engine (generator, importers, tokenizer training) failed.
-    #[error("{0:#}")]
-    Other(#[from] anyhow::Error),
+    /// The generator, a data file or the making of a tokenizer failed.
+    #[error(transparent)]
+    DataFile(#[from] crate::data::DataError),
 }
 
 impl TrainError {

@@ -1,0 +1,3 @@
+//! The trainer's behaviour as a whole, on tiny random models.
+
+mod training;
