@@ -1,1 +1,187 @@
-//! placeholder
+//! The command line as it is typed; [`crate::settings`] says what it means.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Serve a function-calling model whose calls always fit their schema, and teach it new functions.
+///
+/// Without a command: serve the model that is built in.
+#[derive(Debug, Parser)]
+#[command(name = "callsmith", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Subcommands>,
+    /// `callsmith` alone takes the options of `serve`.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub enum Subcommands {
+    /// Serve a model over HTTP (OpenAI's chat completions)
+    Serve(ServeArgs),
+    /// Train a model or an adapter from a recipe (runs callsmith-train)
+    #[command(disable_help_flag = true)]
+    Train(TrainerArgs),
+    /// Prepare training data (runs callsmith-train)
+    #[command(disable_help_flag = true)]
+    Data(TrainerArgs),
+    /// Measure a model on held-out calls (runs callsmith-train)
+    #[command(disable_help_flag = true)]
+    Eval(TrainerArgs),
+    /// Merge an adapter into its base (runs callsmith-train)
+    #[command(disable_help_flag = true)]
+    Merge(TrainerArgs),
+    /// Convert model files (runs callsmith-train)
+    #[command(disable_help_flag = true)]
+    Convert(TrainerArgs),
+}
+
+/// Passed on as typed.
+#[derive(Debug, Args)]
+pub struct TrainerArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub args: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Model directory (config.json, tokenizer.json, *.safetensors); default: the model that is built in
+    #[arg(long, value_name = "DIR", env = "CALLSMITH_MODEL")]
+    pub model: Option<PathBuf>,
+    /// The base model's name in requests; default: the directory's name
+    #[arg(long, value_name = "NAME")]
+    pub served_model_name: Option<String>,
+    /// Load this PEFT directory under this name at start (may be given several times)
+    #[arg(long = "adapter", value_name = "NAME=DIR", value_parser = named_dir)]
+    pub adapters: Vec<(String, PathBuf)>,
+    /// Allow loading and unloading adapters over HTTP, from inside this directory alone
+    #[arg(long, value_name = "DIR", env = "CALLSMITH_ADAPTER_ROOT")]
+    pub adapter_root: Option<PathBuf>,
+    /// Most memory that loaded adapters may take
+    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub adapter_budget_mib: u64,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port to listen on; 0 = any free one
+    #[arg(long, default_value_t = 8000)]
+    pub port: u16,
+    /// How the model writes calls (tool_uses, hermes); default: seen from its chat template
+    #[arg(long, value_name = "NAME")]
+    pub dialect: Option<String>,
+    /// Most sequences that run together
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub max_batch: u32,
+    /// Most requests that wait for a place
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub max_queue: u32,
+    /// Memory for keys and values; default: full contexts for the whole batch, at most 1024
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub kv_cache_mib: Option<u64>,
+    /// Type of the weights in memory
+    #[arg(long, value_enum, default_value_t = DtypeName::F32)]
+    pub dtype: DtypeName,
+    /// Longest time that running requests get to finish after SIGTERM
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=86400))]
+    pub drain_seconds: u64,
+    /// Form of the log on standard error
+    #[arg(long, value_enum, default_value_t = LogFormatName::Text)]
+    pub log_format: LogFormatName,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DtypeName {
+    F32,
+    F16,
+    Bf16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormatName {
+    Text,
+    Json,
+}
+
+fn named_dir(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, dir)) if !name.is_empty() && !dir.is_empty() => Ok((name.to_owned(), PathBuf::from(dir))),
+        _ => Err("expected NAME=DIR".to_owned()),
+    }
+}
+
+impl Subcommands {
+    /// The trainer's command and its arguments, unless this is `serve`.
+    pub fn trainer(&self) -> Option<(&'static str, &[OsString])> {
+        match self {
+            Self::Serve(_) => None,
+            Self::Train(trainer) => Some(("train", &trainer.args)),
+            Self::Data(trainer) => Some(("data", &trainer.args)),
+            Self::Eval(trainer) => Some(("eval", &trainer.args)),
+            Self::Merge(trainer) => Some(("merge", &trainer.args)),
+            Self::Convert(trainer) => Some(("convert", &trainer.args)),
+        }
+    }
+}
+
+/// Why `callsmith-train` could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainerError {
+    #[error("{path} is not there; build it with `cargo build --release -p callsmith-train`")]
+    Absent { path: String },
+    #[error("cannot run {path}: {source}")]
+    Start { path: String, source: std::io::Error },
+}
+
+/// Becomes `callsmith-train` (found beside this binary): signals and exit code are its own. Returns only on failure.
+pub fn become_trainer(command: &str, args: &[OsString]) -> TrainerError {
+    let path = std::env::current_exe().unwrap_or_default().with_file_name("callsmith-train");
+    trainer_error(&path, || Command::new(&path).arg(command).args(args).exec())
+}
+
+fn trainer_error(path: &Path, run: impl FnOnce() -> std::io::Error) -> TrainerError {
+    let text = path.display().to_string();
+    if !path.is_file() {
+        return TrainerError::Absent { path: text };
+    }
+    TrainerError::Start { path: text, source: run() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn arguments_of_the_trainer_pass_through_untouched() {
+        let cli = Cli::try_parse_from(["callsmith", "train", "recipe.toml", "--resume", "--help", "-x"]).unwrap();
+        let command = cli.command.unwrap();
+        let (name, args) = command.trainer().unwrap();
+        assert_eq!((name, args), ("train", ["recipe.toml", "--resume", "--help", "-x"].map(OsString::from).as_slice()));
+    }
+
+    #[test]
+    fn an_adapter_needs_a_name_and_a_directory() {
+        for wrong in ["weather", "=dir", "name="] {
+            assert!(Cli::try_parse_from(["callsmith", "serve", "--adapter", wrong]).is_err(), "{wrong}");
+        }
+        let cli = Cli::try_parse_from(["callsmith", "serve", "--adapter", "a=b=c"]).unwrap();
+        let Some(Subcommands::Serve(args)) = cli.command else { panic!("not serve") };
+        assert_eq!(args.adapters, [("a".to_owned(), PathBuf::from("b=c"))]);
+    }
+
+    #[test]
+    fn an_absent_trainer_is_answered_with_how_to_build_it() {
+        let error = trainer_error(Path::new("/nowhere/callsmith-train"), || unreachable!("not started"));
+        assert!(error.to_string().contains("cargo build --release -p callsmith-train"), "{error}");
+    }
+}

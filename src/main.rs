@@ -1,2 +1,45 @@
-//! The `callsmith` binary: parse, resolve, start.
-fn main() {}
+//! The `callsmith` binary: parse, resolve, start, and turn failures into exit codes (0 done, 1 failed, 2 wrong usage).
+
+use callsmith::cli::{Cli, ServeArgs, Subcommands, become_trainer};
+use callsmith::settings::Settings;
+use callsmith::{serve, telemetry};
+use clap::Parser;
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Some(Subcommands::Serve(args)) => run_server(args),
+        None => run_server(cli.serve),
+        Some(other) => match other.trainer() {
+            Some((command, args)) => fail(1, &become_trainer(command, args).into()),
+            None => ExitCode::from(2),
+        },
+    }
+}
+
+fn run_server(args: ServeArgs) -> ExitCode {
+    let settings = match Settings::from_args(args) {
+        Ok(settings) => settings,
+        Err(error) => return fail(2, &error.into()),
+    };
+    telemetry::start(settings.log);
+    match serve_until_drained(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &error),
+    }
+}
+
+fn serve_until_drained(settings: Settings) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(serve::run(settings));
+    // Work that was cut off (a tokenisation, a load) must not hold the exit up.
+    runtime.shutdown_background();
+    Ok(outcome?)
+}
+
+fn fail(code: u8, error: &anyhow::Error) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "callsmith: {error:#}");
+    ExitCode::from(code)
+}

@@ -1,1 +1,317 @@
-//! placeholder
+//! Every Prometheus metric, by name; no other file names one.
+//!
+//! Label values come from known sets: adapter names from the registry, outcomes and error codes from our own tables.
+//! The `vllm:` aliases let Kubernetes gateways route to this server without configuration.
+
+use crate::adapter::registry::Lease;
+use crate::engine::EngineStats;
+use crate::model::kv_cache::BLOCK_SIZE;
+use parking_lot::Mutex;
+use prometheus::core::Collector;
+use prometheus::{
+    Error, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Buckets of latencies in seconds.
+const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+
+/// All metrics of one server.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    errors: IntCounterVec,
+    first_token: Histogram,
+    inter_token: Histogram,
+    duration: Histogram,
+    compile: Histogram,
+    adapter_load: Histogram,
+    adapter_loads: IntCounterVec,
+    violations: IntCounter,
+    scraped: Scraped,
+    /// Requests in flight by adapter name (the base is not among them).
+    in_flight: Mutex<BTreeMap<String, usize>>,
+    /// One scrape at a time: counters are copied from the engine's totals.
+    scrape: Mutex<()>,
+}
+
+/// Metrics that are copied from the engine and the registry when they are read.
+struct Scraped {
+    counters: [IntCounter; 5],
+    running: [IntGauge; 2],
+    waiting: [IntGauge; 2],
+    kv_usage: [Gauge; 2],
+    cache: IntGaugeVec,
+    residents: IntGauge,
+    resident_bytes: IntGauge,
+    loaded: IntGaugeVec,
+    lora: GaugeVec,
+    max_lora: String,
+}
+
+/// Makes and registers metrics.
+struct Maker<'a> {
+    registry: &'a Registry,
+    model: &'a str,
+}
+
+impl Maker<'_> {
+    fn keep<C: Collector + Clone + 'static>(&self, metric: Result<C, Error>) -> Result<C, Error> {
+        let metric = metric?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    /// Options of a `vllm:` alias, which carries the model's name.
+    fn alias(&self, name: &str, help: &str) -> Opts {
+        Opts::new(format!("vllm:{name}"), help).const_label("model_name", self.model)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, Error> {
+        self.keep(IntCounter::new(format!("callsmith_{name}"), help))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {
+        self.keep(IntCounterVec::new(Opts::new(format!("callsmith_{name}"), help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, Error> {
+        self.keep(IntGauge::new(format!("callsmith_{name}"), help))
+    }
+
+    fn seconds(&self, name: &str, help: &str) -> Result<Histogram, Error> {
+        let options = HistogramOpts::new(format!("callsmith_{name}_seconds"), help).buckets(SECONDS.to_vec());
+        self.keep(Histogram::with_opts(options))
+    }
+
+    fn gauges(&self, own: &str, alias: &str, help: &str) -> Result<[IntGauge; 2], Error> {
+        Ok([self.gauge(own, help)?, self.keep(IntGauge::with_opts(self.alias(alias, help)))?])
+    }
+}
+
+impl Metrics {
+    /// Registers everything. `model` is the base's name, `max_batch` how many adapters may run together.
+    pub fn new(model: &str, max_batch: usize) -> Result<Self, Error> {
+        let registry = Registry::new();
+        let maker = Maker { registry: &registry, model };
+        Ok(Self {
+            requests: maker.counters(
+                "requests_total",
+                "Requests for a known model, by outcome.",
+                &["model", "outcome"],
+            )?,
+            errors: maker.counters("errors_total", "Error responses by code.", &["code"])?,
+            first_token: maker.seconds("time_to_first_token", "From request to first token.")?,
+            inter_token: maker.seconds("inter_token_latency", "Time per token after the first.")?,
+            duration: maker.seconds("request_duration", "From request to last token.")?,
+            compile: maker.seconds("grammar_compile", "Compilation of a turn's grammar with its first mask.")?,
+            adapter_load: maker.seconds("adapter_load", "Loading an adapter.")?,
+            adapter_loads: maker.counters("adapter_loads_total", "Adapter loads by outcome.", &["outcome"])?,
+            violations: maker
+                .counter("constraint_violations_total", "Finished answers that broke their schema. Must stay 0.")?,
+            scraped: Scraped::new(&maker, max_batch)?,
+            in_flight: Mutex::default(),
+            scrape: Mutex::default(),
+            registry,
+        })
+    }
+
+    /// An error response with this code was sent.
+    pub fn refused(&self, code: &str) {
+        self.errors.with_label_values(&[code]).inc();
+    }
+
+    pub fn grammar_compiled(&self, took: Duration) {
+        self.compile.observe(took.as_secs_f64());
+    }
+
+    pub fn adapter_loaded(&self, took: Duration, good: bool) {
+        self.adapter_load.observe(took.as_secs_f64());
+        self.adapter_loads.with_label_values(&[if good { "loaded" } else { "refused" }]).inc();
+    }
+
+    pub fn constraint_violated(&self) {
+        self.violations.inc();
+    }
+
+    /// Starts the clock of a request for a known model (the base or a loaded adapter).
+    pub fn start_request(self: &Arc<Self>, model: &str, is_adapter: bool) -> RequestTimer {
+        if is_adapter {
+            *self.in_flight.lock().entry(model.to_owned()).or_default() += 1;
+        }
+        let started = Instant::now();
+        RequestTimer {
+            metrics: Arc::clone(self),
+            model: model.to_owned(),
+            is_adapter,
+            started,
+            last: None,
+            outcome: None,
+        }
+    }
+
+    /// The text for `/metrics`.
+    pub fn render(&self, stats: &EngineStats, adapters: &[Lease]) -> String {
+        let _one = self.scrape.lock();
+        self.scraped.update_engine(stats);
+        self.scraped.update_adapters(adapters, &self.in_flight.lock());
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| {
+            tracing::error!(%error, "metrics cannot be written");
+            String::new()
+        })
+    }
+}
+
+impl Scraped {
+    fn new(maker: &Maker<'_>, max_batch: usize) -> Result<Self, Error> {
+        let usage = "Share of the KV cache in use, 0 to 1.";
+        let cache = maker.alias("cache_config_info", "Geometry of the KV cache.");
+        let loaded = maker.alias("lora_adapter_loaded", "Resident adapters.");
+        let lora = maker.alias("lora_requests_info", "Adapters with requests; the value is the time of the update.");
+        Ok(Self {
+            counters: [
+                maker.counter("prompt_tokens_total", "Prompt tokens computed.")?,
+                maker.counter("generated_tokens_total", "Tokens generated, forced ones included.")?,
+                maker.counter("forced_tokens_total", "Tokens that the grammar forced.")?,
+                maker.counter("preemptions_total", "Sequences set back for lack of KV blocks.")?,
+                maker.counter("engine_steps_total", "Forward passes.")?,
+            ],
+            running: maker.gauges("requests_running", "num_requests_running", "Sequences that run.")?,
+            waiting: maker.gauges("requests_waiting", "num_requests_waiting", "Sequences that wait.")?,
+            kv_usage: [
+                maker.keep(Gauge::new("callsmith_kv_cache_usage_ratio", usage))?,
+                maker.keep(Gauge::with_opts(maker.alias("kv_cache_usage_perc", usage)))?,
+            ],
+            cache: maker.keep(IntGaugeVec::new(cache, &["block_size", "num_gpu_blocks"]))?,
+            residents: maker.gauge("adapters_resident", "Loaded adapters.")?,
+            resident_bytes: maker.gauge("adapter_bytes_resident", "Memory of the loaded adapters.")?,
+            loaded: maker.keep(IntGaugeVec::new(loaded, &["adapter_name", "level", "pinned"]))?,
+            lora: maker.keep(GaugeVec::new(lora, &["max_lora", "running_lora_adapters", "waiting_lora_adapters"]))?,
+            max_lora: max_batch.to_string(),
+        })
+    }
+
+    fn update_engine(&self, stats: &EngineStats) {
+        let totals = [stats.prompt_tokens, stats.generated_tokens, stats.forced_tokens, stats.preemptions, stats.steps];
+        for (counter, total) in self.counters.iter().zip(totals) {
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
+        self.running.iter().for_each(|gauge| gauge.set(stats.running as i64));
+        self.waiting.iter().for_each(|gauge| gauge.set(stats.waiting as i64));
+        let usage = stats.blocks_used as f64 / stats.blocks_total.max(1) as f64;
+        self.kv_usage.iter().for_each(|gauge| gauge.set(usage));
+        self.cache.with_label_values(&[&BLOCK_SIZE.to_string(), &stats.blocks_total.to_string()]).set(1);
+    }
+
+    fn update_adapters(&self, adapters: &[Lease], in_flight: &BTreeMap<String, usize>) {
+        self.residents.set(adapters.len() as i64);
+        self.resident_bytes.set(adapters.iter().map(|lease| lease.bytes as i64).sum());
+        self.loaded.reset();
+        for lease in adapters {
+            self.loaded.with_label_values(&[lease.name.as_str(), "cpu", "false"]).set(1);
+        }
+        // Exactly one series: readers take the one with the largest value.
+        self.lora.reset();
+        let busy = in_flight.keys().map(String::as_str).collect::<Vec<_>>().join(",");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
+        self.lora.with_label_values(&[self.max_lora.as_str(), &busy, ""]).set(now);
+    }
+}
+
+/// Measures one request; dropped before [`Self::finish`] it counts as cancelled.
+pub struct RequestTimer {
+    metrics: Arc<Metrics>,
+    model: String,
+    is_adapter: bool,
+    started: Instant,
+    last: Option<Instant>,
+    outcome: Option<&'static str>,
+}
+
+impl RequestTimer {
+    /// `count` tokens have come.
+    pub fn tokens(&mut self, count: usize) {
+        let now = Instant::now();
+        match self.last.replace(now) {
+            None => self.metrics.first_token.observe((now - self.started).as_secs_f64()),
+            Some(last) => self.metrics.inter_token.observe((now - last).as_secs_f64() / count.max(1) as f64),
+        }
+    }
+
+    /// The request ended; the first outcome counts.
+    pub fn finish(&mut self, outcome: &'static str) {
+        self.outcome.get_or_insert(outcome);
+    }
+}
+
+impl Drop for RequestTimer {
+    fn drop(&mut self) {
+        let outcome = self.outcome.unwrap_or("cancelled");
+        self.metrics.requests.with_label_values(&[self.model.as_str(), outcome]).inc();
+        self.metrics.duration.observe(self.started.elapsed().as_secs_f64());
+        if self.is_adapter {
+            let mut in_flight = self.metrics.in_flight.lock();
+            if let Some(count) = in_flight.get_mut(&self.model) {
+                *count -= 1;
+                if *count == 0 {
+                    in_flight.remove(&self.model);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stats(generated_tokens: u64) -> EngineStats {
+        EngineStats { running: 2, blocks_used: 5, blocks_total: 20, generated_tokens, ..EngineStats::default() }
+    }
+
+    #[test]
+    fn the_engines_totals_and_the_gateway_names_are_rendered() {
+        let metrics = Metrics::new("base", 8).unwrap();
+        metrics.render(&stats(7), &[]);
+        let text = metrics.render(&stats(9), &[]);
+        for line in [
+            "callsmith_generated_tokens_total 9",
+            "callsmith_constraint_violations_total 0",
+            "vllm:num_requests_running{model_name=\"base\"} 2",
+            "vllm:kv_cache_usage_perc{model_name=\"base\"} 0.25",
+            "vllm:cache_config_info{block_size=\"16\",model_name=\"base\",num_gpu_blocks=\"20\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn lora_requests_info_is_one_series_that_names_the_busy_adapters() {
+        let metrics = Arc::new(Metrics::new("base", 8).unwrap());
+        let series = |text: &str| {
+            text.lines()
+                .filter(|line| line.starts_with("vllm:lora_requests_info{"))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let timer = metrics.start_request("weather", true);
+        let busy = series(&metrics.render(&stats(0), &[]));
+        assert!(busy.len() == 1 && busy[0].contains("running_lora_adapters=\"weather\""), "{busy:?}");
+        drop(timer);
+        let idle = series(&metrics.render(&stats(0), &[]));
+        assert!(idle.len() == 1 && idle[0].contains("running_lora_adapters=\"\""), "{idle:?}");
+    }
+
+    #[test]
+    fn a_request_that_is_dropped_counts_as_cancelled() {
+        let metrics = Arc::new(Metrics::new("base", 8).unwrap());
+        drop(metrics.start_request("base", false));
+        metrics.start_request("base", false).finish("stop");
+        let text = metrics.render(&stats(0), &[]);
+        assert!(text.contains("callsmith_requests_total{model=\"base\",outcome=\"cancelled\"} 1"), "{text}");
+        assert!(text.contains("callsmith_requests_total{model=\"base\",outcome=\"stop\"} 1"), "{text}");
+    }
+}

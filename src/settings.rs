@@ -1,1 +1,163 @@
-//! placeholder
+//! What the command line means: low arguments → checked settings, each part for its owner.
+
+use crate::cli::{DtypeName, LogFormatName, ServeArgs};
+use candle_core::DType;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where the base model comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSource {
+    Embedded,
+    Dir(PathBuf),
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// A server, described.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub model: ModelSource,
+    /// The base model's name in requests.
+    pub name: String,
+    /// Adapters to load at start.
+    pub adapters: Vec<(String, PathBuf)>,
+    /// Where adapters may be loaded from over HTTP; `None` = not at all.
+    pub adapter_root: Option<PathBuf>,
+    pub adapter_budget: u64,
+    pub host: String,
+    pub port: u16,
+    pub dialect: Option<String>,
+    pub dtype: DType,
+    pub max_batch: usize,
+    pub max_queue: usize,
+    /// `None` = sized by the model.
+    pub kv_cache_bytes: Option<usize>,
+    pub drain: Duration,
+    pub log: LogFormat,
+}
+
+/// A command line that cannot be meant.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("--model {0}: not a directory")]
+    NoModelDir(String),
+    #[error("--adapter-root {0}: not a directory")]
+    NoAdapterRoot(String),
+    #[error("--adapter {0}: the name is given twice")]
+    AdapterTwice(String),
+    #[error("--served-model-name must be 1 to 128 characters of letters, digits and ./_:-")]
+    ModelName,
+}
+
+const MIB: u64 = 1024 * 1024;
+
+impl Settings {
+    /// Checks what was typed.
+    pub fn from_args(args: ServeArgs) -> Result<Self, SettingsError> {
+        let model = match &args.model {
+            Some(dir) if !dir.is_dir() => return Err(SettingsError::NoModelDir(dir.display().to_string())),
+            Some(dir) => ModelSource::Dir(dir.clone()),
+            None => ModelSource::Embedded,
+        };
+        if let Some(root) = args.adapter_root.as_ref().filter(|root| !root.is_dir()) {
+            return Err(SettingsError::NoAdapterRoot(root.display().to_string()));
+        }
+        check_adapters(&args.adapters)?;
+        Ok(Self {
+            name: model_name(args.served_model_name, &model)?,
+            model,
+            adapters: args.adapters,
+            adapter_root: args.adapter_root,
+            adapter_budget: args.adapter_budget_mib * MIB,
+            host: args.host,
+            port: args.port,
+            dialect: args.dialect,
+            dtype: dtype(args.dtype),
+            max_batch: args.max_batch as usize,
+            max_queue: args.max_queue as usize,
+            kv_cache_bytes: args.kv_cache_mib.map(|mib| (mib * MIB) as usize),
+            drain: Duration::from_secs(args.drain_seconds),
+            log: log_format(args.log_format),
+        })
+    }
+}
+
+fn dtype(name: DtypeName) -> DType {
+    match name {
+        DtypeName::F32 => DType::F32,
+        DtypeName::F16 => DType::F16,
+        DtypeName::Bf16 => DType::BF16,
+    }
+}
+
+fn log_format(name: LogFormatName) -> LogFormat {
+    match name {
+        LogFormatName::Text => LogFormat::Text,
+        LogFormatName::Json => LogFormat::Json,
+    }
+}
+
+fn check_adapters(adapters: &[(String, PathBuf)]) -> Result<(), SettingsError> {
+    for (index, (name, _)) in adapters.iter().enumerate() {
+        if adapters[..index].iter().any(|(earlier, _)| earlier == name) {
+            return Err(SettingsError::AdapterTwice(name.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// The given name, else the model directory's, else the built-in model's.
+fn model_name(given: Option<String>, model: &ModelSource) -> Result<String, SettingsError> {
+    let name = given.unwrap_or_else(|| match model {
+        ModelSource::Embedded => "callsmith".to_owned(),
+        ModelSource::Dir(dir) => dir_name(dir),
+    });
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"./_:-".contains(&byte);
+    let good = (1..=128).contains(&name.len()) && name.bytes().all(allowed);
+    if good { Ok(name) } else { Err(SettingsError::ModelName) }
+}
+
+fn dir_name(dir: &std::path::Path) -> String {
+    let whole = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    whole.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+    use clap::Parser;
+
+    fn settings(args: &[&str]) -> Result<Settings, SettingsError> {
+        let cli = Cli::parse_from(std::iter::once("callsmith").chain(args.iter().copied()));
+        Settings::from_args(cli.serve)
+    }
+
+    #[test]
+    fn no_argument_serves_the_embedded_model_on_the_loopback_address() {
+        let settings = settings(&[]).unwrap();
+        assert_eq!((settings.model, settings.name.as_str()), (ModelSource::Embedded, "callsmith"));
+        assert_eq!((settings.host.as_str(), settings.port), ("127.0.0.1", 8000));
+    }
+
+    #[test]
+    fn a_directory_gives_the_base_its_name() {
+        let dir = tempfile::Builder::new().prefix("my-model").rand_bytes(0).tempdir().unwrap();
+        let found = settings(&["--model", dir.path().to_str().unwrap()]).unwrap();
+        assert_eq!(found.name, "my-model");
+    }
+
+    #[test]
+    fn impossible_settings_are_refused_by_name() {
+        assert!(matches!(settings(&["--model", "/nowhere"]), Err(SettingsError::NoModelDir(_))));
+        assert!(matches!(settings(&["--adapter-root", "/nowhere"]), Err(SettingsError::NoAdapterRoot(_))));
+        assert!(matches!(settings(&["--adapter", "a=x", "--adapter", "a=y"]), Err(SettingsError::AdapterTwice(_))));
+        assert!(matches!(settings(&["--served-model-name", "a b"]), Err(SettingsError::ModelName)));
+    }
+}

@@ -1,7 +1,13 @@
 //! Adapters: PEFT directories on disk, and the registry of immutable generations that serve requests.
+//!
+//! Knows the decoder's shape and nothing of prompts, requests or HTTP.
 
+mod budget;
+mod files;
 pub mod peft;
 pub mod registry;
+#[cfg(test)]
+mod testing;
 
 /// Why an adapter cannot be read, published or found.
 #[derive(Debug, thiserror::Error)]
@@ -10,7 +16,9 @@ pub enum AdapterError {
     #[error("adapter name `{name}` is not allowed: {reason}")]
     Name { name: String, reason: &'static str },
     /// The path is not inside the adapter root.
-    #[error("path `{path}` is outside the adapter root")]
+    #[error(
+        "path `{path}` is outside the adapter root: only directories inside the one named by --adapter-root can be loaded"
+    )]
     Forbidden { path: String },
     /// The path does not exist.
     #[error("no adapter directory at `{path}`")]
@@ -36,4 +44,14 @@ pub enum AdapterError {
     /// The tensor library failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+/// Text from outside as an error message may repeat it: short, and without control characters.
+fn shown(text: &str) -> String {
+    const LONGEST: usize = 120;
+    let mut short: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        short.push('…');
+    }
+    short
 }

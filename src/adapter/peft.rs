@@ -1,8 +1,28 @@
 //! PEFT directories (`adapter_config.json`, `adapter_model.safetensors`), read and written.
+//!
+//! Reading goes in steps, so that memory can be set aside in between: [`Checked`] has seen the settings and the
+//! header only, [`Snapshot`] holds all bytes, and building makes tensors of them. Everything is checked before the
+//! first tensor exists: an adapter that loads never fails later for its shape, type or values.
+//! Knows nothing of names and generations (see [`super::registry`]).
 
-use super::AdapterError;
-use crate::model::{AdapterWeights, ModelConfig, TargetModule};
-use candle_core::{DType, Device};
+mod config;
+mod header;
+mod save;
+#[cfg(test)]
+mod tests;
+
+pub use save::save;
+
+use super::files::{AdapterFiles, CONFIG_FILE, OpenFile, WEIGHTS_FILE};
+use super::{AdapterError, shown};
+use crate::model::{AdapterWeights, LoraPair, ModelConfig, Site, TargetModule};
+use candle_core::{DType, Device, Tensor};
+use config::SiteSpec;
+use half::{bf16, f16};
+use header::{Declared, Stored};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::Path;
 
 /// The settings of an adapter that its `adapter_config.json` holds.
@@ -17,6 +37,7 @@ pub struct PeftConfig {
 }
 
 /// An adapter read into memory and checked against a decoder's shape.
+#[derive(Debug)]
 pub struct LoadedAdapter {
     pub config: PeftConfig,
     pub weights: AdapterWeights,
@@ -26,12 +47,216 @@ pub struct LoadedAdapter {
 
 /// Reads and checks a PEFT directory.
 pub fn load(dir: &Path, model: &ModelConfig, dtype: DType, device: &Device) -> Result<LoadedAdapter, AdapterError> {
-    let _ = (dir, model, dtype, device);
-    todo!()
+    let snapshot = Checked::open(AdapterFiles::open(dir, None)?, model)?.read()?;
+    let weights = snapshot.build(dtype, device)?;
+    Ok(LoadedAdapter { config: snapshot.config, weights, digest: snapshot.digest })
 }
 
-/// Writes a PEFT directory atomically (temporary directory beside it, then rename).
-pub fn save(dir: &Path, config: &PeftConfig, weights: &AdapterWeights) -> Result<(), AdapterError> {
-    let _ = (dir, config, weights);
-    todo!()
+fn invalid(reason: impl Into<String>) -> AdapterError {
+    AdapterError::Invalid(reason.into())
+}
+
+/// One of the two factors of a site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Factor {
+    A,
+    B,
+}
+
+const PREFIX: &str = "base_model.model.model.layers.";
+
+/// PEFT's name of a tensor.
+fn tensor_name(site: Site, factor: Factor) -> String {
+    format!("{PREFIX}{}.{}.lora_{factor:?}.weight", site.layer, site.module.path())
+}
+
+/// The reverse of [`tensor_name`]; also reads names that kept the adapter name `default`.
+fn parse_tensor_name(name: &str) -> Option<(Site, Factor)> {
+    let (layer, rest) = name.strip_prefix(PREFIX)?.split_once('.')?;
+    let (path, factor) = rest.split_once(".lora_")?;
+    let factor = match factor {
+        "A.weight" | "A.default.weight" => Factor::A,
+        "B.weight" | "B.default.weight" => Factor::B,
+        _ => return None,
+    };
+    let module = TargetModule::ALL.into_iter().find(|module| module.path() == path)?;
+    let number: usize = layer.parse().ok()?;
+    (number.to_string() == layer).then_some((Site { layer: number, module }, factor))
+}
+
+/// Width of a site's input and output.
+fn widths(model: &ModelConfig, module: TargetModule) -> (usize, usize) {
+    let hidden = model.hidden_size;
+    let heads = model.num_heads * model.head_dim;
+    let kv_heads = model.num_kv_heads * model.head_dim;
+    match module {
+        TargetModule::Q => (hidden, heads),
+        TargetModule::K | TargetModule::V => (hidden, kv_heads),
+        TargetModule::O => (heads, hidden),
+        TargetModule::Gate | TargetModule::Up => (hidden, model.intermediate_size),
+        TargetModule::Down => (model.intermediate_size, hidden),
+    }
+}
+
+/// Where both factors of a site lie in the file, and the factor on their product.
+struct Plan {
+    a: Declared,
+    b: Declared,
+    scale: f64,
+}
+
+/// Settings and header are right for the model; no tensor was read.
+pub(super) struct Checked {
+    config: PeftConfig,
+    plans: BTreeMap<Site, Plan>,
+    layers: usize,
+    /// Largest rank of any site.
+    pub(super) rank: usize,
+    head: Vec<u8>,
+    config_bytes: Vec<u8>,
+    files: AdapterFiles,
+}
+
+impl Checked {
+    pub(super) fn open(mut files: AdapterFiles, model: &ModelConfig) -> Result<Self, AdapterError> {
+        let config_bytes = files.config.read(files.config.len as usize)?;
+        files.config.check_unchanged()?;
+        let (config, specs) = config::parse(&config_bytes, model.num_layers)?;
+        let (head, declared) = read_header(&mut files.weights).map_err(|error| match error {
+            AdapterError::Invalid(reason) => invalid(format!("{WEIGHTS_FILE}: {reason}")),
+            other => other,
+        })?;
+        let rank = specs.values().map(|spec| spec.rank).max().unwrap_or(config.rank);
+        let plans = plan(declared, &specs, model)?;
+        Ok(Self { config, plans, layers: model.num_layers, rank, head, config_bytes, files })
+    }
+
+    /// Memory the tensors will take in this type.
+    pub(super) fn bytes(&self, dtype: DType) -> u64 {
+        let elements = |tensor: &Declared| tensor.bytes.len() / tensor.stored.size();
+        let total: usize = self.plans.values().map(|plan| elements(&plan.a) + elements(&plan.b)).sum();
+        (total * dtype.size_in_bytes()) as u64
+    }
+
+    /// Reads the rest into memory: the file may then change or vanish.
+    pub(super) fn read(mut self) -> Result<Snapshot, AdapterError> {
+        let data = self.files.weights.read(self.files.weights.len as usize - self.head.len())?;
+        self.files.weights.check_unchanged()?;
+        let digest = digest(&self.config_bytes, &self.head, &data);
+        Ok(Snapshot { config: self.config, plans: self.plans, layers: self.layers, data, digest })
+    }
+}
+
+/// The length field and the header as they stand in the file, and what the header declares.
+fn read_header(file: &mut OpenFile) -> Result<(Vec<u8>, BTreeMap<String, Declared>), AdapterError> {
+    const LENGTH_BYTES: u64 = 8;
+    let behind = file.len.checked_sub(LENGTH_BYTES).ok_or_else(|| invalid("is too short for a safetensors file"))?;
+    let mut head = file.read(LENGTH_BYTES as usize)?;
+    let length = u64::from_le_bytes(std::array::from_fn(|i| head[i]));
+    if length > behind || length > header::MAX_HEADER_BYTES {
+        let most = behind.min(header::MAX_HEADER_BYTES);
+        return Err(invalid(format!("is not a safetensors file: header of {length} bytes, at most {most} possible")));
+    }
+    let json = file.read(length as usize)?;
+    let declared = header::parse(&json, behind - length).map_err(invalid)?;
+    head.extend(json);
+    Ok((head, declared))
+}
+
+/// Matches what the file declares with what the settings and the model demand; neither may have more.
+fn plan(
+    declared: BTreeMap<String, Declared>,
+    specs: &BTreeMap<Site, SiteSpec>,
+    model: &ModelConfig,
+) -> Result<BTreeMap<Site, Plan>, AdapterError> {
+    let mut found = BTreeMap::new();
+    for (name, tensor) in declared {
+        let key = parse_tensor_name(&name).ok_or_else(|| invalid(format!("tensor `{}` is not known", shown(&name))))?;
+        if found.insert(key, tensor).is_some() {
+            return Err(invalid(format!("tensor `{}` occurs twice", shown(&name))));
+        }
+    }
+    let mut plans = BTreeMap::new();
+    for (site, spec) in specs {
+        let (input, output) = widths(model, site.module);
+        let a = take(&mut found, (*site, Factor::A), &[spec.rank, input])?;
+        let b = take(&mut found, (*site, Factor::B), &[output, spec.rank])?;
+        plans.insert(*site, Plan { a, b, scale: spec.scale });
+    }
+    match found.keys().next() {
+        None => Ok(plans),
+        Some((site, factor)) => {
+            let name = tensor_name(*site, *factor);
+            Err(invalid(format!("tensor `{name}` is not selected by the settings, or the model has no such layer")))
+        }
+    }
+}
+
+fn take(
+    found: &mut BTreeMap<(Site, Factor), Declared>,
+    key: (Site, Factor),
+    shape: &[usize],
+) -> Result<Declared, AdapterError> {
+    let name = tensor_name(key.0, key.1);
+    let tensor = found.remove(&key).ok_or_else(|| invalid(format!("tensor `{name}` is missing")))?;
+    if tensor.shape != shape {
+        return Err(invalid(format!("tensor `{name}` has shape {:?}, expected {shape:?}", tensor.shape)));
+    }
+    Ok(tensor)
+}
+
+fn digest(config: &[u8], head: &[u8], data: &[u8]) -> String {
+    let mut hash = Sha256::new();
+    // The length keeps bytes from moving between the two files unnoticed.
+    hash.update((config.len() as u64).to_le_bytes());
+    for part in [config, head, data] {
+        hash.update(part);
+    }
+    hash.finalize().iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// All bytes of a checked adapter, in memory.
+pub(super) struct Snapshot {
+    config: PeftConfig,
+    plans: BTreeMap<Site, Plan>,
+    layers: usize,
+    data: Vec<u8>,
+    pub(super) digest: String,
+}
+
+impl Snapshot {
+    /// Makes the tensors; refuses values that are not finite or do not fit the type.
+    pub(super) fn build(&self, dtype: DType, device: &Device) -> Result<AdapterWeights, AdapterError> {
+        let mut weights = AdapterWeights::empty(self.layers);
+        for (site, plan) in &self.plans {
+            let tensor = |declared: &Declared, factor| {
+                let values = self.values(declared, dtype).ok_or_else(|| {
+                    let name = tensor_name(*site, factor);
+                    invalid(format!("tensor `{name}` has a value that is NaN, infinite or too large for {dtype:?}"))
+                })?;
+                Ok::<_, AdapterError>(Tensor::from_vec(values, declared.shape.as_slice(), device)?.to_dtype(dtype)?)
+            };
+            let pair = LoraPair { a: tensor(&plan.a, Factor::A)?, b: tensor(&plan.b, Factor::B)?, scale: plan.scale };
+            weights.insert(*site, pair);
+        }
+        Ok(weights)
+    }
+
+    fn values(&self, tensor: &Declared, dtype: DType) -> Option<Vec<f32>> {
+        let bytes = &self.data[tensor.bytes.clone()];
+        let values: Vec<f32> = match tensor.stored {
+            Stored::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            Stored::F16 => bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
+            Stored::BF16 => bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+        };
+        let largest = match dtype {
+            DType::F16 => f16::MAX.to_f32(),
+            DType::BF16 => bf16::MAX.to_f32(),
+            _ => f32::MAX,
+        };
+        values.iter().all(|value| value.abs() <= largest).then_some(values)
+    }
 }

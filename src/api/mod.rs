@@ -1,1 +1,175 @@
-//! placeholder
+//! The HTTP surface: OpenAI's chat completions, models, adapter management, probes.
+//!
+//! Parses wire JSON into domain types, asks the other modules, and writes what comes back. Knows no tensors.
+
+mod adapters;
+mod answer;
+mod body;
+mod chat;
+pub mod error;
+mod health;
+mod ids;
+mod layers;
+mod models;
+mod rules;
+mod stop;
+mod stream;
+mod turn;
+mod wire;
+
+use crate::adapter::registry::{Lease, Registry};
+use crate::chat::dialect::Dialect;
+use crate::chat::template::ChatTemplate;
+use crate::chat::tokenizer::ChatTokenizer;
+use crate::engine::EngineHandle;
+use crate::grammar::GrammarCompiler;
+use crate::metrics::Metrics;
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use error::{ApiError, Kind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower_http::catch_panic::CatchPanicLayer;
+use wire::WireLimits;
+
+/// The base model as clients see it.
+#[derive(Debug, Clone)]
+pub struct ModelCard {
+    pub name: String,
+    /// Most tokens of prompt and answer together.
+    pub context_length: usize,
+    /// Width of the logits (token ids are below it).
+    pub logits_width: usize,
+    /// Unix seconds of start-up.
+    pub created: u64,
+}
+
+/// What the surface allows.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Requests that may be inside the server at once (running, waiting or being prepared).
+    pub max_requests: usize,
+    /// Requests that may wait in the engine.
+    pub max_queue: usize,
+    /// Adapters may be loaded and unloaded over HTTP.
+    pub runtime_adapters: bool,
+}
+
+/// Everything a request may need, shared by all of them.
+pub struct AppState {
+    pub engine: EngineHandle,
+    pub registry: Registry,
+    pub compiler: GrammarCompiler,
+    pub tokenizer: Arc<ChatTokenizer>,
+    pub template: ChatTemplate,
+    pub dialect: Arc<dyn Dialect>,
+    pub metrics: Arc<Metrics>,
+    pub model: ModelCard,
+    pub limits: Limits,
+    /// Longest token in bytes: a text of more than `context × this` cannot fit.
+    pub longest_token: usize,
+    pub gate: Gate,
+}
+
+/// Lets requests in: a bounded number of them, and none while the server drains.
+pub struct Gate {
+    draining: AtomicBool,
+    permits: Arc<Semaphore>,
+}
+
+impl Gate {
+    pub fn new(max_requests: usize) -> Self {
+        Self { draining: AtomicBool::new(false), permits: Arc::new(Semaphore::new(max_requests)) }
+    }
+}
+
+impl AppState {
+    /// From now on new requests are refused and the server is not ready.
+    pub fn start_draining(&self) {
+        self.gate.draining.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.gate.draining.load(Ordering::SeqCst)
+    }
+
+    fn check_accepting(&self) -> Result<(), ApiError> {
+        if self.is_draining() { Err(ApiError::shutting_down()) } else { Ok(()) }
+    }
+
+    /// A place inside the server; taken before the body is read, so that shedding load is cheap.
+    fn permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        Arc::clone(&self.gate.permits).try_acquire_owned().map_err(|_| {
+            let message = format!("The server is overloaded: {} requests are in progress.", self.limits.max_requests);
+            ApiError::new(Kind::Overloaded, message)
+        })
+    }
+
+    /// The adapter generation behind a model name; `None` = the base.
+    fn lease(&self, model: &str) -> Result<Option<Lease>, ApiError> {
+        if model == self.model.name {
+            return Ok(None);
+        }
+        self.registry.lease(model).map(Some).ok_or_else(|| ApiError::model_not_found(model))
+    }
+
+    fn wire_limits(&self) -> WireLimits {
+        WireLimits { logits_width: self.model.logits_width }
+    }
+
+    /// Refuses, before tokenising, text that no tokenisation can fit into the context.
+    fn check_prompt_bytes(&self, bytes: usize) -> Result<(), ApiError> {
+        let most = self.model.context_length.saturating_mul(self.longest_token);
+        if bytes <= most { Ok(()) } else { Err(self.context_exceeded(&format!("{bytes} bytes of text"))) }
+    }
+
+    /// Tokens left for the answer after a prompt.
+    fn room_after(&self, prompt: usize) -> Result<usize, ApiError> {
+        match self.model.context_length.checked_sub(prompt) {
+            Some(room) if room > 0 => Ok(room),
+            _ => Err(self.context_exceeded(&format!("{prompt} tokens"))),
+        }
+    }
+
+    fn context_exceeded(&self, size: &str) -> ApiError {
+        let message = format!(
+            "This model's maximum context length is {} tokens. However, your messages and tools resulted in {size}. \
+             Please reduce their length.",
+            self.model.context_length
+        );
+        ApiError::at(Kind::ContextLengthExceeded, "messages", message)
+    }
+
+    /// A finished answer breaks its own rules: our bug, never the client's.
+    fn violation(&self, cause: &str) -> ApiError {
+        self.metrics.constraint_violated();
+        ApiError::output_invalid(cause)
+    }
+}
+
+/// All routes over one state.
+pub fn router(state: Arc<AppState>) -> Router {
+    Router::new()
+        .route("/v1/chat/completions", post(chat::create))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{id}", get(models::show).delete(adapters::delete))
+        .route("/v1/load_lora_adapter", post(adapters::load))
+        .route("/v1/unload_lora_adapter", post(adapters::unload))
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/health", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .fallback(layers::unknown_route)
+        .method_not_allowed_fallback(layers::wrong_method)
+        .layer(CatchPanicLayer::custom(layers::panicked))
+        .layer(from_fn_with_state(Arc::clone(&state), layers::observe))
+        .with_state(state)
+}
+
+/// Seconds since 1970.
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}

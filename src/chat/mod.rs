@@ -2,7 +2,11 @@
 //!
 //! Shared by the server and the trainer: what is trained is what is served. Knows no HTTP and no tensors.
 
+mod clock;
 pub mod dialect;
+mod guard;
+mod jinja;
+mod json;
 pub mod messages;
 pub mod template;
 pub mod tokenizer;

@@ -1,94 +1,199 @@
 //! Text ↔ token ids, so that content can never produce a control token.
+//!
+//! Control tokens come from `Segment::Control` alone; ordinary text goes through a tokenizer that does not know them. Knows
+//! no chat template and no model.
 
-use super::template::Segment;
+mod detokenizer;
+mod encoder;
+mod files;
+
+pub use detokenizer::IncrementalDetokenizer;
+pub use files::TokenizerFiles;
+
 use super::ChatError;
+use super::template::Segment;
+use encoder::{TextEncoder, TrieEnv};
+use files::{Special, without_dummy_prefix};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use toktrie::{TokEnv, TokRxInfo, TokTrie};
 
 /// A model's tokenizer.
 pub struct ChatTokenizer {
-    _private: (),
+    encoder: Arc<TextEncoder>,
+    control: HashMap<String, u32>,
+    /// By id, as wide as the logits; empty for control tokens and ids without a token.
+    bytes: Vec<Vec<u8>>,
+    special: Special,
+    tok_env: TokEnv,
 }
 
 impl ChatTokenizer {
     /// Reads `tokenizer.json` (and, if present, `tokenizer_config.json`, `chat_template.jinja`, `generation_config.json`,
     /// `config.json` for bos/eos/template). `logits_width` is the model's vocabulary size (may be padded).
+    ///
+    /// # Errors
+    /// When a file is missing or malformed, the tokenizer is wider than the logits, or nothing says which token ends a turn.
     pub fn load(dir: &Path, logits_width: usize) -> Result<Self, ChatError> {
-        let _ = (dir, logits_width);
-        todo!()
+        let files = files::read_dir(dir)?;
+        Self::from_files(&files.as_ref(), logits_width)
+            .map_err(|error| ChatError::Tokenizer(format!("{}: {}", dir.display(), files::reason(&error))))
+    }
+
+    /// The same from the files' contents, which may come from memory.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn from_files(files: &TokenizerFiles<'_>, logits_width: usize) -> Result<Self, ChatError> {
+        let json = files.tokenizer_json()?;
+        Self::assemble(json, Special::read(files)?, logits_width)
+    }
+
+    /// A tokenizer built in memory; `eos` are the texts of the tokens that end a turn, the first being the usual one.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn from_parts(
+        tokenizer: &tokenizers::Tokenizer,
+        logits_width: usize,
+        chat_template: Option<String>,
+        bos: Option<String>,
+        eos: &[&str],
+    ) -> Result<Self, ChatError> {
+        let text = tokenizer.to_string(false).map_err(|error| ChatError::Tokenizer(error.to_string()))?;
+        let json: Value = serde_json::from_str(&text).map_err(|error| ChatError::Tokenizer(error.to_string()))?;
+        let ids = eos.iter().filter_map(|text| tokenizer.token_to_id(text)).collect();
+        let special = Special { bos, eos: eos.first().map(|&text| text.to_owned()), eos_ids: ids, chat_template };
+        Self::assemble(json, special, logits_width)
+    }
+
+    fn assemble(mut json: Value, mut special: Special, logits_width: usize) -> Result<Self, ChatError> {
+        let control = files::mark_control_tokens(&mut json, &special)?;
+        special.resolve_eos(&control, logits_width)?;
+        let words = token_words(&json, logits_width)?;
+        let texts: Vec<String> = control.keys().cloned().collect();
+        let ids: Vec<u32> = control.values().copied().collect();
+        let encoder = Arc::new(TextEncoder::new(build(&json)?, &texts, &ids));
+        let continuation = match without_dummy_prefix(&json) {
+            Some(json) => Arc::new(TextEncoder::new(build(&json)?, &texts, &ids)),
+            None => encoder.clone(),
+        };
+        let tok_env = Arc::new(TrieEnv::new(trie(&words, &special.eos_ids), continuation));
+        let bytes = readable(words, &control);
+        Ok(Self { encoder, control, bytes, special, tok_env })
     }
 
     /// Encodes a rendered prompt.
+    ///
+    /// # Errors
+    /// When a segment names a control token that the tokenizer does not have, or a text cannot be encoded.
     pub fn encode(&self, segments: &[Segment]) -> Result<Vec<u32>, ChatError> {
-        let _ = segments;
-        todo!()
+        let mut ids = Vec::new();
+        for segment in segments {
+            match segment {
+                Segment::Control(text) => ids.push(self.control_id(text)?),
+                Segment::Text(text) => ids.extend(self.encode_text(text)?),
+            }
+        }
+        Ok(ids)
+    }
+
+    fn control_id(&self, text: &str) -> Result<u32, ChatError> {
+        let unknown = || ChatError::Tokenizer(format!("`{text}` is not a control token of this tokenizer"));
+        self.control.get(text).copied().ok_or_else(unknown)
     }
 
     /// Encodes plain text; never yields a control token.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot write the text without a control token.
     pub fn encode_text(&self, text: &str) -> Result<Vec<u32>, ChatError> {
-        let _ = text;
-        todo!()
+        self.encoder.encode(text)
     }
 
     /// The bytes of one token (empty for control tokens).
     pub fn token_bytes(&self, id: u32) -> &[u8] {
-        let _ = id;
-        todo!()
+        self.bytes.get(id as usize).map_or(&[], Vec::as_slice)
     }
 
     /// Bytes → text of many tokens, control tokens left out, invalid UTF-8 replaced.
     pub fn decode(&self, ids: &[u32]) -> String {
-        let _ = ids;
-        todo!()
+        let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.token_bytes(id)).copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Texts of all control (special) tokens.
     pub fn control_tokens(&self) -> Vec<String> {
-        todo!()
+        self.control.keys().cloned().collect()
+    }
+
+    /// The id of a control token.
+    pub fn control_token_id(&self, text: &str) -> Option<u32> {
+        self.control.get(text).copied()
     }
 
     /// The model's own chat template, if it has one.
     pub fn chat_template(&self) -> Option<&str> {
-        todo!()
+        self.special.chat_template.as_deref()
     }
 
+    /// The text that a template writes at the start of a prompt.
     pub fn bos_token(&self) -> Option<String> {
-        todo!()
+        self.special.bos.clone()
     }
 
+    /// The text that a template writes at the end of a turn.
     pub fn eos_token(&self) -> Option<String> {
-        todo!()
+        self.special.eos.clone()
     }
 
     /// Ids that end an assistant turn.
     pub fn eos_token_ids(&self) -> &[u32] {
-        todo!()
+        &self.special.eos_ids
     }
 
     /// What llguidance needs: a trie as wide as the logits, with this tokenizer's encoding.
-    pub fn tok_env(&self) -> toktrie::TokEnv {
-        todo!()
+    pub fn tok_env(&self) -> TokEnv {
+        self.tok_env.clone()
     }
 }
 
-/// Turns a stream of token ids into text without ever splitting a character.
-pub struct IncrementalDetokenizer {
-    _tokenizer: Arc<ChatTokenizer>,
+/// Builds the tokenizer; the crate panics on some malformed files.
+fn build(json: &Value) -> Result<tokenizers::Tokenizer, ChatError> {
+    let text = json.to_string();
+    let built = catch_unwind(|| text.parse::<tokenizers::Tokenizer>());
+    let built = built.map_err(|_| ChatError::Tokenizer("tokenizer.json: malformed (the tokenizer library gave up)".into()))?;
+    built.map_err(|error| ChatError::Tokenizer(format!("tokenizer.json: {error}")))
 }
 
-impl IncrementalDetokenizer {
-    pub fn new(tokenizer: Arc<ChatTokenizer>) -> Self {
-        Self { _tokenizer: tokenizer }
+/// The bytes of every id, control tokens marked as llguidance marks them.
+fn token_words(json: &Value, logits_width: usize) -> Result<Vec<Vec<u8>>, ChatError> {
+    let words = catch_unwind(AssertUnwindSafe(|| llguidance::token_bytes_from_tokenizer_json(json)));
+    let words = words.map_err(|_| ChatError::Tokenizer("tokenizer.json: malformed vocabulary".into()))?;
+    let mut words = words.map_err(|error| ChatError::Tokenizer(format!("tokenizer.json: {error}")))?;
+    if words.len() > logits_width {
+        let found = words.len();
+        let message = format!("tokenizer.json has ids up to {}, but the model's logits are {logits_width} wide", found - 1);
+        return Err(ChatError::Tokenizer(message));
     }
-
-    /// The text that became complete with this token (may be empty).
-    pub fn push(&mut self, id: u32) -> String {
-        let _ = id;
-        todo!()
-    }
-
-    /// What is left at the end, invalid bytes replaced.
-    pub fn finish(&mut self) -> String {
-        todo!()
-    }
+    words.resize(logits_width, Vec::new());
+    Ok(words)
 }
+
+fn trie(words: &[Vec<u8>], eos_ids: &[u32]) -> TokTrie {
+    let info = TokRxInfo::new(words.len() as u32, eos_ids[0]);
+    TokTrie::from(&info, words).with_eos_tokens(eos_ids)
+}
+
+fn readable(mut words: Vec<Vec<u8>>, control: &HashMap<String, u32>) -> Vec<Vec<u8>> {
+    for &id in control.values() {
+        words[id as usize].clear();
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests;

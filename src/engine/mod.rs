@@ -1,11 +1,30 @@
 //! The engine: one thread owns the device and steps all running sequences together (continuous batching).
 //!
 //! Knows no JSON, no HTTP and no chat: token ids and a constraint in, token events out.
+//!
+//! A step: the `scheduler` says how many tokens of which `sequence` to compute, [`batch`] lays them end to end, the
+//! [`runner`] computes the logits, each sequence chooses its next token ([`sampler`]) and appends what its grammar
+//! forces after it. A prompt, a chunk of one, forced tokens and a single new token are the same thing with other lengths.
 
 pub mod backend;
+pub mod batch;
+pub mod runner;
 pub mod sampler;
 
+mod blocks;
+mod scheduler;
+mod sequence;
+mod shared;
+mod worker;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 pub use backend::{EngineHandle, EngineOptions, EngineStats};
+pub use batch::Batch;
+pub use runner::{Runner, Shape};
 
 use crate::adapter::registry::Lease;
 use crate::grammar::Constraint;

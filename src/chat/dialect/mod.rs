@@ -1,7 +1,10 @@
 //! How a model writes calls: one file per dialect with its grammar, its prompt and its incremental parser.
 
+mod envelope;
 pub mod hermes;
 pub mod tool_uses;
+mod turn;
+mod typescript;
 
 use super::messages::{Tool, ToolChoice};
 use super::ChatError;
@@ -53,14 +56,25 @@ pub trait Dialect: Send + Sync {
     fn render_calls(&self, calls: &[super::ToolCall]) -> String;
 }
 
+/// Every dialect there is.
+const ALL: [fn() -> Arc<dyn Dialect>; 2] = [|| Arc::new(tool_uses::ToolUses), || Arc::new(hermes::Hermes)];
+
 /// Finds a dialect by name.
+///
+/// # Errors
+/// When no dialect has that name; the error lists those that exist.
 pub fn by_name(name: &str) -> Result<Arc<dyn Dialect>, ChatError> {
-    let _ = name;
-    todo!()
+    let found = ALL.iter().map(|dialect| dialect()).find(|dialect| dialect.name() == name);
+    found.ok_or_else(|| {
+        let known: Vec<_> = ALL.iter().map(|dialect| dialect().name()).collect();
+        ChatError::UnknownDialect { name: name.to_owned(), known: known.join(", ") }
+    })
 }
 
 /// Chooses a dialect from a chat template's text: `<tool_call>` → hermes, else `tool_uses`.
 pub fn for_template(template: Option<&str>) -> Arc<dyn Dialect> {
-    let _ = template;
-    todo!()
+    if template.is_some_and(|text| text.contains("<tool_call>")) { Arc::new(hermes::Hermes) } else { Arc::new(tool_uses::ToolUses) }
 }
+
+#[cfg(test)]
+mod tests;

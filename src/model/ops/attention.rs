@@ -2,7 +2,7 @@
 //!
 //! Scores exist for one block of queries of one head at a time; the backward pass computes them again.
 
-use super::kernels::{Matrix, dot, matmul, softmax, vectorised};
+use super::kernels::{Matrix, RowKernel, dot, each_row, matmul, softmax};
 use super::{View, composed, is_fused, output, slice, tensor};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -69,6 +69,23 @@ struct Task {
     kv_head: usize,
 }
 
+/// Softmax over what each query sees; zero elsewhere.
+struct CausalSoftmax {
+    first_query: usize,
+    window: usize,
+}
+
+impl RowKernel for CausalSoftmax {
+    #[inline(always)]
+    fn row(&self, index: usize, row: &mut [f32]) {
+        let i = self.first_query + index;
+        let first = (i + 1).saturating_sub(self.window);
+        row[..first].fill(0.0);
+        softmax(&mut row[first..=i]);
+        row[i + 1..].fill(0.0);
+    }
+}
+
 impl CausalAttention {
     fn tasks(&self, heads: Heads) -> Vec<Task> {
         let mut start = 0;
@@ -82,17 +99,11 @@ impl CausalAttention {
     }
 
     /// Softmaxed scores of the queries `block` (positions in the segment) over keys `0..block.end`.
-    #[inline(always)]
     fn probabilities(&self, q: Matrix<'_>, k: Matrix<'_>, block: &Range<usize>, scale: f32) -> Vec<f32> {
         let keys = block.end;
         let mut scores = vec![0f32; block.len() * keys];
         matmul(&mut scores, q, k.t(), scale, false);
-        for (row, i) in scores.chunks_exact_mut(keys).zip(block.clone()) {
-            let first = (i + 1).saturating_sub(self.window);
-            row[..first].fill(0.0);
-            softmax(&mut row[first..=i]);
-            row[i + 1..].fill(0.0);
-        }
+        each_row(&mut scores, keys, &CausalSoftmax { first_query: block.start, window: self.window });
         scores
     }
 
@@ -111,7 +122,7 @@ impl CausalAttention {
             }
             out
         };
-        vectorised(|| (0..heads.group()).map(one).collect())
+        (0..heads.group()).map(one).collect()
     }
 
     /// Gradients of the task: per query head of the group, then of the key head and of the value head.
@@ -134,7 +145,7 @@ impl CausalAttention {
             }
             dq
         };
-        let dq = vectorised(|| (0..heads.group()).map(&mut one).collect());
+        let dq = (0..heads.group()).map(&mut one).collect();
         (dq, dk, dv)
     }
 }
@@ -169,21 +180,30 @@ impl Part<'_> {
         self.heads.rows(data, self.heads.query, self.head, self.positions())
     }
 
-    /// `dS = P * (dO Vᵀ - rowsum(dO * O))`.
-    #[inline(always)]
     fn score_gradient(&self, p: &[f32], data: &Saved<'_>, v: Matrix<'_>) -> Vec<f32> {
-        let keys = self.block.end;
         let mut ds = vec![0f32; p.len()];
         matmul(&mut ds, self.queries(data.grad), v.t(), 1.0, false);
-        let dim = self.heads.dim;
-        for ((ds, p), t) in ds.chunks_exact_mut(keys).zip(p.chunks_exact(keys)).zip(self.positions()) {
-            let at = (t * self.heads.query + self.head) * dim;
-            let shift = dot(&data.grad[at..at + dim], &data.out[at..at + dim]);
-            for (ds, p) in ds.iter_mut().zip(p) {
-                *ds = p * (*ds - shift);
-            }
-        }
+        each_row(&mut ds, self.block.end, &ScoreGradient { part: self, p, data });
         ds
+    }
+}
+
+/// Turns a row of `dO Vᵀ` into `dS = P * (dO Vᵀ - rowsum(dO * O))`.
+struct ScoreGradient<'a> {
+    part: &'a Part<'a>,
+    p: &'a [f32],
+    data: &'a Saved<'a>,
+}
+
+impl RowKernel for ScoreGradient<'_> {
+    #[inline(always)]
+    fn row(&self, index: usize, ds: &mut [f32]) {
+        let Part { heads, head, .. } = *self.part;
+        let at = ((self.part.positions().start + index) * heads.query + head) * heads.dim;
+        let shift = dot(&self.data.grad[at..at + heads.dim], &self.data.out[at..at + heads.dim]);
+        for (ds, p) in ds.iter_mut().zip(&self.p[index * self.part.block.end..]) {
+            *ds = p * (*ds - shift);
+        }
     }
 }
 

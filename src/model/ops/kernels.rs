@@ -10,18 +10,59 @@ const LANES: usize = 16;
 /// Below this many multiply-adds a loop is not worth handing to other threads.
 const PARALLEL_WORK: usize = 1 << 17;
 
-/// Runs `f` compiled for the best instruction set of this processor.
-#[inline(always)]
-pub(super) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
+/// A loop to be compiled once for each instruction set. Its method must be `#[inline(always)]`, and so must all that
+/// it calls: what stays a call of its own (a large closure, say) is compiled for the oldest processor.
+pub(super) use pulp::NullaryFnOnce as Loop;
+
+/// Runs a loop as compiled for the best instruction set of this processor.
+pub(super) fn vectorised<L: Loop>(task: L) -> L::Output {
+    pulp::Arch::new().dispatch(task)
+}
+
+/// What happens to each row of a matrix; `row` must be `#[inline(always)]`, see [`Loop`].
+pub(super) trait RowKernel: Sync {
+    /// Handles row `index`.
+    fn row(&self, index: usize, row: &mut [f32]);
+}
+
+struct Rows<'a, K> {
+    kernel: &'a K,
+    first: usize,
+    rows: &'a mut [f32],
+    width: usize,
+}
+
+impl<K: RowKernel> Loop for Rows<'_, K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for (i, row) in self.rows.chunks_exact_mut(self.width).enumerate() {
+            self.kernel.row(self.first + i, row);
+        }
+    }
+}
+
+/// Applies the kernel to every row of `width` values on this thread.
+pub(super) fn each_row(rows: &mut [f32], width: usize, kernel: &impl RowKernel) {
+    vectorised(Rows { kernel, first: 0, rows, width });
+}
+
+/// The same in parallel when there is enough work.
+pub(super) fn for_rows(rows: &mut [f32], width: usize, kernel: &impl RowKernel) {
+    let per_task = (PARALLEL_WORK / 8 / width.max(1)).max(1);
+    let chunks = rows.par_chunks_mut(per_task * width).enumerate();
+    chunks.for_each(|(task, rows)| vectorised(Rows { kernel, first: task * per_task, rows, width }));
 }
 
 /// `eˣ` without a library call, so that loops over it vectorise. Relative error below 2e-7 for |x| < 87.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
-    let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let x = if x < -87.0 { -87.0 } else { x };
+    let x = if x > 88.0 { 88.0 } else { x };
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
     let r = (x - n * 0.693_359_4) + n * 2.121_944_4e-4;
     let p = 1.987_569_1e-4;
     let p = p * r + 1.398_2e-3;
@@ -30,7 +71,8 @@ pub(super) fn exp(x: f32) -> f32 {
     let p = p * r + 1.666_666_5e-1;
     let p = p * r + 0.5;
     let p = p * r * r + r + 1.0;
-    f32::from_bits((p.to_bits() as i32 + ((n as i32) << 23)) as u32)
+    // The low bits of `rounded` are n: added to the exponent they multiply by 2^n.
+    f32::from_bits(p.to_bits().wrapping_add(rounded.to_bits() << 23))
 }
 
 /// `1 / (1 + e⁻ˣ)`.
@@ -47,7 +89,7 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (b_body, b_tail) = b.as_chunks::<LANES>();
     for (x, y) in a_body.iter().zip(b_body) {
         for lane in 0..LANES {
-            sums[lane] += x[lane] * y[lane];
+            sums[lane] = x[lane].mul_add(y[lane], sums[lane]);
         }
     }
     let tail: f32 = a_tail.iter().zip(b_tail).map(|(x, y)| x * y).sum();
@@ -58,14 +100,14 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
 #[inline(always)]
 pub(super) fn add_scaled(y: &mut [f32], factor: f32, x: &[f32]) {
     for (y, x) in y.iter_mut().zip(x) {
-        *y += factor * x;
+        *y = factor.mul_add(*x, *y);
     }
 }
 
 /// Softmax in place; returns `ln Σ eˣ` of the input.
 #[inline(always)]
 pub(super) fn softmax(row: &mut [f32]) -> f32 {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let max = max(row);
     for x in row.iter_mut() {
         *x = exp(*x - max);
     }
@@ -75,6 +117,20 @@ pub(super) fn softmax(row: &mut [f32]) -> f32 {
         *x *= inverse;
     }
     max + sum.ln()
+}
+
+/// Largest value, in [`LANES`] partial maxima.
+#[inline(always)]
+fn max(row: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut best = [f32::NEG_INFINITY; LANES];
+    let (body, tail) = row.as_chunks::<LANES>();
+    for x in body {
+        for lane in 0..LANES {
+            best[lane] = larger(best[lane], x[lane]);
+        }
+    }
+    best.into_iter().chain(tail.iter().copied()).fold(f32::NEG_INFINITY, larger)
 }
 
 /// Sum in [`LANES`] partial sums.
@@ -97,18 +153,29 @@ pub(super) fn linear_rows(x: &[f32], w: &[f32], width: usize) -> Vec<f32> {
     let mut transposed = vec![0f32; rows * outputs];
     let outputs_per_task = (PARALLEL_WORK / (width * rows).max(1)).clamp(4, outputs.max(4));
     transposed.par_chunks_mut(outputs_per_task * rows).zip(w.par_chunks(outputs_per_task * width)).for_each(
-        |(out, w)| vectorised(|| dot_block(x, w, width, out)),
+        |(out, w)| vectorised(DotBlock { x, w, width, out }),
     );
     if rows == 1 { transposed } else { transpose(&transposed, outputs, rows) }
 }
 
-/// `out[o, t] = w[o, :] · x[t, :]`, four rows of `x` at a time so that each weight is loaded once for them.
-#[inline(always)]
-fn dot_block(x: &[f32], w: &[f32], width: usize, out: &mut [f32]) {
-    let rows = x.len() / width;
-    for (w, out) in w.chunks_exact(width).zip(out.chunks_exact_mut(rows)) {
-        for (x, out) in x.chunks_exact(width).zip(out) {
-            *out = dot(w, x);
+/// `out[o, t] = w[o, :] · x[t, :]`.
+struct DotBlock<'a> {
+    x: &'a [f32],
+    w: &'a [f32],
+    width: usize,
+    out: &'a mut [f32],
+}
+
+impl Loop for DotBlock<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let rows = self.x.len() / self.width;
+        for (w, out) in self.w.chunks_exact(self.width).zip(self.out.chunks_exact_mut(rows)) {
+            for (x, out) in self.x.chunks_exact(self.width).zip(out) {
+                *out = dot(w, x);
+            }
         }
     }
 }
@@ -193,18 +260,6 @@ pub(super) fn matmul(dst: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, scale: f32, 
             gemm::Parallelism::None,
         );
     }
-}
-
-/// Applies `f(row index, row)` to every row of `width` values, in parallel when there is enough work.
-pub(super) fn for_rows(y: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
-    let rows_per_task = (PARALLEL_WORK / 8 / width.max(1)).max(1);
-    y.par_chunks_mut(rows_per_task * width).enumerate().for_each(|(task, rows)| {
-        vectorised(|| {
-            for (i, row) in rows.chunks_exact_mut(width).enumerate() {
-                f(task * rows_per_task + i, row);
-            }
-        });
-    });
 }
 
 #[cfg(test)]

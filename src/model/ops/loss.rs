@@ -2,7 +2,7 @@
 //!
 //! Forward and gradient are computed together, chunk by chunk; the backward pass only scales what is there.
 
-use super::kernels::{for_rows, softmax};
+use super::kernels::{RowKernel, for_rows, softmax};
 use super::{View, composed, is_fused, output, tensor};
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use std::sync::Mutex;
@@ -59,6 +59,25 @@ fn fused(hidden: &Tensor, w: &Tensor, targets: &[u32]) -> Result<HeadLoss> {
     Ok(HeadLoss { sum: hidden.apply_op2(w, node)?, losses, predictions })
 }
 
+/// Turns a row of logits into `softmax - onehot(target)` and notes its loss and most likely token.
+struct Residual<'a> {
+    targets: &'a [u32],
+    results: &'a [Mutex<(f32, u32)>],
+}
+
+impl RowKernel for Residual<'_> {
+    #[inline(always)]
+    fn row(&self, i: usize, row: &mut [f32]) {
+        let target = self.targets[i] as usize;
+        let (best, chosen) = (argmax(row), row[target]);
+        let normaliser = softmax(row);
+        row[target] -= 1.0;
+        if let Ok(mut slot) = self.results[i].lock() {
+            *slot = (normaliser - chosen, best as u32);
+        }
+    }
+}
+
 /// `softmax(logits) - onehot(target)`; appends each row's loss and most likely token.
 fn softmax_minus_target(
     logits: &Tensor,
@@ -68,17 +87,8 @@ fn softmax_minus_target(
 ) -> Result<Tensor> {
     let (rows, vocab) = logits.dims2()?;
     let mut values = View::new(logits)?.to_vec();
-    // Each row ends with its own loss and prediction, so that rows can be worked on in parallel.
     let results: Vec<Mutex<(f32, u32)>> = (0..rows).map(|_| Mutex::new((0.0, 0))).collect();
-    for_rows(&mut values, vocab, |i, row| {
-        let target = targets[i] as usize;
-        let (best, chosen) = (argmax(row), row[target]);
-        let normaliser = softmax(row);
-        row[target] -= 1.0;
-        if let Ok(mut slot) = results[i].lock() {
-            *slot = (normaliser - chosen, best as u32);
-        }
-    });
+    for_rows(&mut values, vocab, &Residual { targets, results: &results });
     for result in results {
         let (loss, best) = result.into_inner().unwrap_or_default();
         losses.push(loss);
@@ -87,6 +97,7 @@ fn softmax_minus_target(
     tensor(values, (rows, vocab))
 }
 
+#[inline(always)]
 fn argmax(row: &[f32]) -> usize {
     let mut best = 0;
     for (i, x) in row.iter().enumerate() {

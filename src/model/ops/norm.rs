@@ -1,6 +1,6 @@
 //! RMSNorm (Zhang and Sennrich 2019): `y = x / sqrt(mean(x²) + eps) * w`.
 
-use super::kernels::{dot, for_rows, vectorised};
+use super::kernels::{Loop, RowKernel, dot, for_rows, vectorised};
 use super::{View, composed, is_fused, output, slice, tensor};
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -14,56 +14,84 @@ struct RmsNorm {
     eps: f32,
 }
 
-impl RmsNorm {
-    fn inverse_rms(&self, row: &[f32]) -> f32 {
-        1.0 / (dot(row, row) / row.len() as f32 + self.eps).sqrt()
-    }
+#[inline(always)]
+fn inverse_rms(row: &[f32], eps: f32) -> f32 {
+    1.0 / (dot(row, row) / row.len() as f32 + eps).sqrt()
+}
 
-    /// With `r = 1/rms` and `g = grad * w`: `dx = r * g - x * r³ / d * (g · x)`.
-    fn input_gradient(&self, x: &[f32], w: &[f32], grad: &[f32]) -> Vec<f32> {
-        let mut dx = vec![0f32; x.len()];
-        let width = w.len();
-        for_rows(&mut dx, width, |i, dx| {
-            let (x, grad) = (&x[i * width..(i + 1) * width], &grad[i * width..(i + 1) * width]);
-            let r = self.inverse_rms(x);
-            for ((dx, g), w) in dx.iter_mut().zip(grad).zip(w) {
-                *dx = g * w;
-            }
-            let shrink = dot(dx, x) * r * r * r / width as f32;
-            for (dx, x) in dx.iter_mut().zip(x) {
-                *dx = *dx * r - x * shrink;
-            }
-        });
-        dx
-    }
+struct Forward<'a> {
+    x: &'a [f32],
+    w: &'a [f32],
+    eps: f32,
+}
 
-    /// `dw = Σ_rows grad * x * r`.
-    fn weight_gradient(&self, x: &[f32], grad: &[f32], width: usize) -> Vec<f32> {
-        let add = |mut sum: Vec<f32>, part: Vec<f32>| {
-            sum.iter_mut().zip(part).for_each(|(s, p)| *s += p);
-            sum
-        };
-        // Fixed chunks, summed in order: the result does not depend on how threads were scheduled.
-        let chunk = 256 * width;
-        let parts: Vec<Vec<f32>> = x
-            .par_chunks(chunk)
-            .zip(grad.par_chunks(chunk))
-            .map(|(x, grad)| vectorised(|| self.weight_gradient_of(x, grad, width)))
-            .collect();
-        parts.into_iter().fold(vec![0f32; width], add)
+impl RowKernel for Forward<'_> {
+    #[inline(always)]
+    fn row(&self, i: usize, y: &mut [f32]) {
+        let x = &self.x[i * y.len()..(i + 1) * y.len()];
+        let r = inverse_rms(x, self.eps);
+        for ((y, x), w) in y.iter_mut().zip(x).zip(self.w) {
+            *y = x * r * w;
+        }
     }
+}
+
+/// With `r = 1/rms` and `g = grad * w`: `dx = r * g - x * r³ / d * (g · x)`.
+struct InputGradient<'a> {
+    x: &'a [f32],
+    w: &'a [f32],
+    grad: &'a [f32],
+    eps: f32,
+}
+
+impl RowKernel for InputGradient<'_> {
+    #[inline(always)]
+    fn row(&self, i: usize, dx: &mut [f32]) {
+        let at = i * dx.len()..(i + 1) * dx.len();
+        let (x, grad) = (&self.x[at.clone()], &self.grad[at]);
+        let r = inverse_rms(x, self.eps);
+        for ((dx, g), w) in dx.iter_mut().zip(grad).zip(self.w) {
+            *dx = g * w;
+        }
+        let shrink = dot(dx, x) * r * r * r / dx.len() as f32;
+        for (dx, x) in dx.iter_mut().zip(x) {
+            *dx = *dx * r - x * shrink;
+        }
+    }
+}
+
+/// `dw = Σ_rows grad * x * r` of some rows.
+struct WeightGradient<'a> {
+    x: &'a [f32],
+    grad: &'a [f32],
+    width: usize,
+    eps: f32,
+}
+
+impl Loop for WeightGradient<'_> {
+    type Output = Vec<f32>;
 
     #[inline(always)]
-    fn weight_gradient_of(&self, x: &[f32], grad: &[f32], width: usize) -> Vec<f32> {
-        let mut dw = vec![0f32; width];
-        for (x, grad) in x.chunks_exact(width).zip(grad.chunks_exact(width)) {
-            let r = self.inverse_rms(x);
+    fn call(self) -> Vec<f32> {
+        let mut dw = vec![0f32; self.width];
+        for (x, grad) in self.x.chunks_exact(self.width).zip(self.grad.chunks_exact(self.width)) {
+            let r = inverse_rms(x, self.eps);
             for ((dw, x), g) in dw.iter_mut().zip(x).zip(grad) {
                 *dw += g * x * r;
             }
         }
         dw
     }
+}
+
+/// Fixed chunks, summed in order: the result does not depend on how threads were scheduled.
+fn weight_gradient(x: &[f32], grad: &[f32], width: usize, eps: f32) -> Vec<f32> {
+    let chunk = 256 * width;
+    let chunks = x.par_chunks(chunk).zip(grad.par_chunks(chunk));
+    let parts: Vec<Vec<f32>> = chunks.map(|(x, grad)| vectorised(WeightGradient { x, grad, width, eps })).collect();
+    let mut total = vec![0f32; width];
+    parts.iter().flat_map(|part| part.iter().enumerate()).for_each(|(i, value)| total[i] += value);
+    total
 }
 
 impl CustomOp2 for RmsNorm {
@@ -74,21 +102,16 @@ impl CustomOp2 for RmsNorm {
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
         let (x, w) = (slice(x, lx)?, slice(w, lw)?);
         let mut y = vec![0f32; x.len()];
-        for_rows(&mut y, w.len(), |i, y| {
-            let x = &x[i * w.len()..(i + 1) * w.len()];
-            let r = self.inverse_rms(x);
-            for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-                *y = x * r * w;
-            }
-        });
+        for_rows(&mut y, w.len(), &Forward { x, w, eps: self.eps });
         Ok(output(y, lx.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let (xs, ws, gs) = (View::new(x)?, View::new(w)?, View::new(&grad)?);
-        let dx = tensor(self.input_gradient(&xs, &ws, &gs), x.shape().clone())?;
-        let dw = w.track_op().then(|| tensor(self.weight_gradient(&xs, &gs, ws.len()), w.shape().clone()));
-        Ok((Some(dx), dw.transpose()?))
+        let mut dx = vec![0f32; xs.len()];
+        for_rows(&mut dx, ws.len(), &InputGradient { x: &xs, w: &ws, grad: &gs, eps: self.eps });
+        let dw = || tensor(weight_gradient(&xs, &gs, ws.len(), self.eps), w.shape().clone());
+        Ok((Some(tensor(dx, x.shape().clone())?), w.track_op().then(dw).transpose()?))
     }
 }

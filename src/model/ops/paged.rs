@@ -3,7 +3,7 @@
 //! Every query row is computed alone and in a fixed order, so a token's result depends neither on its batch nor on how
 //! its prompt was cut into chunks.
 
-use super::kernels::{add_scaled, dot, softmax, vectorised};
+use super::kernels::{Loop, add_scaled, dot, softmax, vectorised};
 use super::{composed, is_fused, output, slice};
 use crate::model::kv_cache::BLOCK_SIZE;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
@@ -70,22 +70,38 @@ struct PagedAttention<'a> {
     layout: &'a PagedLayout,
 }
 
-impl PagedAttention<'_> {
-    /// One query head of one row; `kv_offset` is where its key head starts inside a slot of `width` values.
+/// One query head of one row.
+struct Query<'a> {
+    layout: &'a PagedLayout,
+    row: usize,
+    q: &'a [f32],
+    keys: &'a [f32],
+    values: &'a [f32],
+    /// Where the query's key head starts inside a slot of `width` values.
+    kv_offset: usize,
+    width: usize,
+    out: &'a mut [f32],
+}
+
+impl Loop for Query<'_> {
+    type Output = ();
+
     #[inline(always)]
-    fn attend(&self, row: usize, q: &[f32], [keys, values]: [&[f32]; 2], (kv_offset, width): (usize, usize)) -> Vec<f32> {
-        let (sequence, position) = self.layout.rows[row];
-        let scale = 1.0 / (q.len() as f32).sqrt();
+    fn call(self) {
+        let (sequence, position) = self.layout.rows[self.row];
+        let dim = self.q.len();
+        let scale = 1.0 / (dim as f32).sqrt();
         let positions = self.layout.first(position)..=position;
-        let at = |position| self.layout.slot(sequence, position) * width + kv_offset;
-        let mut scores: Vec<f32> =
-            positions.clone().map(|p| dot(q, &keys[at(p)..at(p) + q.len()]) * scale).collect();
-        softmax(&mut scores);
-        let mut out = vec![0f32; q.len()];
-        for (weight, p) in scores.iter().zip(positions) {
-            add_scaled(&mut out, *weight, &values[at(p)..at(p) + q.len()]);
+        let mut scores = Vec::with_capacity(position + 1);
+        for p in positions.clone() {
+            let at = self.layout.slot(sequence, p) * self.width + self.kv_offset;
+            scores.push(dot(self.q, &self.keys[at..at + dim]) * scale);
         }
-        out
+        softmax(&mut scores);
+        for (weight, p) in scores.iter().zip(positions) {
+            let at = self.layout.slot(sequence, p) * self.width + self.kv_offset;
+            add_scaled(self.out, *weight, &self.values[at..at + dim]);
+        }
     }
 }
 
@@ -105,12 +121,12 @@ impl CustomOp3 for PagedAttention<'_> {
         lv: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let ((_, heads, dim), (_, kv_heads, _)) = (lq.shape().dims3()?, lk.shape().dims3()?);
-        let (q, cache) = (slice(q, lq)?, [slice(k, lk)?, slice(v, lv)?]);
+        let (q, keys, values) = (slice(q, lq)?, slice(k, lk)?, slice(v, lv)?);
         let mut out = vec![0f32; q.len()];
         out.par_chunks_mut(dim).zip(q.par_chunks(dim)).enumerate().for_each(|(i, (out, q))| {
-            let (row, head) = (i / heads, i % heads);
-            let kv_offset = head / (heads / kv_heads) * dim;
-            out.copy_from_slice(&vectorised(|| self.attend(row, q, cache, (kv_offset, kv_heads * dim))));
+            let (row, kv_offset) = (i / heads, i % heads / (heads / kv_heads) * dim);
+            let width = kv_heads * dim;
+            vectorised(Query { layout: self.layout, row, q, keys, values, kv_offset, width, out });
         });
         Ok(output(out, lq.shape().clone()))
     }

@@ -1,6 +1,6 @@
 //! Rotary position embeddings (Su et al. 2021) in the Hugging Face layout: halves, not interleaved pairs.
 
-use super::kernels::for_rows;
+use super::kernels::{RowKernel, for_rows};
 use super::{composed, is_fused, output, slice};
 use crate::model::config::{ModelConfig, RopeScaling};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor};
@@ -69,6 +69,27 @@ struct Rope {
     direction: f32,
 }
 
+/// Rotates the heads of one row.
+struct Rotate<'a> {
+    rope: &'a Rope,
+}
+
+impl RowKernel for Rotate<'_> {
+    #[inline(always)]
+    fn row(&self, t: usize, row: &mut [f32]) {
+        let Rotary { cos, sin, half } = &self.rope.rotary;
+        let (cos, sin) = (&cos[t * half..(t + 1) * half], &sin[t * half..(t + 1) * half]);
+        for head in row.chunks_exact_mut(2 * half) {
+            let (first, second) = head.split_at_mut(*half);
+            for (((a, b), c), s) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+                let (x, y, s) = (*a, *b, s * self.rope.direction);
+                *a = x * c - y * s;
+                *b = y * c + x * s;
+            }
+        }
+    }
+}
+
 impl CustomOp1 for Rope {
     fn name(&self) -> &'static str {
         "rope"
@@ -76,19 +97,8 @@ impl CustomOp1 for Rope {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (_, heads, head_dim) = layout.shape().dims3()?;
-        let (half, width) = (self.rotary.half, heads * head_dim);
         let mut y = slice(x, layout)?.to_vec();
-        for_rows(&mut y, width, |t, row| {
-            let (cos, sin) = (&self.rotary.cos[t * half..(t + 1) * half], &self.rotary.sin[t * half..(t + 1) * half]);
-            for head in row.chunks_exact_mut(head_dim) {
-                let (first, second) = head.split_at_mut(half);
-                for i in 0..half {
-                    let (a, b, s) = (first[i], second[i], sin[i] * self.direction);
-                    first[i] = a * cos[i] - b * s;
-                    second[i] = b * cos[i] + a * s;
-                }
-            }
-        });
+        for_rows(&mut y, heads * head_dim, &Rotate { rope: self });
         Ok(output(y, layout.shape().clone()))
     }
 

@@ -1,6 +1,6 @@
 //! SwiGLU (Shazeer 2020): `silu(gate) * up`.
 
-use super::kernels::{for_rows, sigmoid};
+use super::kernels::{RowKernel, for_rows, sigmoid};
 use super::{View, composed, is_fused, output, slice, tensor};
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
@@ -14,45 +14,63 @@ const CHUNK: usize = 1024;
 
 struct SwiGlu;
 
+/// `y = silu(gate) * up`.
+struct Forward<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+}
+
+impl RowKernel for Forward<'_> {
+    #[inline(always)]
+    fn row(&self, i: usize, y: &mut [f32]) {
+        let (gate, up) = (&self.gate[i * CHUNK..], &self.up[i * CHUNK..]);
+        for ((y, g), u) in y.iter_mut().zip(gate).zip(up) {
+            *y = g * sigmoid(*g) * u;
+        }
+    }
+}
+
+/// `d gate = grad * up * s * (1 + gate * (1 - s))`, with `s = sigmoid(gate)`.
+struct GateGradient<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+    grad: &'a [f32],
+}
+
+impl RowKernel for GateGradient<'_> {
+    #[inline(always)]
+    fn row(&self, i: usize, d: &mut [f32]) {
+        let (gate, up, grad) = (&self.gate[i * CHUNK..], &self.up[i * CHUNK..], &self.grad[i * CHUNK..]);
+        for (((d, g), u), dy) in d.iter_mut().zip(gate).zip(up).zip(grad) {
+            let s = sigmoid(*g);
+            *d = dy * u * s * (1.0 + g * (1.0 - s));
+        }
+    }
+}
+
 impl CustomOp2 for SwiGlu {
     fn name(&self) -> &'static str {
         "swiglu"
     }
 
     fn cpu_fwd(&self, gate: &CpuStorage, lg: &Layout, up: &CpuStorage, lu: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (gate, up) = (slice(gate, lg)?, slice(up, lu)?);
-        let mut y = up.to_vec();
-        zip_chunks(&mut y, gate, |y, gate| {
-            for (y, g) in y.iter_mut().zip(gate) {
-                *y *= g * sigmoid(*g);
-            }
-        });
-        Ok(output(y, lg.shape().clone()))
+        Ok(output(run(&Forward { gate: slice(gate, lg)?, up: slice(up, lu)? }, lg.shape().elem_count()), lg.shape().clone()))
     }
 
-    /// `d gate = grad * up * s * (1 + gate * (1 - s))` and `d up = grad * gate * s`, with `s = sigmoid(gate)`.
+    /// `d up = grad * silu(gate)` is the forward rule again.
     fn bwd(&self, gate: &Tensor, up: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let (gs, us, ds) = (View::new(gate)?, View::new(up)?, View::new(&grad)?);
-        let (mut d_gate, mut d_up) = (us.to_vec(), ds.to_vec());
-        zip_chunks(&mut d_up, &gs, |d, gate| d.iter_mut().zip(gate).for_each(|(d, g)| *d *= g * sigmoid(*g)));
-        zip_chunks(&mut d_gate, &gs, |d, gate| {
-            for (d, g) in d.iter_mut().zip(gate) {
-                let s = sigmoid(*g);
-                *d *= s * (1.0 + g * (1.0 - s));
-            }
-        });
-        zip_chunks(&mut d_gate, &ds, |d, grad| d.iter_mut().zip(grad).for_each(|(d, g)| *d *= g));
+        let d_gate = run(&GateGradient { gate: &gs, up: &us, grad: &ds }, gs.len());
+        let d_up = run(&Forward { gate: &gs, up: &ds }, gs.len());
         Ok((Some(tensor(d_gate, gate.shape().clone())?), Some(tensor(d_up, up.shape().clone())?)))
     }
 }
 
-/// Runs `f` on matching chunks of `y` and `x`.
-fn zip_chunks(y: &mut [f32], x: &[f32], f: impl Fn(&mut [f32], &[f32]) + Sync) {
-    let body = y.len() / CHUNK * CHUNK;
-    let (y_body, y_tail) = y.split_at_mut(body);
-    if !y_body.is_empty() {
-        for_rows(y_body, CHUNK, |i, y| f(y, &x[i * CHUNK..(i + 1) * CHUNK]));
-    }
-    f(y_tail, &x[body..]);
+/// Runs an elementwise kernel over `len` values; the last row may be short.
+fn run(kernel: &impl RowKernel, len: usize) -> Vec<f32> {
+    let mut y = vec![0f32; len.next_multiple_of(CHUNK)];
+    for_rows(&mut y, CHUNK, kernel);
+    y.truncate(len);
+    y
 }

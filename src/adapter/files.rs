@@ -1,0 +1,202 @@
+//! Opens the two files of an adapter directory without trusting what the path names.
+//!
+//! Only regular files are opened, both through one directory handle (so a directory that is replaced meanwhile is seen
+//! either old or new), and when there is a [`Jail`] the place of what was *opened* is checked, not the path that was
+//! asked for: a link swapped in between gains nothing. Knows nothing of what the files hold.
+
+use super::{AdapterError, shown};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+pub(super) const CONFIG_FILE: &str = "adapter_config.json";
+pub(super) const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+
+/// Formats that can run code when they are read; named only to say why there is nothing to load.
+const PICKLES: [&str; 5] =
+    ["adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter_model.pkl", "adapter_model.ckpt"];
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+const MAX_WEIGHTS_BYTES: u64 = 1 << 30;
+
+/// The directory outside of which nothing is read.
+pub(super) struct Jail {
+    spelled: PathBuf,
+    canonical: PathBuf,
+}
+
+impl Jail {
+    pub(super) fn new(root: &Path) -> Result<Self, AdapterError> {
+        let fail = |source| AdapterError::Io { path: format!("adapter root `{}`", root.display()), source };
+        let canonical = root.canonicalize().map_err(fail)?;
+        Ok(Self { spelled: std::path::absolute(root).map_err(fail)?, canonical })
+    }
+
+    /// The absolute form of `path` (absolute, or relative to the root), if its spelling stays inside.
+    pub(super) fn resolve(&self, path: &str) -> Result<PathBuf, AdapterError> {
+        let absolute = without_dots(&self.canonical.join(path));
+        if absolute.starts_with(&self.canonical) || absolute.starts_with(&self.spelled) {
+            Ok(absolute)
+        } else {
+            Err(AdapterError::Forbidden { path: shown(path) })
+        }
+    }
+}
+
+/// Removes `.` and `..` by spelling alone, before the file system is asked anything.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => drop(clean.pop()),
+            Component::CurDir => {}
+            other => clean.push(other),
+        }
+    }
+    clean
+}
+
+/// Both files of an adapter directory, open.
+pub(super) struct AdapterFiles {
+    /// Where the directory really is.
+    pub(super) dir: PathBuf,
+    pub(super) config: OpenFile,
+    pub(super) weights: OpenFile,
+}
+
+impl AdapterFiles {
+    pub(super) fn open(path: &Path, jail: Option<&Jail>) -> Result<Self, AdapterError> {
+        // Once more, because a writer may have replaced the directory between the steps.
+        Self::open_once(path, jail).or_else(|_| Self::open_once(path, jail))
+    }
+
+    fn open_once(path: &Path, jail: Option<&Jail>) -> Result<Self, AdapterError> {
+        let dir = Dir::open(path, jail)?;
+        let config = dir.file(CONFIG_FILE, MAX_CONFIG_BYTES)?;
+        let weights = dir.file(WEIGHTS_FILE, MAX_WEIGHTS_BYTES)?;
+        Ok(Self { dir: dir.place, config, weights })
+    }
+}
+
+/// An open directory that was found inside the jail, if there is one.
+struct Dir<'a> {
+    fd: OwnedFd,
+    place: PathBuf,
+    jail: Option<&'a Jail>,
+}
+
+impl<'a> Dir<'a> {
+    /// Never blocks: the kernel refuses a pipe or device because of `DIRECTORY`.
+    fn open(path: &Path, jail: Option<&'a Jail>) -> Result<Self, AdapterError> {
+        let asked = shown(&path.to_string_lossy());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::NOENT | Errno::NAMETOOLONG | Errno::LOOP | Errno::INVAL => {
+                AdapterError::FileNotFound { path: asked.clone() }
+            }
+            Errno::NOTDIR => AdapterError::Invalid(format!("`{asked}` is not a directory")),
+            other => AdapterError::Io { path: asked.clone(), source: other.into() },
+        })?;
+        let place = place_of(&fd, path).map_err(|source| AdapterError::Io { path: asked.clone(), source })?;
+        let dir = Self { fd, place, jail };
+        dir.admit(&dir.place, &asked)?;
+        Ok(dir)
+    }
+
+    fn admit(&self, place: &Path, asked: &str) -> Result<(), AdapterError> {
+        match self.jail {
+            Some(jail) if !place.starts_with(&jail.canonical) => Err(AdapterError::Forbidden { path: shown(asked) }),
+            _ => Ok(()),
+        }
+    }
+
+    fn file(&self, name: &'static str, limit: u64) -> Result<OpenFile, AdapterError> {
+        let stat = rustix::fs::statat(&self.fd, name, AtFlags::empty()).map_err(|errno| self.unopened(name, errno))?;
+        refuse_special(name, FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)?;
+        // Non-blocking, should the file have become a pipe since the line above.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map_err(|e| self.unopened(name, e))?;
+        let place = place_of(&fd, &self.place.join(name));
+        let place = place.map_err(|source| AdapterError::Io { path: name.into(), source })?;
+        self.admit(&place, name)?;
+        OpenFile::new(name, File::from(fd), limit)
+    }
+
+    fn unopened(&self, name: &str, errno: Errno) -> AdapterError {
+        if errno != Errno::NOENT && errno != Errno::LOOP {
+            return AdapterError::Io { path: name.into(), source: errno.into() };
+        }
+        let pickle = PICKLES.into_iter().find(|other| rustix::fs::statat(&self.fd, *other, AtFlags::empty()).is_ok());
+        AdapterError::Invalid(match pickle {
+            Some(other) if name == WEIGHTS_FILE => format!(
+                "`{other}` can run code when read and is never opened; save the adapter again as `{WEIGHTS_FILE}` \
+                 (save_pretrained(…, safe_serialization=True))"
+            ),
+            _ => format!("the directory has no file `{name}`"),
+        })
+    }
+}
+
+/// The place of an open file, as the kernel knows it.
+#[cfg(target_os = "linux")]
+fn place_of(file: &impl AsFd, _path: &Path) -> io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()))
+}
+
+/// The place of an open file. Without Linux's `/proc` this asks the path again, which leaves a race.
+#[cfg(not(target_os = "linux"))]
+fn place_of(_file: &impl AsFd, path: &Path) -> io::Result<PathBuf> {
+    path.canonicalize()
+}
+
+/// A regular file, opened for reading, with what it looked like then.
+pub(super) struct OpenFile {
+    pub(super) name: &'static str,
+    pub(super) len: u64,
+    file: File,
+    modified: (i64, i64),
+}
+
+impl OpenFile {
+    fn new(name: &'static str, file: File, limit: u64) -> Result<Self, AdapterError> {
+        let meta = file.metadata().map_err(|source| AdapterError::Io { path: name.into(), source })?;
+        refuse_special(name, meta.is_file())?;
+        if meta.len() > limit {
+            return Err(AdapterError::TooLarge { path: name.into(), bytes: meta.len(), limit });
+        }
+        Ok(Self { name, len: meta.len(), file, modified: (meta.mtime(), meta.mtime_nsec()) })
+    }
+
+    /// The next `count` bytes.
+    pub(super) fn read(&mut self, count: usize) -> Result<Vec<u8>, AdapterError> {
+        let mut bytes = vec![0; count];
+        self.file.read_exact(&mut bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => self.unstable(),
+            _ => self.io(error),
+        })?;
+        Ok(bytes)
+    }
+
+    /// Fails if the file was written to since it was opened: what was read might then be a mixture.
+    pub(super) fn check_unchanged(&self) -> Result<(), AdapterError> {
+        let meta = self.file.metadata().map_err(|source| self.io(source))?;
+        let same = meta.len() == self.len && (meta.mtime(), meta.mtime_nsec()) == self.modified;
+        if same { Ok(()) } else { Err(self.unstable()) }
+    }
+
+    fn unstable(&self) -> AdapterError {
+        let name = self.name;
+        AdapterError::Invalid(format!("`{name}` was changed while it was read; write a new directory, then rename it"))
+    }
+
+    fn io(&self, source: io::Error) -> AdapterError {
+        AdapterError::Io { path: self.name.into(), source }
+    }
+}
+
+fn refuse_special(name: &str, regular: bool) -> Result<(), AdapterError> {
+    if regular { Ok(()) } else { Err(AdapterError::Invalid(format!("`{name}` is not a regular file"))) }
+}

@@ -1,0 +1,167 @@
+//! Writes a PEFT directory so that a reader, or a crash at any moment, sees the old one or the new one, never a part.
+
+use super::{CONFIG_FILE, Factor, PeftConfig, WEIGHTS_FILE, invalid, tensor_name};
+use crate::adapter::AdapterError;
+use crate::model::{AdapterWeights, LoraPair, Site, TargetModule};
+use candle_core::{DType, Tensor};
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+use safetensors::tensor::{Dtype, TensorView};
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Writes a PEFT directory atomically (temporary directory beside it, then rename), tensors in f32.
+///
+/// An adapter directory that is already there is replaced; one that holds anything else is left alone and refused.
+pub fn save(dir: &Path, config: &PeftConfig, weights: &AdapterWeights) -> Result<(), AdapterError> {
+    let layers = check(config, weights)?;
+    let tensors = serialize(weights)?;
+    let settings = format!("{:#}\n", config.to_json(layers.as_deref()));
+    // A link to a directory stays a link: what it points to is replaced.
+    let dir = &dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    let fail = |source| AdapterError::Io { path: dir.display().to_string(), source };
+    if let Some(other) = foreign_entry(dir).map_err(fail)? {
+        let other = other.display();
+        return Err(invalid(format!("`{}` holds `{other}`, which is no part of an adapter", dir.display())));
+    }
+    let staging = Staging::create(dir).map_err(fail)?;
+    staging.write(CONFIG_FILE, settings.as_bytes()).map_err(fail)?;
+    staging.write(WEIGHTS_FILE, &tensors).map_err(fail)?;
+    staging.publish(dir).map_err(fail)
+}
+
+/// What would make the directory unreadable is refused before anything is written.
+///
+/// Returns the adapted layers unless they are simply the first ones.
+fn check(config: &PeftConfig, weights: &AdapterWeights) -> Result<Option<Vec<usize>>, AdapterError> {
+    for (site, pair) in weights.iter() {
+        check_pair(config, site, pair)?;
+    }
+    let targets: BTreeSet<TargetModule> = config.target_modules.iter().copied().collect();
+    let sites: BTreeSet<Site> = weights.iter().map(|(site, _)| site).collect();
+    let layers: BTreeSet<usize> = sites.iter().map(|site| site.layer).collect();
+    let wanted = layers.iter().flat_map(|layer| targets.iter().map(|module| Site { layer: *layer, module: *module }));
+    if sites.is_empty() || wanted.collect::<BTreeSet<_>>() != sites {
+        return Err(invalid("the weights are not exactly target_modules in each adapted layer"));
+    }
+    let leading = layers.iter().copied().eq(0..layers.len());
+    Ok((!leading).then(|| layers.into_iter().collect()))
+}
+
+fn check_pair(config: &PeftConfig, site: Site, pair: &LoraPair) -> Result<(), AdapterError> {
+    let name = format!("layer {} {}", site.layer, site.module.path());
+    if pair.a.dims2()?.0 != config.rank || pair.b.dims2()?.1 != config.rank {
+        return Err(invalid(format!("{name} does not have rank {}", config.rank)));
+    }
+    if (pair.scale - config.scale()).abs() > 1e-9 * config.scale().abs() {
+        return Err(invalid(format!("{name} has scale {}, the settings give {}", pair.scale, config.scale())));
+    }
+    Ok(())
+}
+
+fn serialize(weights: &AdapterWeights) -> Result<Vec<u8>, AdapterError> {
+    let mut tensors = Vec::new();
+    for (site, pair) in weights.iter() {
+        for (factor, tensor) in [(Factor::A, &pair.a), (Factor::B, &pair.b)] {
+            let name = tensor_name(site, factor);
+            let bytes =
+                f32_bytes(tensor)?.ok_or_else(|| invalid(format!("tensor `{name}` has a value that is not finite")))?;
+            tensors.push((name, tensor.dims().to_vec(), bytes));
+        }
+    }
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name.as_str(), view))
+    });
+    let views = views.collect::<Result<Vec<_>, _>>().map_err(|error| invalid(error.to_string()))?;
+    // Readers of the Hugging Face family refuse files without this entry.
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize(views, Some(metadata)).map_err(|error| invalid(error.to_string()))
+}
+
+/// Little-endian values, or nothing if one is not finite.
+fn f32_bytes(tensor: &Tensor) -> candle_core::Result<Option<Vec<u8>>> {
+    let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let finite = values.iter().all(|value| value.is_finite());
+    Ok(finite.then(|| values.iter().flat_map(|value| value.to_le_bytes()).collect()))
+}
+
+/// An entry of `dir` that replacing it would destroy.
+fn foreign_entry(dir: &Path) -> io::Result<Option<OsString>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        if name != CONFIG_FILE && name != WEIGHTS_FILE {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// A directory beside the target; whatever it holds at the end is removed.
+struct Staging(PathBuf);
+
+impl Staging {
+    fn create(dir: &Path) -> io::Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let mut name = OsString::from(".");
+        name.push(dir.file_name().ok_or_else(|| io::Error::other("the path has no last component"))?);
+        name.push(format!(".tmp-{}-{number}", std::process::id()));
+        fs::create_dir_all(parent(dir))?;
+        let path = parent(dir).join(name);
+        fs::create_dir(&path)?;
+        Ok(Self(path))
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut file = File::create(self.0.join(name))?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    }
+
+    fn publish(&self, dir: &Path) -> io::Result<()> {
+        File::open(&self.0)?.sync_all()?;
+        self.swap(dir)?;
+        File::open(parent(dir))?.sync_all()
+    }
+
+    /// Puts the new directory in place; a non-empty old one changes places with it in one step.
+    fn swap(&self, dir: &Path) -> io::Result<()> {
+        match fs::rename(&self.0, dir) {
+            Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {}
+            done => return done,
+        }
+        match rustix::fs::renameat_with(CWD, &self.0, CWD, dir, RenameFlags::EXCHANGE) {
+            // Some network file systems cannot: then there is a moment without a directory, but never a torn one.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                let old = self.0.with_extension("old");
+                fs::rename(dir, &old)?;
+                fs::rename(&self.0, dir).inspect_err(|_| drop(fs::rename(&old, dir)))?;
+                drop(Self(old));
+                Ok(())
+            }
+            done => Ok(done?),
+        }
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // Only the two files by name: nothing else can be lost, whatever now lies at this path.
+        for name in [CONFIG_FILE, WEIGHTS_FILE] {
+            let _ = fs::remove_file(self.0.join(name));
+        }
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn parent(dir: &Path) -> &Path {
+    dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}

@@ -1,0 +1,55 @@
+//! `GET /v1/models`: the base first, then the loaded adapters.
+
+use super::AppState;
+use super::error::ApiError;
+use crate::adapter::registry::Lease;
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+pub(super) async fn list(State(state): State<Arc<AppState>>) -> Json<Value> {
+    let mut models = vec![base(&state)];
+    models.extend(state.registry.list().iter().map(|lease| adapter(&state, lease)));
+    Json(json!({"object": "list", "data": models}))
+}
+
+pub(super) async fn show(
+    State(state): State<Arc<AppState>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    // A name that is not even text cannot exist.
+    let Path(name) = name.map_err(|_| ApiError::model_not_found("?"))?;
+    if name == state.model.name {
+        return Ok(Json(base(&state)));
+    }
+    let lease = state.registry.lease(&name).ok_or_else(|| ApiError::model_not_found(&name))?;
+    Ok(Json(adapter(&state, &lease)))
+}
+
+fn base(state: &AppState) -> Value {
+    let model = &state.model;
+    json!({
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "callsmith",
+        "root": model.name,
+        "parent": null,
+        "max_model_len": model.context_length,
+    })
+}
+
+fn adapter(state: &AppState, lease: &Lease) -> Value {
+    json!({
+        "id": lease.name,
+        "object": "model",
+        "created": lease.created,
+        "owned_by": "callsmith",
+        "root": lease.path,
+        "parent": state.model.name,
+        "max_model_len": state.model.context_length,
+        "generation": lease.id,
+    })
+}

@@ -1,0 +1,232 @@
+//! What a turn may say: admits the schemas, asks the dialect for the turn's grammar, and checks finished calls once more.
+//!
+//! The caller's own schema is what the last check uses; only the grammar sees the normalised copy.
+
+use super::AppState;
+use super::error::{ApiError, Kind};
+use super::wire::response::{Call, Spoken};
+use super::wire::{ChatRequest, ResponseFormat};
+use crate::chat::dialect::{Dialect, TurnParser, TurnSpec};
+use crate::chat::{Tool, ToolChoice};
+use crate::grammar::{Constraint, GrammarError, schema};
+use jsonschema::Validator;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+/// Longest compilation of one grammar.
+const COMPILE_LIMIT: Duration = Duration::from_secs(10);
+/// Deepest nesting of a `json_object` answer.
+const JSON_OBJECT_DEPTH: usize = 16;
+
+/// The rules of one request's turns.
+pub(super) struct TurnRules {
+    /// Lark text; `None` = free text.
+    lark: Option<String>,
+    /// The tools that may be called.
+    tools: Vec<AdmittedTool>,
+    may_call: bool,
+    format: Option<Validator>,
+}
+
+/// A tool whose schema is enforceable.
+struct AdmittedTool {
+    /// Place in the caller's `tools`.
+    index: usize,
+    name: String,
+    /// Normalised for the grammar.
+    schema: Value,
+    /// The caller's schema.
+    validator: Validator,
+}
+
+impl TurnRules {
+    /// Admits every schema of the request; the first that cannot be enforced exactly is refused by name.
+    pub(super) fn new(request: &ChatRequest, dialect: &dyn Dialect) -> Result<Self, ApiError> {
+        let conversation = &request.conversation;
+        let mut tools = Vec::with_capacity(conversation.tools.len());
+        for (index, tool) in conversation.tools.iter().enumerate() {
+            let admitted = admit(index, tool)?;
+            if request.callable.contains(&index) && may_name(&conversation.tool_choice, &tool.name) {
+                tools.push(admitted);
+            }
+        }
+        let may_call = !tools.is_empty() && conversation.tool_choice != ToolChoice::None;
+        let (lark, format) = match &request.format {
+            ResponseFormat::JsonObject => (Some(json_object_lark()), None),
+            ResponseFormat::JsonSchema(schema) => json_schema_rules(schema)?,
+            ResponseFormat::Text if tools.is_empty() => (None, None),
+            ResponseFormat::Text => {
+                let spec = named_schemas(&tools);
+                let turn = TurnSpec {
+                    tools: &spec,
+                    choice: &conversation.tool_choice,
+                    parallel: conversation.parallel_tool_calls,
+                };
+                (Some(dialect.grammar(&turn)), None)
+            }
+        };
+        Ok(Self { lark, tools, may_call, format })
+    }
+
+    /// A parser for one choice's calls; `None` when the turn is text alone.
+    pub(super) fn parser(&self, dialect: &dyn Dialect) -> Option<Box<dyn TurnParser>> {
+        self.may_call.then(|| dialect.parser())
+    }
+
+    /// Compiles the grammar off the async threads; the first mask is computed when this returns.
+    pub(super) async fn compile(&self, state: &AppState) -> Result<Option<Constraint>, ApiError> {
+        let Some(lark) = &self.lark else { return Ok(None) };
+        let started = Instant::now();
+        let outcome = tokio::time::timeout(COMPILE_LIMIT, state.compiler.compile(lark.clone())).await;
+        state.metrics.grammar_compiled(started.elapsed());
+        match outcome {
+            Ok(Ok(constraint)) => Ok(Some(constraint)),
+            Ok(Err(GrammarError::Internal(cause))) => Err(ApiError::internal(cause)),
+            Ok(Err(error)) => Err(self.blame(state, &error).await),
+            Err(_) => {
+                Err(self.refusal(0, &format!("the grammar took longer than {} s to compile", COMPILE_LIMIT.as_secs())))
+            }
+        }
+    }
+
+    /// Finds the tool whose schema does not compile by compiling each alone.
+    async fn blame(&self, state: &AppState, error: &GrammarError) -> ApiError {
+        for (position, tool) in self.tools.iter().enumerate() {
+            let spec = [(tool.name.clone(), tool.schema.clone())];
+            let turn = TurnSpec { tools: &spec, choice: &ToolChoice::Required, parallel: false };
+            if let Err(alone) = state.compiler.compile(state.dialect.grammar(&turn)).await {
+                return self.refusal(position, &alone.to_string());
+            }
+        }
+        self.refusal(0, &error.to_string())
+    }
+
+    fn refusal(&self, position: usize, message: &str) -> ApiError {
+        match self.tools.get(position) {
+            Some(tool) => bad_parameters(tool.index, &tool.name, message),
+            None => bad_format(message),
+        }
+    }
+
+    /// Checks a finished call's arguments against the caller's schema.
+    pub(super) fn check_call(&self, call: &Call) -> Result<(), String> {
+        let Some(tool) = self.tools.iter().find(|tool| tool.name == call.name) else {
+            return Err(format!("call of `{}`, which may not be called", call.name));
+        };
+        check(&tool.validator, &call.arguments).map_err(|cause| format!("call of `{}`: {cause}", call.name))
+    }
+
+    /// Checks a finished turn as a whole: no call is left open, and formatted text has its form.
+    pub(super) fn check_turn(&self, spoken: &Spoken) -> Result<(), String> {
+        if let Some(call) = spoken.calls.iter().find(|call| !call.complete) {
+            return Err(format!("the turn finished inside the call of `{}`", call.name));
+        }
+        match &self.format {
+            Some(validator) => check(validator, &spoken.content).map_err(|cause| format!("formatted text: {cause}")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn may_name(choice: &ToolChoice, name: &str) -> bool {
+    !matches!(choice, ToolChoice::Named(wanted) if wanted != name)
+}
+
+fn named_schemas(tools: &[AdmittedTool]) -> Vec<(String, Value)> {
+    tools.iter().map(|tool| (tool.name.clone(), tool.schema.clone())).collect()
+}
+
+fn admit(index: usize, tool: &Tool) -> Result<AdmittedTool, ApiError> {
+    let none = json!({"type": "object", "properties": {}});
+    let original = tool.parameters.as_ref().unwrap_or(&none);
+    let schema = schema::admit(original).map_err(|error| bad_parameters(index, &tool.name, &explain(&error)))?;
+    let validator = validator(original).map_err(|cause| bad_parameters(index, &tool.name, &cause))?;
+    Ok(AdmittedTool { index, name: tool.name.clone(), schema, validator })
+}
+
+fn json_schema_rules(original: &Value) -> Result<(Option<String>, Option<Validator>), ApiError> {
+    let schema = schema::admit(original).map_err(|error| bad_format(&explain(&error)))?;
+    let validator = validator(original).map_err(|cause| bad_format(&cause))?;
+    Ok((Some(format!("start: answer\nanswer: %json {schema}\n")), Some(validator)))
+}
+
+/// `format` is not asserted: it is an annotation, and the grammar enforces what it can.
+fn validator(schema: &Value) -> Result<Validator, String> {
+    jsonschema::options().should_validate_formats(false).build(schema).map_err(|error| error.to_string())
+}
+
+fn check(validator: &Validator, text: &str) -> Result<(), String> {
+    let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    validator.validate(&value).map_err(|error| format!("at `{}`: {error}", error.instance_path()))
+}
+
+/// The place in the caller's schema, then what is wrong there.
+fn explain(error: &GrammarError) -> String {
+    match error {
+        GrammarError::Schema { pointer, message } => format!("In context=({pointer}), {message}"),
+        GrammarError::TooComplex { pointer, message } => {
+            format!("In context=({pointer}), schema_too_complex: {message}")
+        }
+        other => other.to_string(),
+    }
+}
+
+fn bad_parameters(index: usize, name: &str, cause: &str) -> ApiError {
+    let message = format!("Invalid schema for function '{name}': {cause}");
+    ApiError::at(Kind::InvalidFunctionParameters, format!("tools[{index}].function.parameters"), message)
+}
+
+fn bad_format(cause: &str) -> ApiError {
+    ApiError::at(Kind::InvalidJsonSchema, "response_format", format!("Invalid schema for response_format: {cause}"))
+}
+
+/// Any compact JSON object up to a fixed depth: plain parsers limit theirs, so endless nesting must not be sayable.
+fn json_object_lark() -> String {
+    let mut lark = String::from(
+        "start: object0\n\
+         scalar: STRING | NUMBER | \"true\" | \"false\" | \"null\"\n\
+         STRING: /\"([^\"\\\\\\x00-\\x1F\\x7F]|\\\\[\"\\\\\\/bfnrt])*\"/\n\
+         NUMBER: /-?(0|[1-9][0-9]{0,14})(\\.[0-9]{1,15})?/\n",
+    );
+    for depth in 0..JSON_OBJECT_DEPTH {
+        let value = if depth + 1 < JSON_OBJECT_DEPTH { format!("value{}", depth + 1) } else { "scalar".to_owned() };
+        let _ = writeln!(lark, "object{depth}: \"{{\" (STRING \":\" {value} (\",\" STRING \":\" {value})*)? \"}}\"");
+        if depth > 0 {
+            let _ = writeln!(lark, "array{depth}: \"[\" ({value} (\",\" {value})*)? \"]\"");
+            let _ = writeln!(lark, "value{depth}: scalar | object{depth} | array{depth}");
+        }
+    }
+    lark
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_checked_against_the_callers_schema_without_formats() {
+        let schema = json!({"type": "object", "properties": {"day": {"type": "string", "format": "date"}, "n": {"type": "integer", "maximum": 3}}, "required": ["n"]});
+        let validator = validator(&schema).unwrap();
+        assert!(check(&validator, r#"{"n":3,"day":"someday"}"#).is_ok());
+        assert!(check(&validator, r#"{"n":4}"#).unwrap_err().contains("/n"));
+        assert!(check(&validator, r#"{"n":"#).is_err());
+    }
+
+    #[test]
+    fn a_schema_error_names_the_tool_and_the_place() {
+        let error = GrammarError::Schema { pointer: "/properties/x".into(), message: "unknown type `foo`".into() };
+        let error = bad_parameters(13, "f", &explain(&error));
+        assert_eq!(error.param(), Some("tools[13].function.parameters"));
+        assert_eq!(error.kind().code(), Some("invalid_function_parameters"));
+        assert_eq!(
+            error.to_string(),
+            "Invalid schema for function 'f': In context=(/properties/x), unknown type `foo`"
+        );
+    }
+
+    #[test]
+    fn a_remote_reference_is_not_fetched() {
+        assert!(validator(&json!({"$ref": "http://127.0.0.1:1/schema.json"})).is_err());
+    }
+}

@@ -1,0 +1,19 @@
+//! OpenAI's wire JSON ↔ domain types: every field's type and range is checked here, and nowhere else.
+//!
+//! Knows no engine and no state beyond a few numbers of the model ([`WireLimits`]).
+
+mod fields;
+mod format;
+mod messages;
+mod request;
+pub(in crate::api) mod response;
+mod sampling;
+mod tools;
+mod unsupported;
+
+#[cfg(test)]
+mod tests;
+
+pub(in crate::api) use fields::Fields;
+pub(in crate::api) use format::ResponseFormat;
+pub(in crate::api) use request::{ChatRequest, WireLimits, parse_chat};

@@ -1,0 +1,181 @@
+//! Which sequences compute how many tokens in a step, and who gives way when the KV blocks run out.
+//!
+//! Pure bookkeeping: knows no tensors, no clock and no channel of commands. Invariants: a scheduled sequence holds blocks for
+//! all of its tokens; `running` and then `waiting` are in order of arrival; the oldest sequence never gives way, so
+//! every sequence ends.
+
+use super::EngineError;
+use super::blocks::BlockPool;
+use super::sequence::Sequence;
+use std::collections::VecDeque;
+
+/// What one step may do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Most sequences that run together.
+    pub(super) max_batch: usize,
+    /// Most tokens computed in one step.
+    pub(super) token_budget: usize,
+}
+
+/// All sequences of the engine.
+pub(super) struct Scheduler {
+    waiting: VecDeque<Sequence>,
+    running: Vec<Sequence>,
+    pool: BlockPool,
+    limits: Limits,
+    steps: u64,
+    preemptions: u64,
+}
+
+impl Scheduler {
+    /// Limits of zero are taken as one: a step must be able to do something.
+    pub(super) fn new(limits: Limits, pool: BlockPool) -> Self {
+        let limits = Limits { max_batch: limits.max_batch.max(1), token_budget: limits.token_budget.max(1) };
+        Self { waiting: VecDeque::new(), running: Vec::new(), pool, limits, steps: 0, preemptions: 0 }
+    }
+
+    /// Queues a sequence. It must fit into the pool alone.
+    pub(super) fn push(&mut self, sequence: Sequence) {
+        self.waiting.push_back(sequence);
+    }
+
+    /// Plans a step: sets `scheduled` of the running sequences. Decoding ones come first, so that they never stall behind
+    /// prompts; then prompts that have begun; then new ones in order of arrival.
+    pub(super) fn schedule(&mut self) {
+        self.steps += 1;
+        let mut budget = self.limits.token_budget;
+        for index in self.service_order() {
+            // Sequences that gave way in the meantime are no longer there.
+            if budget > 0 && index < self.running.len() && self.make_room(index, &mut budget) {
+                self.grant(index, &mut budget);
+            }
+        }
+        while budget > 0 && self.admit_next() {
+            self.grant(self.running.len() - 1, &mut budget);
+        }
+    }
+
+    /// Decoding before prefilling, and each by who waits longest for its turn.
+    fn service_order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.running.len()).collect();
+        order.sort_by_key(|&index| {
+            let sequence = &self.running[index];
+            // Prompts in order of arrival: finishing one is better than advancing all.
+            let turn = if sequence.is_prefilling() { 0 } else { sequence.served };
+            (sequence.is_prefilling(), turn)
+        });
+        order
+    }
+
+    /// Gets the blocks a running sequence needs, if need be from the youngest ones. `false` = it had to give way itself.
+    fn make_room(&mut self, index: usize, budget: &mut usize) -> bool {
+        while index < self.running.len() {
+            let sequence = &mut self.running[index];
+            let tokens = sequence.tokens().len();
+            if self.pool.grow(&mut sequence.blocks, tokens) {
+                return true;
+            }
+            *budget += self.preempt_youngest();
+        }
+        false
+    }
+
+    /// Sends the youngest running sequence back to the front of the queue; returns the tokens it had been granted.
+    fn preempt_youngest(&mut self) -> usize {
+        let Some(mut youngest) = self.running.pop() else { return 0 };
+        let granted = youngest.scheduled;
+        self.pool.release(&mut youngest.blocks);
+        youngest.rewind();
+        self.waiting.push_front(youngest);
+        self.preemptions += 1;
+        granted
+    }
+
+    fn grant(&mut self, index: usize, budget: &mut usize) {
+        let sequence = &mut self.running[index];
+        sequence.scheduled = sequence.pending().min(*budget);
+        sequence.served = self.steps;
+        *budget -= sequence.scheduled;
+    }
+
+    /// Moves the first waiting sequence to the running ones if there is a place and room for it.
+    fn admit_next(&mut self) -> bool {
+        if self.running.len() >= self.limits.max_batch {
+            return false;
+        }
+        let Some(mut sequence) = self.waiting.pop_front() else { return false };
+        let tokens = sequence.tokens().len();
+        // A block to spare for each of the others: else the newcomer would soon have to give way again.
+        let fits = self.pool.needed(tokens) + self.running.len() <= self.pool.free();
+        if !fits || !self.pool.grow(&mut sequence.blocks, tokens) {
+            self.waiting.push_front(sequence);
+            return false;
+        }
+        self.running.push(sequence);
+        true
+    }
+
+    /// Counts the step's tokens as computed.
+    pub(super) fn settle(&mut self) {
+        self.running.iter_mut().for_each(Sequence::settle);
+    }
+
+    /// Takes out the sequences that are over, with their blocks freed.
+    pub(super) fn reap(&mut self) -> Vec<Sequence> {
+        let mut over: Vec<Sequence> = self.running.extract_if(.., |sequence| sequence.is_over()).collect();
+        over.iter_mut().for_each(|sequence| self.pool.release(&mut sequence.blocks));
+        if self.waiting.iter().any(Sequence::is_over) {
+            let (gone, rest): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(Sequence::is_over);
+            over.extend(gone);
+            self.waiting = rest.into();
+        }
+        over
+    }
+
+    /// After a failed step: the sequences in it fail, the other running ones begin anew, all blocks are free.
+    pub(super) fn abandon_step(&mut self, error: &EngineError) {
+        while let Some(mut sequence) = self.running.pop() {
+            if sequence.scheduled > 0 {
+                sequence.fail(error.clone());
+            }
+            sequence.blocks.clear();
+            sequence.rewind();
+            self.waiting.push_front(sequence);
+        }
+        self.pool.reset();
+    }
+
+    /// Fails every sequence.
+    pub(super) fn fail_all(&mut self, error: &EngineError) {
+        self.running.iter_mut().chain(&mut self.waiting).for_each(|sequence| sequence.fail(error.clone()));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// In order of arrival; those with `scheduled > 0` take part in the step.
+    pub(super) fn running(&self) -> &[Sequence] {
+        &self.running
+    }
+
+    pub(super) fn running_mut(&mut self) -> &mut [Sequence] {
+        &mut self.running
+    }
+
+    pub(super) fn pool(&self) -> &BlockPool {
+        &self.pool
+    }
+
+    pub(super) fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    pub(super) fn preemptions(&self) -> u64 {
+        self.preemptions
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,258 @@
+//! One generation: its tokens, how far they are computed, and how the next ones are chosen.
+//!
+//! Knows no tensors and no other sequence. Dropping a sequence gives back its place, its adapter lease and then tells the
+//! requester the last event, so whoever sees that event finds everything released.
+
+use super::sampler::Sampler;
+use super::shared::Slot;
+use super::{EngineError, Event, FinishReason, GenerateRequest, TokenEvent, TokenLogprobs};
+use crate::adapter::registry::Lease;
+use crate::grammar::{Constraint, GrammarError};
+use tokio::sync::mpsc;
+
+/// What steers a sequence: which tokens may come next and which must.
+pub(super) trait Guide: Send {
+    /// Writes −∞ into the logits of forbidden tokens.
+    fn mask(&mut self, logits: &mut [f32]) -> Result<(), GrammarError>;
+
+    /// Advances by a sampled token.
+    fn commit(&mut self, token: u32) -> Result<(), GrammarError>;
+
+    /// What must come next.
+    fn forced(&mut self) -> Result<Forced, GrammarError>;
+}
+
+/// Tokens without an alternative, already committed, and whether the turn is complete after them.
+pub(super) struct Forced {
+    pub(super) tokens: Vec<u32>,
+    pub(super) complete: bool,
+}
+
+impl Guide for Constraint {
+    fn mask(&mut self, logits: &mut [f32]) -> Result<(), GrammarError> {
+        self.apply_mask(logits)
+    }
+
+    fn commit(&mut self, token: u32) -> Result<(), GrammarError> {
+        Self::commit(self, token)
+    }
+
+    fn forced(&mut self) -> Result<Forced, GrammarError> {
+        let tokens = self.take_forced()?;
+        Ok(Forced { tokens, complete: self.is_finished() })
+    }
+}
+
+/// What a step brought for one sequence.
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub(super) tokens: Vec<TokenEvent>,
+    pub(super) finish: Option<FinishReason>,
+}
+
+/// What the engine decides about a request when it lets it in.
+pub(super) struct Seat {
+    /// The request's place in the engine, held until the sequence ends.
+    pub(super) _slot: Slot,
+    /// Most tokens that prompt and answer may have together.
+    pub(super) max_len: usize,
+    /// Token ids are below this.
+    pub(super) vocab_size: usize,
+    /// The seed, if the request names none.
+    pub(super) seed: u64,
+}
+
+/// One generation.
+pub(super) struct Sequence {
+    tokens: Vec<u32>,
+    prompt_len: usize,
+    /// Tokens that are computed as a prompt: what was there at the (last) admission.
+    prefill_len: usize,
+    /// Tokens whose keys and values are in the cache.
+    computed: usize,
+    /// Tokens to compute in the present step.
+    pub(super) scheduled: usize,
+    /// The last step that computed something for it.
+    pub(super) served: u64,
+    pub(super) blocks: Vec<u32>,
+    sampler: Sampler,
+    stop_token_ids: Vec<u32>,
+    guide: Option<Box<dyn Guide>>,
+    lease: Option<Lease>,
+    // The order of the fields matters from here: the place is given back before the last event is sent.
+    seat: Seat,
+    outbox: Outbox,
+}
+
+impl Sequence {
+    /// A sequence and the receiver of its events. The guide takes the place of `request.constraint`.
+    pub(super) fn new(
+        request: GenerateRequest,
+        guide: Option<Box<dyn Guide>>,
+        mut seat: Seat,
+    ) -> (Self, mpsc::UnboundedReceiver<Event>) {
+        let (sender, events) = mpsc::unbounded_channel();
+        let prompt_len = request.prompt.len();
+        seat.max_len = seat.max_len.min(prompt_len.saturating_add(request.max_tokens));
+        let sequence = Self {
+            prompt_len,
+            prefill_len: prompt_len,
+            computed: 0,
+            scheduled: 0,
+            served: 0,
+            blocks: Vec::new(),
+            sampler: Sampler::new(request.params, seat.seed, &request.prompt),
+            tokens: request.prompt,
+            stop_token_ids: request.stop_token_ids,
+            guide,
+            lease: request.adapter,
+            seat,
+            outbox: Outbox { sender, last: None },
+        };
+        (sequence, events)
+    }
+
+    /// Takes what the grammar forces right after the prompt.
+    pub(super) fn begin(&mut self) -> Result<Progress, EngineError> {
+        let mut tokens = Vec::new();
+        let finish = self.force(&mut tokens)?;
+        self.prefill_len = self.tokens.len();
+        Ok(Progress { tokens, finish })
+    }
+
+    /// Chooses the next token from its row of logits, and takes what the grammar forces after it.
+    pub(super) fn advance(&mut self, logits: &mut [f32]) -> Result<Progress, EngineError> {
+        self.sampler.prepare(logits).map_err(|error| invalid(&error))?;
+        if let Some(guide) = &mut self.guide {
+            guide.mask(logits).map_err(|error| invalid(&error))?;
+        }
+        let index = self.tokens.len() - self.prompt_len;
+        let choice = self.sampler.choose(logits, index as u64).map_err(|error| invalid(&error))?;
+        if self.stop_token_ids.contains(&choice.token) {
+            return Ok(Progress { tokens: Vec::new(), finish: Some(FinishReason::Stop) });
+        }
+        if let Some(guide) = &mut self.guide {
+            guide.commit(choice.token).map_err(|error| invalid(&error))?;
+        }
+        let mut tokens = vec![self.push(choice.token, false, choice.logprobs)];
+        let finish = self.force(&mut tokens)?;
+        Ok(Progress { tokens, finish })
+    }
+
+    /// Appends forced tokens as far as there is room; says whether the generation ends with them.
+    fn force(&mut self, report: &mut Vec<TokenEvent>) -> Result<Option<FinishReason>, EngineError> {
+        let forced = match &mut self.guide {
+            Some(guide) => guide.forced().map_err(|error| invalid(&error))?,
+            None => Forced { tokens: Vec::new(), complete: false },
+        };
+        for token in forced.tokens {
+            if self.stop_token_ids.contains(&token) {
+                return Ok(Some(FinishReason::Stop));
+            }
+            if self.tokens.len() >= self.seat.max_len {
+                return Ok(Some(FinishReason::Length));
+            }
+            if token as usize >= self.seat.vocab_size {
+                return Err(invalid(&format_args!("the grammar forces token {token}, which the model does not have")));
+            }
+            let logprobs = self.sampler.forced_logprobs(token);
+            report.push(self.push(token, true, logprobs));
+        }
+        let full = self.tokens.len() >= self.seat.max_len;
+        Ok(if forced.complete { Some(FinishReason::Stop) } else { full.then_some(FinishReason::Length) })
+    }
+
+    fn push(&mut self, id: u32, forced: bool, logprobs: Option<TokenLogprobs>) -> TokenEvent {
+        self.tokens.push(id);
+        self.sampler.record(id);
+        TokenEvent { id, forced, logprobs }
+    }
+
+    /// Sends what a step brought; a finish or a failure is kept for the end.
+    pub(super) fn deliver(&mut self, outcome: Result<Progress, EngineError>) {
+        match outcome {
+            Ok(progress) => {
+                if !progress.tokens.is_empty() {
+                    // A closed channel is noticed by `is_over`.
+                    let _ = self.outbox.sender.send(Event::Tokens(progress.tokens));
+                }
+                self.outbox.last = progress.finish.map(Event::Finished);
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    pub(super) fn fail(&mut self, error: EngineError) {
+        self.outbox.last = Some(Event::Failed(error));
+    }
+
+    /// Finished, failed, or nobody listens any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.outbox.last.is_some() || self.outbox.sender.is_closed()
+    }
+
+    /// Counts the present step's tokens as computed.
+    pub(super) fn settle(&mut self) {
+        self.computed += std::mem::take(&mut self.scheduled);
+    }
+
+    /// Forgets all that is computed; the caller takes the blocks.
+    pub(super) fn rewind(&mut self) {
+        self.computed = 0;
+        self.scheduled = 0;
+        self.prefill_len = self.tokens.len();
+    }
+
+    /// Prompt and everything generated.
+    pub(super) fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    pub(super) fn prompt_len(&self) -> usize {
+        self.prompt_len
+    }
+
+    pub(super) fn computed(&self) -> usize {
+        self.computed
+    }
+
+    /// Tokens that are not computed yet.
+    pub(super) fn pending(&self) -> usize {
+        self.tokens.len() - self.computed
+    }
+
+    /// Still at its prompt (or, after a preemption, at what it had).
+    pub(super) fn is_prefilling(&self) -> bool {
+        self.computed < self.prefill_len
+    }
+
+    /// The present step computes its last token, so its logits are wanted.
+    pub(super) fn wants_logits(&self) -> bool {
+        self.scheduled > 0 && self.scheduled == self.pending()
+    }
+
+    pub(super) fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
+    }
+}
+
+fn invalid(cause: &dyn std::fmt::Display) -> EngineError {
+    EngineError::InvalidOutput(cause.to_string())
+}
+
+/// The way back to the requester; always ends with one last event.
+struct Outbox {
+    sender: mpsc::UnboundedSender<Event>,
+    last: Option<Event>,
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        let stopped = || Event::Failed(EngineError::Internal("the engine has stopped".to_owned()));
+        // Nobody may be listening any more.
+        let _ = self.sender.send(self.last.take().unwrap_or_else(stopped));
+    }
+}
+
+#[cfg(test)]
+mod tests;

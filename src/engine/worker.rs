@@ -1,0 +1,203 @@
+//! The engine thread: takes commands, steps all running sequences together, and survives a failing step.
+//!
+//! It alone touches the runner. Knows nothing of how tokens are chosen (`sequence`) or planned (`scheduler`).
+
+use super::batch::Batch;
+use super::blocks::BlockPool;
+use super::runner::Runner;
+use super::scheduler::{Limits, Scheduler};
+use super::sequence::{Progress, Sequence};
+use super::shared::Shared;
+use super::{EngineError, EngineOptions};
+use rayon::prelude::*;
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// Grammars may recurse deeply while they compute masks.
+pub(super) const STACK_BYTES: usize = 64 << 20;
+/// An idle engine shows life this often.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// This many failed steps within [`FAILURE_WINDOW`] stop the engine.
+const MAX_FAILURES: usize = 4;
+const FAILURE_WINDOW: Duration = Duration::from_secs(60);
+
+/// What a handle tells the thread.
+pub(super) enum Command {
+    Submit(Box<Sequence>),
+    /// Fail every request: the time to drain is over.
+    Abort,
+}
+
+/// The state of the engine thread.
+pub(super) struct Worker {
+    runner: Box<dyn Runner>,
+    scheduler: Scheduler,
+    commands: Receiver<Command>,
+    shared: Arc<Shared>,
+    samplers: rayon::ThreadPool,
+    failures: VecDeque<Instant>,
+}
+
+type Outcome = Result<Progress, EngineError>;
+
+impl Worker {
+    pub(super) fn new(
+        runner: Box<dyn Runner>,
+        options: &EngineOptions,
+        commands: Receiver<Command>,
+        shared: Arc<Shared>,
+    ) -> Result<Self, EngineError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let samplers = rayon::ThreadPoolBuilder::new()
+            .num_threads(cores.min(options.max_batch.max(1)))
+            .thread_name(|index| format!("sampler-{index}"))
+            .stack_size(STACK_BYTES)
+            .build()
+            .map_err(|error| EngineError::Internal(format!("cannot start the sampling threads: {error}")))?;
+        let limits = Limits { max_batch: options.max_batch, token_budget: options.token_budget };
+        let scheduler = Scheduler::new(limits, BlockPool::new(shared.shape.blocks, shared.shape.block_size));
+        Ok(Self { runner, scheduler, commands, shared, samplers, failures: VecDeque::new() })
+    }
+
+    /// Works until every handle and every sequence is gone, or too many steps have failed.
+    pub(super) fn run(mut self) {
+        while self.take_commands() && self.turn() {}
+    }
+
+    /// Waits for a command if there is nothing to do. `false` = there never will be.
+    fn take_commands(&mut self) -> bool {
+        self.shared.beat();
+        if self.scheduler.is_empty() {
+            match self.commands.recv_timeout(HEARTBEAT) {
+                Ok(command) => self.execute(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+        while let Ok(command) = self.commands.try_recv() {
+            self.execute(command);
+        }
+        true
+    }
+
+    fn execute(&mut self, command: Command) {
+        match command {
+            Command::Submit(mut sequence) => {
+                self.shared.counters.prompt_tokens.fetch_add(sequence.prompt_len() as u64, Relaxed);
+                let outcome = guarded(|| sequence.begin());
+                deliver(&self.shared, &mut sequence, outcome);
+                self.scheduler.push(*sequence);
+            }
+            Command::Abort => self.scheduler.fail_all(&EngineError::ShuttingDown),
+        }
+    }
+
+    /// One step and what follows from it. `false` = the engine gives up.
+    fn turn(&mut self) -> bool {
+        self.clear();
+        if self.scheduler.is_empty() {
+            return true;
+        }
+        let result = catch_unwind(AssertUnwindSafe(|| self.step()))
+            .unwrap_or_else(|panic| Err(EngineError::Internal(format!("panic: {}", panic_text(&*panic)))));
+        let healthy = result.map_or_else(|error| self.recover(&error), |()| true);
+        self.clear();
+        healthy
+    }
+
+    fn step(&mut self) -> Result<(), EngineError> {
+        self.scheduler.schedule();
+        let (batch, readers) = Batch::build(self.scheduler.running());
+        let mut logits = self.runner.forward(&batch).map_err(|error| EngineError::Internal(error.to_string()))?;
+        let expected = readers.len() * self.shared.shape.vocab_size;
+        if logits.len() != expected {
+            return Err(EngineError::Internal(format!("the model gave {} logits, not {expected}", logits.len())));
+        }
+        let outcomes = self.choose(&readers, &mut logits);
+        self.scheduler.settle();
+        for (index, outcome) in outcomes {
+            let sequence = &mut self.scheduler.running_mut()[index];
+            deliver(&self.shared, sequence, outcome);
+        }
+        Ok(())
+    }
+
+    /// Advances the sequences that have logits, side by side; a failure stays with its sequence.
+    fn choose(&mut self, readers: &[usize], logits: &mut [f32]) -> Vec<(usize, Outcome)> {
+        let running = self.scheduler.running_mut();
+        let mut rows: Vec<Option<&mut [f32]>> = running.iter().map(|_| None).collect();
+        for (&reader, row) in readers.iter().zip(logits.chunks_exact_mut(self.shared.shape.vocab_size)) {
+            rows[reader] = Some(row);
+        }
+        let seats = running.iter_mut().enumerate().zip(rows);
+        let work: Vec<_> = seats.filter_map(|((index, sequence), row)| Some((index, sequence, row?))).collect();
+        let advance =
+            |(index, sequence, row): (usize, &mut Sequence, &mut [f32])| (index, guarded(|| sequence.advance(row)));
+        // One row is not worth a trip to another thread.
+        if work.len() < 2 {
+            return work.into_iter().map(advance).collect();
+        }
+        self.samplers.install(|| work.into_par_iter().map(advance).collect())
+    }
+
+    /// Fails the batch of a failed step and makes the rest ready to begin anew. `false` = it happens too often.
+    fn recover(&mut self, error: &EngineError) -> bool {
+        tracing::error!(%error, "an engine step failed");
+        self.scheduler.abandon_step(error);
+        let now = Instant::now();
+        self.failures.push_back(now);
+        self.failures.retain(|failure| now.duration_since(*failure) < FAILURE_WINDOW);
+        let reset = catch_unwind(AssertUnwindSafe(|| self.runner.reset()));
+        let healthy = matches!(reset, Ok(Ok(()))) && self.failures.len() < MAX_FAILURES;
+        if !healthy {
+            tracing::error!(failures = self.failures.len(), "the engine stops");
+            self.shared.mark_dead();
+            self.scheduler.fail_all(error);
+        }
+        healthy
+    }
+
+    /// Lets go of the sequences that are over. The gauges move first, so that a last event is never ahead of them.
+    fn clear(&mut self) {
+        let over = self.scheduler.reap();
+        let counters = &self.shared.counters;
+        counters.running.store(self.scheduler.running().len(), Relaxed);
+        counters.blocks_used.store(self.scheduler.pool().used(), Relaxed);
+        counters.preemptions.store(self.scheduler.preemptions(), Relaxed);
+        counters.steps.store(self.scheduler.steps(), Relaxed);
+        drop(over);
+    }
+}
+
+impl Drop for Worker {
+    /// Whatever ends the thread, nobody may go on hoping. The sequences' own drops tell their requesters.
+    fn drop(&mut self) {
+        self.shared.mark_dead();
+    }
+}
+
+/// Sends an outcome and counts its tokens.
+fn deliver(shared: &Shared, sequence: &mut Sequence, outcome: Outcome) {
+    if let Ok(progress) = &outcome {
+        let forced = progress.tokens.iter().filter(|token| token.forced).count();
+        shared.counters.generated_tokens.fetch_add(progress.tokens.len() as u64, Relaxed);
+        shared.counters.forced_tokens.fetch_add(forced as u64, Relaxed);
+    }
+    sequence.deliver(outcome);
+}
+
+/// A panic of one sequence's grammar or sampler is that sequence's failure.
+fn guarded(advance: impl FnOnce() -> Outcome) -> Outcome {
+    catch_unwind(AssertUnwindSafe(advance))
+        .unwrap_or_else(|panic| Err(EngineError::InvalidOutput(format!("panic: {}", panic_text(&*panic)))))
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown")
+}

@@ -1,0 +1,144 @@
+//! Settings → everything that requests share: model, tokenizer, template, registry, compiler, engine.
+
+use super::ServeError;
+use crate::adapter::registry::{Registry, RegistryOptions};
+use crate::api::{AppState, Gate, Limits, ModelCard, unix_seconds};
+use crate::chat::dialect::{self, Dialect};
+use crate::chat::template::ChatTemplate;
+use crate::chat::tokenizer::ChatTokenizer;
+use crate::engine::{EngineHandle, EngineOptions};
+use crate::grammar::GrammarCompiler;
+use crate::metrics::Metrics;
+use crate::model::kv_cache::BLOCK_SIZE;
+use crate::model::{Decoder, KvCache, ModelConfig, decoder, weights};
+use crate::settings::{ModelSource, Settings};
+use candle_core::Device;
+use std::sync::Arc;
+
+/// Most tokens of one forward pass.
+const TOKEN_BUDGET: usize = 512;
+/// Threads that compile grammars.
+const COMPILE_THREADS: usize = 2;
+/// Highest rank of an adapter.
+const MAX_RANK: usize = 256;
+/// Most memory for keys and values, unless the operator says otherwise.
+const KV_CACHE_LIMIT: usize = 1 << 30;
+
+/// Loads a server's parts and starts its engine thread; also returns a line that says what was loaded.
+pub fn load(settings: &Settings) -> Result<(Arc<AppState>, String), ServeError> {
+    let device = device()?;
+    let (decoder, tokenizer) = load_model(settings, &device)?;
+    let tokenizer = Arc::new(tokenizer);
+    let config = decoder.config().clone();
+    let dialect = choose_dialect(settings, &tokenizer)?;
+    let registry = load_adapters(settings, &config, device)?;
+    let options = engine_options(settings, &config);
+    let limits = Limits {
+        max_requests: options.max_batch + options.max_queue,
+        max_queue: options.max_queue,
+        runtime_adapters: settings.adapter_root.is_some(),
+    };
+    let summary = summarise(settings, &config, dialect.name());
+    let state = AppState {
+        template: template(&tokenizer, Arc::clone(&dialect))?,
+        compiler: GrammarCompiler::new(tokenizer.tok_env(), COMPILE_THREADS)?,
+        metrics: Arc::new(Metrics::new(&settings.name, settings.max_batch)?),
+        engine: EngineHandle::start(decoder, options)?,
+        registry,
+        dialect,
+        model: model_card(settings, &config),
+        longest_token: longest_token(&tokenizer, config.vocab_size),
+        gate: Gate::new(limits.max_requests),
+        limits,
+        tokenizer,
+    };
+    Ok((Arc::new(state), summary))
+}
+
+/// The first GPU when built with CUDA, else the CPU.
+fn device() -> Result<Device, ServeError> {
+    Device::cuda_if_available(0).map_err(|error| ServeError::Model(error.into()))
+}
+
+fn load_model(settings: &Settings, device: &Device) -> Result<(Decoder, ChatTokenizer), ServeError> {
+    match &settings.model {
+        ModelSource::Dir(dir) => {
+            let decoder = weights::load_decoder(dir, settings.dtype, device)?;
+            let tokenizer = ChatTokenizer::load(dir, decoder.config().vocab_size)?;
+            Ok((decoder, tokenizer))
+        }
+        ModelSource::Embedded => load_embedded(),
+    }
+}
+
+fn load_embedded() -> Result<(Decoder, ChatTokenizer), ServeError> {
+    // The call site of `crate::embedded::load()`.
+    Err(ServeError::Embedded("this build has none; give --model DIR".to_owned()))
+}
+
+fn choose_dialect(settings: &Settings, tokenizer: &ChatTokenizer) -> Result<Arc<dyn Dialect>, ServeError> {
+    match &settings.dialect {
+        Some(name) => Ok(dialect::by_name(name)?),
+        None => Ok(dialect::for_template(tokenizer.chat_template())),
+    }
+}
+
+fn template(tokenizer: &ChatTokenizer, dialect: Arc<dyn Dialect>) -> Result<ChatTemplate, ServeError> {
+    let (bos, eos) = (tokenizer.bos_token(), tokenizer.eos_token());
+    Ok(ChatTemplate::new(tokenizer.chat_template(), dialect, tokenizer.control_tokens(), bos, eos)?)
+}
+
+fn load_adapters(settings: &Settings, config: &ModelConfig, device: Device) -> Result<Registry, ServeError> {
+    let options = RegistryOptions {
+        base_name: settings.name.clone(),
+        root: settings.adapter_root.clone(),
+        byte_budget: settings.adapter_budget,
+        max_rank: MAX_RANK,
+    };
+    let registry = Registry::new(options, config.clone(), settings.dtype, device);
+    for (name, dir) in &settings.adapters {
+        let loaded = registry.load_trusted(name, dir);
+        loaded.map_err(|source| ServeError::Adapter { name: name.clone(), source })?;
+    }
+    Ok(registry)
+}
+
+fn engine_options(settings: &Settings, config: &ModelConfig) -> EngineOptions {
+    let blocks = config.max_position_embeddings.div_ceil(BLOCK_SIZE) * settings.max_batch;
+    let whole_batch = blocks.saturating_mul(KvCache::block_bytes(config));
+    EngineOptions {
+        max_batch: settings.max_batch,
+        token_budget: TOKEN_BUDGET,
+        kv_cache_bytes: settings.kv_cache_bytes.unwrap_or_else(|| whole_batch.min(KV_CACHE_LIMIT)),
+        max_queue: settings.max_queue,
+    }
+}
+
+fn model_card(settings: &Settings, config: &ModelConfig) -> ModelCard {
+    ModelCard {
+        name: settings.name.clone(),
+        context_length: config.max_position_embeddings,
+        logits_width: config.vocab_size,
+        created: unix_seconds(),
+    }
+}
+
+fn longest_token(tokenizer: &ChatTokenizer, vocab_size: usize) -> usize {
+    (0..vocab_size as u32).map(|id| tokenizer.token_bytes(id).len()).max().unwrap_or(1).max(1)
+}
+
+fn summarise(settings: &Settings, config: &ModelConfig, dialect: &str) -> String {
+    let parameters: usize =
+        decoder::parameter_shapes(config).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let adapters: Vec<&str> = settings.adapters.iter().map(|(name, _)| name.as_str()).collect();
+    format!(
+        "loaded `{}`: {} layers of width {}, {:.1} M parameters, {:?}, context {}, dialect {dialect}, adapters: {}",
+        settings.name,
+        config.num_layers,
+        config.hidden_size,
+        parameters as f64 / 1e6,
+        settings.dtype,
+        config.max_position_embeddings,
+        if adapters.is_empty() { "none".to_owned() } else { adapters.join(", ") },
+    )
+}
