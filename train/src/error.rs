@@ -48,9 +48,9 @@ pub enum TrainError {
     Engine(#[from] callsmith::engine::EngineError),
     #[error("tensor library: {0}")]
     Tensor(#[from] candle_core::Error),
-    /// The data engine (generator, importers, tokenizer training) failed.
+    /// The generator, a data file or the making of a tokenizer failed.
     #[error(transparent)]
-    DataEngine(#[from] crate::data::DataError),
+    DataFile(#[from] crate::data::DataError),
 }
 
 impl TrainError {

@@ -9,7 +9,7 @@ use crate::optim::Slot;
 use crate::recipe::{DeviceKind, Method, Recipe, ShapeSection};
 use callsmith::adapter::peft::PeftConfig;
 use callsmith::chat::tokenizer::ChatTokenizer;
-use callsmith::model::config::RopeScaling;
+use callsmith::model::config::{Family, RopeScaling};
 use callsmith::model::{
     AdapterBatch, AdapterWeights, Decoder, LoraPair, ModelConfig, ModelError, Site, decoder, weights,
 };
@@ -62,6 +62,7 @@ fn shape_config(shape: &ShapeSection, tokenizer_dir: &Path) -> Result<ModelConfi
     }
     let eos_token_ids = ChatTokenizer::load(tokenizer_dir, vocab_size)?.eos_token_ids().to_vec();
     Ok(ModelConfig {
+        family: if shape.qk_norm { Family::Qwen3 } else { Family::Llama },
         vocab_size,
         hidden_size: shape.hidden_size,
         intermediate_size: shape.intermediate_size,
@@ -75,8 +76,6 @@ fn shape_config(shape: &ShapeSection, tokenizer_dir: &Path) -> Result<ModelConfi
         max_position_embeddings: shape.max_position_embeddings,
         sliding_window: None,
         tie_word_embeddings: shape.tie_word_embeddings,
-        qkv_bias: false,
-        qk_norm: shape.qk_norm,
         eos_token_ids,
     })
 }

@@ -5,7 +5,7 @@
 pub mod score;
 pub mod teacher;
 
-use crate::data::synth::{self, Naming, Sample, Split, TurnInfo};
+use crate::data::synth::{self, Kind, Naming, Sample, Split, TurnInfo};
 use crate::dataset::encode::Encoder;
 use crate::error::{Result, TrainError};
 use callsmith::adapter::peft;
@@ -214,14 +214,13 @@ impl Turn {
         let message = messages.get(info.assistant_message).ok_or_else(|| {
             TrainError::Data(format!("the sample has no message {} although a turn names it", info.assistant_message))
         })?;
-        let after_results =
-            info.assistant_message > 0 && messages[info.assistant_message - 1].role == callsmith::chat::Role::Tool;
         let calls: Vec<_> = message.tool_calls.iter().map(|call| (call.name.clone(), call.arguments.clone())).collect();
-        let class = match calls.len() {
-            0 if after_results => Class::Words,
-            0 => Class::NoCall,
-            1 => Class::Single,
-            _ => Class::Parallel,
+        let class = match info.kind {
+            Kind::SingleCall => Class::Single,
+            Kind::ParallelSame => Class::ParallelSame,
+            Kind::ParallelDifferent => Class::ParallelDifferent,
+            Kind::NoCall => Class::NoCall,
+            Kind::Chat => Class::Chat,
         };
         let naming = format!("{:?}", info.naming).to_lowercase();
         Ok(Self { class, naming, offered: info.offered, noun_last: info.noun_last, calls })

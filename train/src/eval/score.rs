@@ -11,11 +11,14 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     Single,
-    Parallel,
+    /// Several calls of one function.
+    ParallelSame,
+    /// Calls of several functions.
+    ParallelDifferent,
     /// Words, because no function fits.
     NoCall,
-    /// Words about the results of calls.
-    Words,
+    /// Words, because nothing was asked for.
+    Chat,
 }
 
 impl Class {
@@ -23,9 +26,10 @@ impl Class {
     pub fn name(self) -> &'static str {
         match self {
             Self::Single => "single call",
-            Self::Parallel => "parallel calls",
+            Self::ParallelSame => "parallel calls, one function",
+            Self::ParallelDifferent => "parallel calls, several functions",
             Self::NoCall => "no call",
-            Self::Words => "results in words",
+            Self::Chat => "small talk",
         }
     }
 }
@@ -61,8 +65,8 @@ pub struct Score {
     groups: BTreeMap<String, Cell>,
     /// Turns that want no call: those without one.
     no_call: Ratio,
-    /// Turns that report results: those without a call.
-    words: Ratio,
+    /// Small talk: turns without a call.
+    chat: Ratio,
     /// Turns that want a call: those without one (the fewer the better).
     false_no_call: Ratio,
 }
@@ -73,8 +77,8 @@ impl Score {
         let silent = answer.calls.is_empty();
         match turn.class {
             Class::NoCall => self.no_call.add(silent),
-            Class::Words => self.words.add(silent),
-            Class::Single | Class::Parallel => return self.add_call(turn, answer),
+            Class::Chat => self.chat.add(silent),
+            Class::Single | Class::ParallelSame | Class::ParallelDifferent => return self.add_call(turn, answer),
         }
         silent
     }
@@ -100,7 +104,7 @@ impl Score {
         json!({
             "groups": groups,
             "no_call_recognised": share(self.no_call),
-            "results_in_words": share(self.words),
+            "small_talk_without_call": share(self.chat),
             "false_no_call": share(self.false_no_call),
         })
     }
@@ -109,6 +113,9 @@ impl Score {
 /// The groups a call turn belongs to. The splits by naming, number and word order are of single calls.
 fn groups(turn: &Turn) -> Vec<String> {
     let mut groups = vec![turn.class.name().to_owned()];
+    if matches!(turn.class, Class::ParallelSame | Class::ParallelDifferent) {
+        groups.push("parallel calls".to_owned());
+    }
     if turn.class == Class::Single {
         let order = if turn.noun_last { "noun last" } else { "noun not last" };
         let few = (turn.offered <= 4).then(|| "single call, 1-4 offered".to_owned());
@@ -159,7 +166,7 @@ impl fmt::Display for Score {
         }
         for (name, ratio) in [
             ("no call recognised", self.no_call),
-            ("results told in words", self.words),
+            ("small talk without a call", self.chat),
             ("false no-call", self.false_no_call),
         ] {
             writeln!(f, "{name:<36} {:>6} {:>10}", ratio.total, percent(ratio))?;
@@ -199,7 +206,7 @@ mod tests {
     fn parallel_calls_match_in_any_order_but_in_number() {
         let mut score = Score::default();
         let (a, b) = (("f", json!({"x": 1})), ("f", json!({"x": 2})));
-        let wanted = turn(Class::Parallel, &[a.clone(), b.clone()]);
+        let wanted = turn(Class::ParallelSame, &[a.clone(), b.clone()]);
         assert!(score.add(&wanted, &answer(&[b.clone(), a.clone()])));
         assert!(!score.add(&wanted, &answer(&[a.clone(), a.clone()])));
         assert!(!score.add(&wanted, &answer(&[a.clone(), b, a])));
@@ -211,7 +218,7 @@ mod tests {
         let mut score = Score::default();
         assert!(score.add(&turn(Class::NoCall, &[]), &answer(&[])));
         assert!(!score.add(&turn(Class::NoCall, &[]), &answer(&[("f", json!({}))])));
-        assert!(score.add(&turn(Class::Words, &[]), &answer(&[])));
+        assert!(score.add(&turn(Class::Chat, &[]), &answer(&[])));
         assert_eq!(score.to_json()["no_call_recognised"], json!({"right": 1, "total": 2, "share": 0.5}));
         assert!(score.to_string().contains("no call recognised"));
     }

@@ -66,7 +66,7 @@ fn answer_groups(sample: &Sample) -> Result<Vec<Vec<String>>> {
     assistant
         .map(|(index, _)| match sample.turns.iter().find(|turn| turn.assistant_message == index) {
             Some(info) => Ok(groups(&Turn::of(sample, info)?)),
-            None => Ok(vec!["other".to_owned()]),
+            None => Ok(vec!["results in words".to_owned()]),
         })
         .collect()
 }

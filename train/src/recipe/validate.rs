@@ -128,6 +128,9 @@ fn source(at: &str, source: &SourceSection) -> Result<()> {
         format!("{at}.name_weight"),
         "must be positive",
     )?;
+    if let Some(synth) = &source.synth {
+        synth.validate().map_err(|e| TrainError::field(format!("{at}.synth"), e.to_string()))?;
+    }
     if let Some(copy) = &source.copy {
         range(&format!("{at}.copy.pool"), copy.pool, 2)?;
         range(&format!("{at}.copy.length"), copy.length, 2)?;

@@ -1,0 +1,4 @@
+//! The trainer's behaviour as a whole, on tiny random models.
+
+mod recipes;
+mod training;
