@@ -106,7 +106,7 @@ pub(super) struct Tables {
     pub(super) pools: HashMap<&'static str, (bool, Words)>,
     pub(super) open_nouns: Vec<Noun>,
     pub(super) attributes: HashMap<&'static str, Attribute>,
-    /// Keys of the attributes that training families use, in the order of the file.
+    /// Keys of the attributes that are not of held-out families alone, in the order of the file.
     pub(super) train_attributes: Words,
     pub(super) verbs: Vec<Verb>,
     pub(super) families: Vec<Family>,
@@ -142,8 +142,10 @@ impl Tables {
         let families = parse_families();
         let (keys, attributes) = parse_attributes();
         let verbs = parse_verbs();
-        let used = |key: &str| families.iter().any(|f| !f.held_out && f.attributes.iter().any(|(a, _)| *a == key));
-        let train_attributes = keys.into_iter().filter(|key| used(key)).collect();
+        let used = |key: &str, held_out: bool| {
+            families.iter().any(|f| f.held_out == held_out && f.attributes.iter().any(|(a, _)| *a == key))
+        };
+        let train_attributes = keys.into_iter().filter(|key| used(key, false) || !used(key, true)).collect();
         let mut pools = parse_pools();
         let open_nouns = pools.remove("opennoun").map(|(_, w)| w).unwrap_or_default();
         let open_nouns = open_nouns.into_iter().map(noun).collect();
@@ -192,8 +194,12 @@ fn parse_attributes() -> (Words, HashMap<&'static str, Attribute>) {
     for line in lines(include_str!("text/attributes.txt")) {
         let [key, kind, names, phrases, descriptions] = split(line, '|')[..] else { bad("attributes.txt", line) };
         let kind = Kind::parse(kind).unwrap_or_else(|| bad("attributes.txt", line));
-        let attribute =
-            Attribute { kind, names: split(names, ','), phrases: split(phrases, ';'), descriptions: split(descriptions, ';') };
+        let attribute = Attribute {
+            kind,
+            names: split(names, ','),
+            phrases: split(phrases, ';'),
+            descriptions: split(descriptions, ';'),
+        };
         keys.push(key);
         map.insert(key, attribute);
     }
@@ -208,7 +214,16 @@ fn parse_verbs() -> Vec<Verb> {
             let [key, class, cluster] = split(rest, ' ')[..] else { bad("verbs.txt", line) };
             let class = class_named(class).unwrap_or_else(|| bad("verbs.txt", line));
             let empty = Words::new;
-            verbs.push(Verb { key, class, cluster, names: empty(), ask: empty(), desc: empty(), extra: vec![], done: empty() });
+            verbs.push(Verb {
+                key,
+                class,
+                cluster,
+                names: empty(),
+                ask: empty(),
+                desc: empty(),
+                extra: vec![],
+                done: empty(),
+            });
             continue;
         }
         let verb = verbs.last_mut().unwrap_or_else(|| bad("verbs.txt", line));
