@@ -6,6 +6,7 @@ use super::{Constraint, GrammarError};
 use llguidance::api::TopLevelGrammar;
 use llguidance::{Matcher, ParserFactory};
 use parking_lot::Mutex;
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
@@ -72,6 +73,14 @@ impl GrammarCompiler {
         let (reply, answer) = oneshot::channel();
         self.submit(lark, Box::new(move |compiled| drop(reply.send(compiled))))?;
         answer.await.map_err(|_| stopped())?
+    }
+
+    /// Compiles one admitted schema alone: tells which of several schemas a turn's grammar fails for.
+    ///
+    /// # Errors
+    /// As [`Self::compile_blocking`].
+    pub async fn check_schema(&self, admitted: &Value) -> Result<(), GrammarError> {
+        self.compile(format!("start: %json {admitted}")).await.map(drop)
     }
 
     fn submit(&self, lark: String, reply: Box<dyn FnOnce(Compiled) + Send>) -> Result<(), GrammarError> {

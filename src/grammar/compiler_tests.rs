@@ -3,7 +3,7 @@
 use super::*;
 use crate::grammar::schema::{admit, admit_parameters};
 use crate::grammar::testing::{Lab, Random, WordEnv, byte_env, complaint};
-use serde_json::{Value, json};
+use serde_json::json;
 
 fn weather() -> Value {
     json!({"type": "object", "properties": {"city": {"type": "string", "minLength": 1}, "days": {"type": "integer"}}, "required": ["city"]})
@@ -28,8 +28,15 @@ fn a_turn_is_text_or_valid_calls() {
         let lab = Lab::new(env);
         let constraint = lab.compiler.compile_blocking(&turn(&weather())).unwrap();
         let mut calls = 0;
-        for seed in 1..200 {
-            let Some(text) = lab.sample(constraint.fork(), &mut Random::new(seed), 300) else { continue };
+        for seed in 1..100 {
+            let mut constraint = constraint.fork();
+            let mut start = Vec::new();
+            if seed % 2 == 0 {
+                constraint.commit(u32::from(b'{')).unwrap();
+                start.push(b'{');
+            }
+            let Some(rest) = lab.sample(constraint, &mut Random::new(seed), 400) else { continue };
+            let text = [start, rest].concat();
             if text.first() != Some(&b'{') {
                 continue;
             }
@@ -41,8 +48,7 @@ fn a_turn_is_text_or_valid_calls() {
                 assert_eq!(complaint(&schema, arguments.as_bytes()), None);
             }
         }
-        // With words a call starts at one of many tokens.
-        assert!(calls >= 1, "{calls} calls");
+        assert!(calls > 10, "{calls} calls");
     }
 }
 
@@ -53,7 +59,7 @@ fn forced_tokens_are_committed_and_the_rest_is_sampled() {
     let mut constraint = lab.compiler.compile_blocking(&lark).unwrap();
     let forced = constraint.take_forced().unwrap();
     let text = lab.env.tok_trie().decode_str(&forced);
-    assert!(text.starts_with(r#"{"name":"the tool","parameters":{"city":"#), "{text}");
+    assert!(text.starts_with(r#"{"name":"the tool","parameters":{"city"#), "{text}");
     assert!(constraint.take_forced().unwrap().is_empty(), "there is a choice now");
     assert!(!constraint.is_finished() && !constraint.is_accepting().unwrap());
 }
@@ -89,7 +95,6 @@ fn a_forbidden_token_is_an_error_and_forks_are_independent() {
 #[test]
 fn bad_grammars_are_short_errors_and_the_threads_live_on() {
     let lab = Lab::new(byte_env());
-    let deep = format!("start: {}\"a\"{}", "(".repeat(100_000), ")".repeat(100_000));
     let bad = [
         "", "start: (", "start: nothing_like_this", "nope: \"a\"", "start: %json {\"type\": \"stsring\"}", "start: %json {",
         "start: %json {\"not\": {}}", "start: /(/", "start: %json {\"type\":\"string\",\"pattern\":\"(?=a)\"}",
@@ -102,7 +107,6 @@ fn bad_grammars_are_short_errors_and_the_threads_live_on() {
             other => panic!("{lark}: {:?}", other.err()),
         }
     }
-    drop(deep);
     assert!(lab.compiler.compile_blocking("start: \"a\"").is_ok());
 }
 

@@ -14,8 +14,12 @@ pub struct Constraint {
 }
 
 impl Constraint {
-    /// A constraint in its first state, whose mask exists.
+    /// A constraint in its first state, whose mask exists. Looks beyond what is forced: some grammars fail only there.
     pub(super) fn start(mut matcher: Matcher) -> anyhow::Result<Self> {
+        let mut ahead = matcher.deep_clone();
+        if !ahead.consume_ff_tokens().is_empty() || ahead.is_error() {
+            ahead.compute_mask_or_eos()?;
+        }
         let mask = matcher.compute_mask_or_eos()?;
         Ok(Self { matcher, mask: Some(mask) })
     }

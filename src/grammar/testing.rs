@@ -94,11 +94,10 @@ impl Lab {
             }
             let allowed = self.allowed(&mut constraint);
             let tired = random.below(limit) < step * 2;
-            let closing = allowed.iter().find(|id| matches!(trie.token(**id), b"\"" | b"}" | b"]" | b"\"}" | b"\"]"));
-            let id = match closing {
-                Some(id) if tired => *id,
-                _ => allowed[random.below(allowed.len())],
-            };
+            let pick = |wanted: &dyn Fn(&[u8]) -> bool| allowed.iter().copied().find(|id| wanted(trie.token(*id)));
+            let plain = b"0123456789@.ab-}]"[random.below(17)];
+            let end = pick(&|token| matches!(token, b"\"" | b"\"}" | b"\"]")).or_else(|| pick(&|token| token == [plain]));
+            let id = end.filter(|_| tired).unwrap_or_else(|| allowed[random.below(allowed.len())]);
             constraint.commit(id).unwrap();
             if trie.eos_tokens().contains(&id) {
                 assert!(constraint.is_finished(), "the end-of-turn id ends the turn");

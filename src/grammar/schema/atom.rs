@@ -113,7 +113,7 @@ pub(super) fn constants<'a>(node: Node<'a>) -> Option<Vec<&'a Value>> {
     constant.or_else(|| Some(node.get("enum")?.as_array()?.iter().collect()))
 }
 
-/// The values that all schemas of the location accept; `None` when there are none.
+/// The values that all schemas of the location and of this way to satisfy it accept; `None` when there are none.
 fn filter<'a>(
     document: &Document<'a>,
     nodes: &[Node<'a>],
@@ -125,7 +125,7 @@ fn filter<'a>(
     {
         return Ok(Some(values));
     }
-    for node in nodes {
+    for node in nodes.iter().chain(parts) {
         let verdicts: Option<Vec<bool>> = values.iter().map(|value| document.accepts(node, value)).collect();
         let verdicts = verdicts.ok_or_else(|| refuse(document.pointer(node), "its constants cannot be checked"))?;
         let mut verdicts = verdicts.into_iter();

@@ -183,8 +183,23 @@ impl Number {
         let mut schema = json!({"type": name, "minimum": bound(self.minimum), "maximum": bound(self.maximum)});
         if let Some(divisor) = self.divisor {
             schema["multipleOf"] = bound_divisor(divisor);
+            return schema;
         }
-        schema
+        let missed = self.missed();
+        if missed.is_empty() { schema } else { json!({"anyOf": [schema, {"enum": missed}]}) }
+    }
+
+    /// Numbers that the compiler forgets: a bound's digits cut short, such as 1.2 under a maximum of 1.25.
+    fn missed(&self) -> Vec<f64> {
+        let mut found = Vec::new();
+        for bound in [self.minimum.min(0.0), self.maximum.max(0.0)] {
+            let text = format!("{bound}");
+            let point = text.find('.').unwrap_or(text.len());
+            let cut = (point + 2..text.len()).filter_map(|end| text[..end].parse::<f64>().ok());
+            found.extend(cut.filter(|value| *value != 0.0 && (self.minimum..=self.maximum).contains(value)));
+        }
+        found.dedup();
+        found
     }
 }
 

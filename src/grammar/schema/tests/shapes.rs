@@ -22,7 +22,7 @@ fn numbers_are_bounded_and_exact() {
     check(&lab, &json!({"type": "number"}), &["0", "-1.5", "1000000000000000"], &["1e5", "1000000000000001", "01", "-0"]);
     check(&lab, &json!({"type": "integer"}), &["9007199254740991", "-9007199254740991"], &["9007199254740992", "1.0"]);
     check(&lab, &json!({"exclusiveMinimum": 0, "type": "number"}), &["0.5", "0.000000000000001"], &["0", "-1", "0.0000000000000001"]);
-    check(&lab, &json!({"exclusiveMaximum": 0.3, "type": "number"}), &["0.29", "-4"], &["0.3", "0.299999999999999999999999999"]);
+    check(&lab, &json!({"exclusiveMaximum": 0.3, "type": "number"}), &["0.29", "0.2", "-4"], &["0.3", "0.299999999999999999999999999"]);
     check(&lab, &json!({"type": "integer", "exclusiveMinimum": 2, "exclusiveMaximum": 4}), &["3"], &["2", "4"]);
     check(&lab, &json!({"type": "integer", "minimum": 1.5, "maximum": 3.5}), &["2", "3"], &["1", "4"]);
     check(&lab, &json!({"type": "number", "multipleOf": 5}), &["10", "-5", "0"], &["7", "2.5"]);
@@ -96,7 +96,7 @@ fn exclusive_one_of_is_offered_as_alternatives() {
         {"properties": {"a": {"type": "null"}}, "required": ["a"]}, {"properties": {"b": {"type": "null"}}, "required": ["b"]}]});
     check(&lab, &keys, &[r#"{"a":null}"#, r#"{"b":null}"#], &[r#"{"a":null,"b":null}"#, "{}"]);
     let values = json!({"oneOf": [{"enum": [1, 2]}, {"enum": [2, 3]}]});
-    assert!(admit(&values).is_err(), "2 satisfies both");
+    check(&lab, &values, &["1", "3"], &["2"]);
     check(&lab, &json!({"enum": [1, 2, 3], "oneOf": [{"maximum": 2}, {"minimum": 2}]}), &["1", "3"], &["2"]);
 }
 
