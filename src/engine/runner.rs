@@ -45,7 +45,7 @@ impl DecoderRunner {
     /// A runner with as many blocks as the memory allows, and no more than a full batch can use.
     pub(super) fn new(decoder: Decoder, options: &EngineOptions) -> Result<Self, EngineError> {
         let config = decoder.config();
-        let affordable = options.kv_cache_bytes / KvCache::block_bytes(config).max(1);
+        let affordable = options.kv_cache_bytes / KvCache::block_bytes(config, decoder.dtype()).max(1);
         let usable = options.max_batch.max(1).saturating_mul(config.max_position_embeddings.div_ceil(BLOCK_SIZE));
         let blocks = affordable.min(usable);
         if blocks == 0 {
@@ -86,7 +86,7 @@ impl Runner for DecoderRunner {
 
     fn reset(&mut self) -> Result<(), ModelError> {
         self.cache = None;
-        self.cache = Some(KvCache::new(self.decoder.config(), self.blocks, self.decoder.device())?);
+        self.cache = Some(KvCache::new(self.decoder.config(), self.blocks, self.decoder.dtype(), self.decoder.device())?);
         Ok(())
     }
 }

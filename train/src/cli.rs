@@ -1,7 +1,7 @@
 //! The command line: what was typed, which function does it, which exit code it gives.
 
 use crate::data::synth::{Naming, Split, SynthConfig};
-use crate::data::{synth, tokenizer};
+use crate::data::synth;
 use crate::error::{Result, TrainError};
 use crate::eval::{self, EvalOptions, EvalReport};
 use crate::export::{self, Precision};
@@ -9,6 +9,7 @@ use crate::progress;
 use crate::recipe::{DeviceKind, Method, Recipe};
 use crate::run::{self, RunOptions};
 use crate::trainable;
+use callsmith::chat::dialect;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 use std::io::Write;
@@ -69,12 +70,10 @@ enum DataCommand {
     },
     /// Train a byte-level BPE tokenizer on generated dialogues.
     Tokenizer {
-        #[arg(long)]
-        config: Option<PathBuf>,
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
         #[arg(long, default_value_t = 4096)]
         vocab_size: usize,
-        #[arg(long, default_value_t = 20_000)]
-        count: u64,
         /// Directory to write tokenizer files into.
         #[arg(long)]
         out: PathBuf,
@@ -197,8 +196,8 @@ fn data(command: DataCommand) -> Result<()> {
         DataCommand::Synth { config, count, out } => {
             Ok(synth::write_jsonl(&synth_config(config.as_deref())?, count, &out)?)
         }
-        DataCommand::Tokenizer { config, vocab_size, count, out } => {
-            Ok(tokenizer::train_bpe(&synth_config(config.as_deref())?, count, vocab_size, &out)?)
+        DataCommand::Tokenizer { seed, vocab_size, out } => {
+            Ok(synth::write_synth_tokenizer(seed, vocab_size, dialect::by_name("tool_uses")?.as_ref(), &out)?)
         }
     }
 }
@@ -228,7 +227,7 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
         max_tokens: args.max_tokens,
     };
     let kind = if args.cuda { DeviceKind::Cuda } else { DeviceKind::Cpu };
-    let report = eval::run(&options, trainable::device(kind)?)?;
+    let report = eval::run(&options, &trainable::device(kind)?)?;
     // A reader that closes the pipe early is no failure.
     let _ = write!(std::io::stdout().lock(), "{}", report.score);
     write_report(args, &report)

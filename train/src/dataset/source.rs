@@ -99,7 +99,7 @@ impl Jsonl {
         let lines: Vec<_> = (1..)
             .zip(text.lines())
             .filter(|(_, line)| !line.trim().is_empty())
-            .map(|(number, line)| Ok((number, native::parse_line(line).map_err(|e| at(path, number, &e))?)))
+            .map(|(number, line)| Ok((number, native::from_line(line, &format!("{}:{number}", path.display()))?)))
             .collect::<Result<_>>()?;
         if lines.is_empty() {
             return Err(TrainError::Data(format!("{} holds no conversation", path.display())));
