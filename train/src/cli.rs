@@ -227,7 +227,7 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
         max_tokens: args.max_tokens,
     };
     let kind = if args.cuda { DeviceKind::Cuda } else { DeviceKind::Cpu };
-    let report = eval::run(&options, trainable::device(kind)?)?;
+    let report = eval::run(&options, &trainable::device(kind)?)?;
     // A reader that closes the pipe early is no failure.
     let _ = write!(std::io::stdout().lock(), "{}", report.score);
     write_report(args, &report)

@@ -48,9 +48,9 @@ pub enum TrainError {
     Engine(#[from] callsmith::engine::EngineError),
     #[error("tensor library: {0}")]
     Tensor(#[from] candle_core::Error),
-    /// The generator, a data file or the making of a tokenizer failed.
+    /// The data engine (generator, importers, tokenizer training) failed.
     #[error(transparent)]
-    DataFile(#[from] crate::data::DataError),
+    DataEngine(#[from] crate::data::DataError),
 }
 
 impl TrainError {

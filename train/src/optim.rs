@@ -51,6 +51,14 @@ pub struct AdamW {
     pub moments: Moments,
 }
 
+/// How far one update goes.
+#[derive(Debug, Clone, Copy)]
+pub struct StepSize {
+    pub lr: f64,
+    /// Factor on the gradient (clipping).
+    pub gradient_scale: f64,
+}
+
 /// The numbers of one update, the same for every element of a tensor.
 #[derive(Clone, Copy)]
 struct Coefficients {
@@ -73,11 +81,11 @@ impl AdamW {
         Self { betas: optim.betas, eps: optim.eps, weight_decay: optim.weight_decay, moments }
     }
 
-    /// One update of `values` with `gradients * gradient_scale` at learning rate `lr`.
-    pub fn update(&mut self, slots: &[Slot], values: &mut [f32], gradients: &[f32], lr: f64, gradient_scale: f64) {
+    /// One update of `values`.
+    pub fn update(&mut self, slots: &[Slot], values: &mut [f32], gradients: &[f32], size: StepSize) {
         self.moments.updates += 1;
         for slot in slots {
-            let numbers = self.coefficients(lr, slot.decays(), gradient_scale);
+            let numbers = self.coefficients(slot.decays(), size);
             let range = slot.range.clone();
             values[range.clone()]
                 .par_chunks_mut(CHUNK)
@@ -90,7 +98,7 @@ impl AdamW {
         }
     }
 
-    fn coefficients(&self, lr: f64, decays: bool, gradient_scale: f64) -> Coefficients {
+    fn coefficients(&self, decays: bool, StepSize { lr, gradient_scale }: StepSize) -> Coefficients {
         let updates = self.moments.updates as f64;
         let [beta1, beta2] = self.betas;
         let decay = if decays { self.weight_decay } else { 0.0 };
@@ -142,10 +150,10 @@ mod tests {
         let slots = Slot::layout([("w".into(), vec![1, 1]), ("norm".into(), vec![1])]);
         let mut adam = AdamW::new(&optim(0.5), 2);
         let mut values = [1.0, 1.0];
-        adam.update(&slots, &mut values, &[0.2, 0.2], 0.1, 1.0);
+        adam.update(&slots, &mut values, &[0.2, 0.2], StepSize { lr: 0.1, gradient_scale: 1.0 });
         // m̂ = g, v̂ = g²: the step is lr * sign(g).
         close(&values, &[1.0 * 0.95 - 0.1, 1.0 - 0.1]);
-        adam.update(&slots, &mut values, &[-0.4, -0.4], 0.1, 1.0);
+        adam.update(&slots, &mut values, &[-0.4, -0.4], StepSize { lr: 0.1, gradient_scale: 1.0 });
         let m = (0.9 * 0.02 + 0.1 * -0.4) / (1.0 - 0.81);
         let v = (0.99 * 0.0004 + 0.01 * 0.16_f64) / (1.0 - 0.9801);
         let step = 0.1 * m / (v.sqrt() + 1e-8);
@@ -158,8 +166,8 @@ mod tests {
         let slots = Slot::layout([("w".into(), vec![2, 2])]);
         let (mut a, mut b) = (AdamW::new(&optim(0.1), 4), AdamW::new(&optim(0.1), 4));
         let (mut left, mut right) = ([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]);
-        a.update(&slots, &mut left, &[0.4, -0.8, 1.2, 1.6], 0.01, 0.25);
-        b.update(&slots, &mut right, &[0.1, -0.2, 0.3, 0.4], 0.01, 1.0);
+        a.update(&slots, &mut left, &[0.4, -0.8, 1.2, 1.6], StepSize { lr: 0.01, gradient_scale: 0.25 });
+        b.update(&slots, &mut right, &[0.1, -0.2, 0.3, 0.4], StepSize { lr: 0.01, gradient_scale: 1.0 });
         for (left, right) in left.iter().zip(right) {
             assert!((left - right).abs() < 1e-6);
         }

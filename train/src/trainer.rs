@@ -7,7 +7,7 @@ use crate::collate::MicroBatch;
 use crate::dataset::feeder::StepBatch;
 use crate::error::{Result, TrainError};
 use crate::loss::{self, Tally};
-use crate::optim::{AdamW, Moments, norm};
+use crate::optim::{AdamW, Moments, StepSize, norm};
 use crate::recipe::{OptimSection, Recipe};
 use crate::schedule::Schedule;
 use crate::trainable::{Gradients, Trainable};
@@ -112,8 +112,8 @@ impl Trainer {
     }
 
     fn update(&mut self, lr: f64, gradient_norm: f64) -> Result<()> {
-        let scale = (self.clip / gradient_norm.max(f64::MIN_POSITIVE)).min(1.0);
-        self.optimizer.update(&self.trainable.slots, &mut self.values, &self.gradients.values, lr, scale);
+        let gradient_scale = (self.clip / gradient_norm.max(f64::MIN_POSITIVE)).min(1.0);
+        self.optimizer.update(&self.trainable.slots, &mut self.values, &self.gradients.values, StepSize { lr, gradient_scale });
         self.trainable.set_values(&self.values)
     }
 }

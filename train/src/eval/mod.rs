@@ -56,7 +56,7 @@ pub struct EvalReport {
 }
 
 /// Runs the evaluation.
-pub fn run(options: &EvalOptions, device: Device) -> Result<EvalReport> {
+pub fn run(options: &EvalOptions, device: &Device) -> Result<EvalReport> {
     let harness = Harness::open(options, device)?;
     let mut report = EvalReport { score: Score::default(), failures: Vec::new() };
     let mut flight = VecDeque::new();
@@ -91,13 +91,13 @@ struct Asked {
 }
 
 impl Harness {
-    fn open(options: &EvalOptions, device: Device) -> Result<Self> {
+    fn open(options: &EvalOptions, device: &Device) -> Result<Self> {
         let dir = &options.model;
         let config = weights::load_config(dir)?;
         let encoder = Encoder::load(dir, None, config.vocab_size)?;
-        let decoder = weights::load_decoder(dir, DType::F32, &device)?;
+        let decoder = weights::load_decoder(dir, DType::F32, device)?;
         let adapter = match &options.adapter {
-            Some(path) => Some(lease(path, peft::load(path, &config, DType::F32, &device)?)),
+            Some(path) => Some(lease(path, peft::load(path, &config, DType::F32, device)?)),
             None => None,
         };
         let limits = EngineOptions {

@@ -57,9 +57,9 @@ fn shape(shape: &ShapeSection) -> Result<()> {
     let (heads, kv_heads) = (shape.num_attention_heads, shape.num_key_value_heads);
     ensure(heads % kv_heads == 0, "model.shape.num_key_value_heads", "must divide num_attention_heads")?;
     let head_dim = shape.head_dim.unwrap_or(shape.hidden_size / heads);
-    let divides = shape.head_dim.is_some() || shape.hidden_size % heads == 0;
+    let divides = shape.head_dim.is_some() || shape.hidden_size.is_multiple_of(heads);
     ensure(divides, "model.shape.hidden_size", "must be a multiple of num_attention_heads, or give head_dim")?;
-    ensure(head_dim > 0 && head_dim % 2 == 0, "model.shape.head_dim", "must be even (rotary embedding)")
+    ensure(head_dim > 0 && head_dim.is_multiple_of(2), "model.shape.head_dim", "must be even (rotary embedding)")
 }
 
 fn lora(method: Method, lora: Option<&LoraSection>) -> Result<()> {
