@@ -1,1 +1,3 @@
+//! Training of decoders and adapters, and the data for it.
 
+pub mod data;

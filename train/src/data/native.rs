@@ -1,0 +1,271 @@
+//! The native file format: one OpenAI chat conversation a line, `{"messages":[…],"tools":[…]}`, both ways.
+//!
+//! Knows the field names and what each must hold; does not check calls against their schemas.
+
+use super::DataError;
+use callsmith::chat::{Conversation, Message, Role, Tool, ToolCall, ToolChoice};
+use serde_json::{Map, Value as Json, json};
+use std::io::BufRead;
+use std::path::Path;
+
+/// The conversation as one JSON object. Arguments are JSON text, as in the OpenAI format.
+pub fn to_json(conversation: &Conversation) -> Json {
+    let mut object = json!({"messages": conversation.messages.iter().map(message_to_json).collect::<Vec<_>>()});
+    if !conversation.tools.is_empty() {
+        object["tools"] = conversation.tools.iter().map(tool_to_json).collect();
+    }
+    match &conversation.tool_choice {
+        ToolChoice::Auto => {}
+        ToolChoice::None => object["tool_choice"] = json!("none"),
+        ToolChoice::Required => object["tool_choice"] = json!("required"),
+        ToolChoice::Named(name) => object["tool_choice"] = json!({"type": "function", "function": {"name": name}}),
+    }
+    if !conversation.parallel_tool_calls {
+        object["parallel_tool_calls"] = json!(false);
+    }
+    object
+}
+
+fn message_to_json(message: &Message) -> Json {
+    let mut object = json!({"role": message.role, "content": message.content});
+    if !message.tool_calls.is_empty() {
+        if message.content.is_empty() {
+            object["content"] = Json::Null;
+        }
+        object["tool_calls"] = message.tool_calls.iter().map(call_to_json).collect();
+    }
+    if let Some(id) = &message.tool_call_id {
+        object["tool_call_id"] = json!(id);
+    }
+    if let Some(name) = &message.name {
+        object["name"] = json!(name);
+    }
+    object
+}
+
+fn call_to_json(call: &ToolCall) -> Json {
+    let function = json!({"name": call.name, "arguments": call.arguments.to_string()});
+    json!({"id": call.id, "type": "function", "function": function})
+}
+
+fn tool_to_json(tool: &Tool) -> Json {
+    let mut function = json!({"name": tool.name});
+    if let Some(description) = &tool.description {
+        function["description"] = json!(description);
+    }
+    if let Some(parameters) = &tool.parameters {
+        function["parameters"] = parameters.clone();
+    }
+    if tool.strict {
+        function["strict"] = json!(true);
+    }
+    json!({"type": "function", "function": function})
+}
+
+/// Reads a file of JSON lines; empty lines are skipped.
+///
+/// # Errors
+/// A file that cannot be read, or the first wrong line with its number and field.
+pub fn read_jsonl(path: &Path) -> Result<Vec<Conversation>, DataError> {
+    let file = std::fs::File::open(path).map_err(|e| DataError::file(path, e))?;
+    let mut conversations = Vec::new();
+    for (at, line) in std::io::BufReader::new(file).lines().enumerate() {
+        let line = line.map_err(|e| DataError::file(path, e))?;
+        if !line.trim().is_empty() {
+            conversations.push(from_line(&line, &format!("{} line {}", path.display(), at + 1))?);
+        }
+    }
+    Ok(conversations)
+}
+
+/// Reads one line; `place` says where it comes from, for errors.
+///
+/// # Errors
+/// Text that is not JSON, or a field that is missing or wrong, by name.
+pub fn from_line(line: &str, place: &str) -> Result<Conversation, DataError> {
+    let json: Json =
+        serde_json::from_str(line).map_err(|e| DataError::Json { place: place.to_owned(), problem: e.to_string() })?;
+    from_json(&json, place)
+}
+
+/// Reads one conversation; `place` says where it comes from, for errors.
+///
+/// # Errors
+/// A field that is missing or wrong, by name.
+pub fn from_json(json: &Json, place: &str) -> Result<Conversation, DataError> {
+    let root = Reader { place, path: String::new(), value: json };
+    let object = root.object()?;
+    let messages = root.field(object, "messages")?.items()?.iter().map(message).collect::<Result<Vec<_>, _>>()?;
+    if messages.is_empty() {
+        return Err(root.at("messages", json).error("must hold at least one message"));
+    }
+    let tools = match root.optional(object, "tools") {
+        Some(tools) => tools.items()?.iter().map(tool).collect::<Result<Vec<_>, _>>()?,
+        None => Vec::new(),
+    };
+    let tool_choice = root.optional(object, "tool_choice").map_or(Ok(ToolChoice::Auto), |c| choice(&c))?;
+    let parallel_tool_calls = root.optional(object, "parallel_tool_calls").map_or(Ok(true), |p| p.boolean())?;
+    Ok(Conversation { messages, tools, tool_choice, parallel_tool_calls })
+}
+
+/// A JSON value and the way to it.
+struct Reader<'a> {
+    place: &'a str,
+    path: String,
+    value: &'a Json,
+}
+
+impl<'a> Reader<'a> {
+    fn error(&self, problem: impl Into<String>) -> DataError {
+        DataError::Field { place: self.place.to_owned(), field: self.path.clone(), problem: problem.into() }
+    }
+
+    fn at(&self, key: &str, value: &'a Json) -> Self {
+        let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
+        Self { place: self.place, path, value }
+    }
+
+    fn object(&self) -> Result<&'a Map<String, Json>, DataError> {
+        self.value.as_object().ok_or_else(|| self.error("must be an object"))
+    }
+
+    fn field(&self, object: &'a Map<String, Json>, key: &str) -> Result<Self, DataError> {
+        self.optional(object, key).ok_or_else(|| self.at(key, self.value).error("is missing"))
+    }
+
+    /// A field that is there and not null.
+    fn optional(&self, object: &'a Map<String, Json>, key: &str) -> Option<Self> {
+        object.get(key).filter(|v| !v.is_null()).map(|value| self.at(key, value))
+    }
+
+    fn items(&self) -> Result<Vec<Self>, DataError> {
+        let items = self.value.as_array().ok_or_else(|| self.error("must be a list"))?;
+        let one = |(at, value): (usize, &'a Json)| Self { place: self.place, path: format!("{}[{at}]", self.path), value };
+        Ok(items.iter().enumerate().map(one).collect())
+    }
+
+    fn string(&self) -> Result<String, DataError> {
+        self.value.as_str().map(str::to_owned).ok_or_else(|| self.error("must be a string"))
+    }
+
+    fn boolean(&self) -> Result<bool, DataError> {
+        self.value.as_bool().ok_or_else(|| self.error("must be true or false"))
+    }
+}
+
+fn message(reader: &Reader<'_>) -> Result<Message, DataError> {
+    let object = reader.object()?;
+    let role = reader.field(object, "role")?;
+    let calls = match reader.optional(object, "tool_calls") {
+        Some(calls) => calls.items()?.iter().map(call).collect::<Result<Vec<_>, _>>()?,
+        None => Vec::new(),
+    };
+    let text = |key: &str| reader.optional(object, key).map(|r| r.string()).transpose();
+    let content = text("content")?;
+    if content.is_none() && calls.is_empty() {
+        return Err(reader.at("content", reader.value).error("is missing; only a message with `tool_calls` may go without"));
+    }
+    Ok(Message {
+        role: role_named(&role)?,
+        content: content.unwrap_or_default(),
+        tool_calls: calls,
+        tool_call_id: text("tool_call_id")?,
+        name: text("name")?,
+    })
+}
+
+fn role_named(reader: &Reader<'_>) -> Result<Role, DataError> {
+    match reader.string()?.as_str() {
+        "system" | "developer" => Ok(Role::System),
+        "user" => Ok(Role::User),
+        "assistant" => Ok(Role::Assistant),
+        "tool" => Ok(Role::Tool),
+        other => Err(reader.error(format!("unknown role `{other}`; known: system, user, assistant, tool"))),
+    }
+}
+
+fn call(reader: &Reader<'_>) -> Result<ToolCall, DataError> {
+    let object = reader.object()?;
+    let function = reader.field(object, "function")?;
+    let fields = function.object()?;
+    let id = reader.optional(object, "id").map(|r| r.string()).transpose()?.unwrap_or_default();
+    let name = function.field(fields, "name")?.string()?;
+    let written = function.field(fields, "arguments")?;
+    let arguments = match written.value {
+        Json::String(text) => serde_json::from_str(text).map_err(|e| written.error(format!("is not JSON text: {e}")))?,
+        other => other.clone(),
+    };
+    if !arguments.is_object() {
+        return Err(written.error("must be a JSON object, or the text of one"));
+    }
+    Ok(ToolCall { id, name, arguments })
+}
+
+fn tool(reader: &Reader<'_>) -> Result<Tool, DataError> {
+    let object = reader.object()?;
+    let function = reader.field(object, "function")?;
+    let fields = function.object()?;
+    let parameters = function.optional(fields, "parameters");
+    if let Some(parameters) = &parameters {
+        parameters.object()?;
+    }
+    Ok(Tool {
+        name: function.field(fields, "name")?.string()?,
+        description: function.optional(fields, "description").map(|r| r.string()).transpose()?,
+        parameters: parameters.map(|p| p.value.clone()),
+        strict: function.optional(fields, "strict").map_or(Ok(false), |r| r.boolean())?,
+    })
+}
+
+fn choice(reader: &Reader<'_>) -> Result<ToolChoice, DataError> {
+    match reader.value.as_str() {
+        Some("auto") => return Ok(ToolChoice::Auto),
+        Some("none") => return Ok(ToolChoice::None),
+        Some("required") => return Ok(ToolChoice::Required),
+        Some(other) => return Err(reader.error(format!("unknown `{other}`; known: auto, none, required or a named function"))),
+        None => {}
+    }
+    let function = reader.field(reader.object()?, "function")?;
+    Ok(ToolChoice::Named(function.field(function.object()?, "name")?.string()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = r#"{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":null,"tool_calls":[{"id":"call_1","type":"function","function":{"name":"f","arguments":"{\"b\":1,\"a\":[\"é\"]}"}}]},{"role":"tool","content":"{}","tool_call_id":"call_1","name":"f"}],"tools":[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"}}}]}"#;
+
+    fn error_of(line: &str) -> String {
+        from_line(line, "x.jsonl line 3").err().map(|e| e.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_conversation_survives_the_round_trip() {
+        let read = from_line(LINE, "test").unwrap();
+        assert_eq!(to_json(&read).to_string(), LINE);
+        assert_eq!(read.messages[1].tool_calls[0].arguments.to_string(), r#"{"b":1,"a":["é"]}"#);
+        assert!(read.parallel_tool_calls);
+    }
+
+    #[test]
+    fn an_error_names_line_and_field() {
+        assert_eq!(error_of("{"), "x.jsonl line 3: not JSON: EOF while parsing an object at line 1 column 1");
+        assert_eq!(error_of("{}"), "x.jsonl line 3: `messages`: is missing");
+        assert!(error_of(r#"{"messages":[{"role":"robot","content":""}]}"#).contains("`messages[0].role`: unknown role `robot`"));
+        assert!(error_of(r#"{"messages":[{"role":"user"}]}"#).contains("`messages[0].content`: is missing"));
+        let broken = LINE.replace(r#"{\"b\":1,\"a\":[\"é\"]}"#, "[");
+        assert!(error_of(&broken).contains("`messages[1].tool_calls[0].function.arguments`: is not JSON text"));
+        assert!(error_of(&LINE.replace("\"tools\":[", "\"tools\":[3,")).contains("`tools[0]`: must be an object"));
+        assert!(error_of(r#"{"messages":[{"role":"user","content":"a"}],"tool_choice":"any"}"#).contains("unknown `any`"));
+    }
+
+    #[test]
+    fn every_choice_of_tools_survives_the_round_trip() {
+        for choice in [ToolChoice::None, ToolChoice::Auto, ToolChoice::Required, ToolChoice::Named("f".into())] {
+            let mut conversation = from_line(LINE, "test").unwrap();
+            (conversation.tool_choice, conversation.parallel_tool_calls) = (choice.clone(), false);
+            let again = from_json(&to_json(&conversation), "test").unwrap();
+            assert_eq!((again.tool_choice, again.parallel_tool_calls), (choice, false));
+        }
+    }
+}
