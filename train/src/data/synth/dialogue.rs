@@ -7,7 +7,7 @@ use super::request::{Manner, Request, punctuated, request};
 use super::results::result_of;
 use super::tables::tables;
 use super::values::capitalise;
-use super::{Kind, Naming, Sample, SynthConfig, TurnInfo};
+use super::{Kind, Naming, Sample, Split, SynthConfig, TurnInfo};
 use callsmith::chat::{Conversation, Message, Role, ToolCall, ToolChoice};
 use serde_json::{Map, Value as Json};
 
@@ -62,22 +62,41 @@ impl Writer<'_> {
         let at = self.dice.below(self.functions.len());
         let manner = self.manner(false);
         if let Some(said) = request(&mut self.dice, &self.functions[at], 1, manner) {
-            let calls = said.calls.iter().map(|c| (at, c.clone())).collect();
-            self.call_turn(Kind::SingleCall, &said.text, calls);
+            let calls: Vec<Planned> = said.calls.into_iter().map(|c| (at, c)).collect();
+            self.call_turn(Kind::SingleCall, &said.text, &calls);
         }
     }
 
     fn parallel_same(&mut self) {
+        if self.dice.chance(0.25) && self.twice() {
+            return;
+        }
         let count = if self.dice.chance(0.7) { 2 } else { 3 };
         let manner = self.manner(false);
         for _ in 0..6 {
             let at = self.dice.below(self.functions.len());
             if let Some(said) = request(&mut self.dice, &self.functions[at], count, manner) {
-                let calls = said.calls.iter().map(|c| (at, c.clone())).collect();
-                return self.call_turn(Kind::ParallelSame, &said.text, calls);
+                let calls: Vec<Planned> = said.calls.into_iter().map(|c| (at, c)).collect();
+                return self.call_turn(Kind::ParallelSame, &said.text, &calls);
             }
         }
         self.single();
+    }
+
+    /// One function in two sentences with different values.
+    fn twice(&mut self) -> bool {
+        let at = self.dice.below(self.functions.len());
+        let manner = self.manner(true);
+        let one = request(&mut self.dice, &self.functions[at], 1, manner);
+        let two = request(&mut self.dice, &self.functions[at], 1, manner);
+        let (Some(one), Some(two)) = (one, two) else { return false };
+        if one.calls == two.calls {
+            return false;
+        }
+        let text = self.join(&one, &two);
+        let calls: Vec<Planned> = one.calls.into_iter().chain(two.calls).map(|c| (at, c)).collect();
+        self.call_turn(Kind::ParallelSame, &text, &calls);
+        true
     }
 
     fn parallel_different(&mut self) {
@@ -92,7 +111,7 @@ impl Writer<'_> {
         let (Some(one), Some(two)) = (one, two) else { return self.single() };
         let text = self.join(&one, &two);
         let calls = one.calls.iter().map(|c| (first, c.clone())).chain(two.calls.iter().map(|c| (second, c.clone())));
-        self.call_turn(Kind::ParallelDifferent, &text, calls.collect());
+        self.call_turn(Kind::ParallelDifferent, &text, &calls.collect::<Vec<_>>());
     }
 
     fn join(&mut self, one: &Request, two: &Request) -> String {
@@ -116,12 +135,29 @@ impl Writer<'_> {
     }
 
     fn no_call(&mut self) {
+        if self.dice.chance(0.15) {
+            return self.other();
+        }
         let manner = self.manner(false);
         let wanted = missing(&mut self.dice, self.config, &self.functions);
         let said = wanted.and_then(|f| request(&mut self.dice, &f, 1, manner));
         let Some(said) = said else { return self.chat() };
-        let answer = self.dice.pick(tables().phrases("decline")).replace("{}", &said.task);
-        self.user(&said.text);
+        self.decline(&said.text, &said.task);
+    }
+
+    /// Something that no function is made for.
+    fn other(&mut self) {
+        let section = if self.config.split == Split::Train { "other" } else { "other_held_out" };
+        let entry = self.dice.pick(tables().phrases(section));
+        let (said, task) = entry.split_once(" => ").unwrap_or((entry, "do that"));
+        let said = if self.dice.chance(0.7) { capitalise(said) } else { said.to_owned() };
+        let said = if self.dice.chance(0.3) { said.trim_end_matches('?').to_owned() } else { said };
+        self.decline(&said, task);
+    }
+
+    fn decline(&mut self, said: &str, task: &str) {
+        let answer = self.dice.pick(tables().phrases("decline")).replace("{}", task);
+        self.user(said);
         self.push_turn(Kind::NoCall, Naming::Overlap, false);
         self.messages.push(Message::text(Role::Assistant, answer));
     }
@@ -154,13 +190,13 @@ impl Writer<'_> {
         self.turns.push(TurnInfo { kind, naming, offered, noun_last, assistant_message: self.messages.len() });
     }
 
-    fn call_turn(&mut self, kind: Kind, text: &str, planned: Vec<Planned>) {
+    fn call_turn(&mut self, kind: Kind, text: &str, planned: &[Planned]) {
         self.user(text);
         let right = &self.functions[planned[0].0];
         let (naming, last) = (real_naming(right, text), noun_last(right, text));
         self.push_turn(kind, naming, last);
         let mut call_message = Message::text(Role::Assistant, "");
-        for (at, arguments) in &planned {
+        for (at, arguments) in planned {
             let id = format!("call_{:08x}", self.dice.between(0, i64::from(u32::MAX)));
             let name = self.functions[*at].tool.name.clone();
             call_message.tool_calls.push(ToolCall { id, name, arguments: Json::Object(arguments.clone()) });
@@ -168,7 +204,7 @@ impl Writer<'_> {
         let calls = call_message.tool_calls.clone();
         self.messages.push(call_message);
         if self.dice.chance(self.config.results) {
-            self.results(&planned, &calls);
+            self.results(planned, &calls);
         }
     }
 
@@ -180,7 +216,9 @@ impl Writer<'_> {
             message.tool_call_id = Some(call.id.clone());
             message.name = Some(call.name.clone());
             self.messages.push(message);
-            answer.push(sentence);
+            if !answer.contains(&sentence) {
+                answer.push(sentence);
+            }
         }
         self.messages.push(Message::text(Role::Assistant, answer.join(" ")));
     }
@@ -199,7 +237,9 @@ fn noun_last(function: &Function, text: &str) -> bool {
     let text = text.trim_end_matches(['.', '?', '!']);
     let text = text.trim_end_matches(" please").trim_end_matches(',').to_lowercase();
     match &function.origin {
-        Origin::Verb { said, .. } => text.ends_with(&said.one.to_lowercase()) || text.ends_with(&said.many.to_lowercase()),
+        Origin::Verb { said, .. } => {
+            text.ends_with(&said.one.to_lowercase()) || text.ends_with(&said.many.to_lowercase())
+        }
         Origin::Everyday(everyday) => text.ends_with(everyday.topic),
     }
 }

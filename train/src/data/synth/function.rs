@@ -2,12 +2,12 @@
 
 use super::dice::Dice;
 use super::names::{Case, content_words, meaningless};
+use super::open::open_attribute;
 use super::tables::{Class, Everyday, Family, Key, Noun, Verb, tables};
 use super::values::{Kind, capitalise};
-use super::{Naming, SynthConfig};
+use super::{Naming, Split, SynthConfig};
 use callsmith::chat::Tool;
 use serde_json::{Map, Value as Json, json};
-use std::borrow::Cow;
 
 /// A parameter of a function on offer.
 #[derive(Debug)]
@@ -28,7 +28,10 @@ pub(super) struct Param {
 #[derive(Debug)]
 pub(super) enum Origin {
     /// A verb on the noun `said`.
-    Verb { verb: &'static Verb, said: Noun },
+    Verb {
+        verb: &'static Verb,
+        said: Noun,
+    },
     Everyday(&'static Everyday),
 }
 
@@ -81,18 +84,29 @@ impl Pen<'_> {
         let (name_noun, desc_noun) = self.nouns(dice, family, &said);
         let plural = matches!(verb.class, Class::Find) || (verb.class == Class::All && verb.key != "latest");
         let noun = if plural && !dice.chance(0.1) { &name_noun.many } else { &name_noun.one };
-        let verb_word = if self.naming == Naming::Overlap && dice.chance(0.6) { verb.names[0] } else { dice.pick(&verb.names) };
+        let verb_word =
+            if self.naming == Naming::Overlap && dice.chance(0.6) { verb.names[0] } else { dice.pick(&verb.names) };
         let words = if dice.chance(0.07) { format!("{noun} {verb_word}") } else { format!("{verb_word} {noun}") };
         let name = if self.naming == Naming::Unrelated { meaningless(dice) } else { case.join(&words) };
         let mut description = capitalise(&fill_noun(dice.pick(&verb.desc), &desc_noun));
         if !family.gloss.is_empty() && dice.chance(0.1) {
             let verb = if desc_noun.mass { "is" } else { "means" };
-            description = format!("{}. {} {verb} {}.", description.trim_end_matches('.'), capitalise(&with_article(&desc_noun)), family.gloss);
+            description = format!(
+                "{}. {} {verb} {}.",
+                description.trim_end_matches('.'),
+                capitalise(&with_article(&desc_noun)),
+                family.gloss
+            );
         }
         let parameter_case = case.for_parameters(dice);
         let params = self.family_params(dice, family, verb, parameter_case);
         let (topic, domain) = (family.nouns[0].one.to_string(), family.domain);
-        self.finish(dice, name, description, Draft { params, origin: Origin::Verb { verb, said }, topic, domain, cluster: verb.cluster })
+        self.finish(
+            dice,
+            name,
+            description,
+            Draft { params, origin: Origin::Verb { verb, said }, topic, domain, cluster: verb.cluster },
+        )
     }
 
     /// The nouns of the name and of the description, given the one that the request says.
@@ -110,41 +124,33 @@ impl Pen<'_> {
         }
     }
 
-    fn family_params(&self, dice: &mut Dice, family: &Family, verb: &'static Verb, case: Case) -> Vec<(Param, Option<String>)> {
+    fn family_params(
+        &self,
+        dice: &mut Dice,
+        family: &Family,
+        verb: &'static Verb,
+        case: Case,
+    ) -> Vec<(Param, Option<String>)> {
         let mut params = Vec::new();
         if matches!(verb.class, Class::Key | Class::Edit) {
             params.push(key_param(dice, family, case));
         }
         let mut optional = 0;
-        for (key, required) in self.attributes_of(dice, family, verb) {
+        for (key, required) in attributes_of(dice, family, verb) {
             optional += usize::from(!required);
             if required || optional <= self.config.max_optional {
                 params.push(attribute_param(dice, key, required, case));
             }
+        }
+        let open = if family.domain == "open" { 0.4 } else { 0.06 };
+        if self.config.split == Split::Train && !params.is_empty() && dice.chance(open) {
+            params.push(open_attribute(dice, case));
         }
         dedupe(&mut params);
         if dice.chance(0.3) {
             dice.shuffle(&mut params);
         }
         params
-    }
-
-    fn attributes_of(&self, dice: &mut Dice, family: &Family, verb: &'static Verb) -> Vec<(&'static str, bool)> {
-        let mut chosen: Vec<(&'static str, bool)> = Vec::new();
-        for (at, (key, required)) in family.attributes.iter().enumerate() {
-            match verb.class {
-                Class::Make if *required || dice.chance(0.5) => chosen.push((key, *required)),
-                Class::Edit if at == 0 || dice.chance(0.4) => chosen.push((key, chosen.is_empty())),
-                Class::Find if dice.chance(0.55) => chosen.push((key, dice.chance(0.3))),
-                _ => {}
-            }
-        }
-        for (key, required) in &verb.extra {
-            if *required || dice.chance(0.4) {
-                chosen.push((key, *required));
-            }
-        }
-        chosen
     }
 
     /// A hand-written function.
@@ -158,20 +164,35 @@ impl Pen<'_> {
         let description = dice.pick(&everyday.desc).to_owned();
         let parameter_case = case.for_parameters(dice);
         let mut params = Vec::new();
+        // One column of names, so that `from` goes with `to` and `low` with `high`.
+        let column = if dice.chance(0.45) { 0 } else { dice.below(5) };
         for param in &everyday.params {
             if !param.required && dice.chance(0.4) {
                 continue;
             }
-            let name = if dice.chance(0.55) { param.names[0] } else { dice.pick(&param.names) };
+            let name = if dice.chance(0.9) { param.names[column % param.names.len()] } else { dice.pick(&param.names) };
             let kind = param.kind.settle(dice);
             let description = describe(dice, &param.descriptions, &kind);
             let name = parameter_case.join(name);
-            let made = Param { name, kind, phrases: param.cues.clone(), required: param.required, is_key: false, slot: param.key, group: None };
+            let made = Param {
+                name,
+                kind,
+                phrases: param.cues.clone(),
+                required: param.required,
+                is_key: false,
+                slot: param.key,
+                group: None,
+            };
             params.push((made, description));
         }
         dedupe(&mut params);
         let (topic, domain) = (everyday.topic.to_owned(), everyday.domain);
-        self.finish(dice, name, description, Draft { params, origin: Origin::Everyday(everyday), topic, domain, cluster: everyday.topic })
+        self.finish(
+            dice,
+            name,
+            description,
+            Draft { params, origin: Origin::Everyday(everyday), topic, domain, cluster: everyday.topic },
+        )
     }
 
     fn finish(&self, dice: &mut Dice, name: String, description: String, mut draft: Draft) -> Function {
@@ -204,6 +225,25 @@ impl Function {
     }
 }
 
+/// The attributes that a function of this class takes, and which are required.
+fn attributes_of(dice: &mut Dice, family: &Family, verb: &'static Verb) -> Vec<(&'static str, bool)> {
+    let mut chosen: Vec<(&'static str, bool)> = Vec::new();
+    for (at, (key, required)) in family.attributes.iter().enumerate() {
+        match verb.class {
+            Class::Make if *required || dice.chance(0.5) => chosen.push((key, *required)),
+            Class::Edit if at == 0 || dice.chance(0.4) => chosen.push((key, chosen.is_empty())),
+            Class::Find if dice.chance(0.55) => chosen.push((key, dice.chance(0.3))),
+            _ => {}
+        }
+    }
+    for (key, required) in &verb.extra {
+        if *required || dice.chance(0.4) {
+            chosen.push((key, *required));
+        }
+    }
+    chosen
+}
+
 fn key_param(dice: &mut Dice, family: &Family, case: Case) -> (Param, Option<String>) {
     let noun = &family.nouns[0].one;
     let (kind, name, about) = match &family.key {
@@ -225,7 +265,15 @@ fn key_param(dice: &mut Dice, family: &Family, case: Case) -> (Param, Option<Str
         }
     };
     let description = dice.chance(0.75).then(|| format!("{about} of the {noun}."));
-    let param = Param { name: case.join(&name), kind, phrases: Vec::new(), required: true, is_key: true, slot: "", group: None };
+    let param = Param {
+        name: case.join(&name),
+        kind,
+        phrases: Vec::new(),
+        required: true,
+        is_key: true,
+        slot: "",
+        group: None,
+    };
     (param, description)
 }
 
@@ -318,28 +366,4 @@ impl Shape {
         }
         object
     }
-}
-
-/// A family around a noun that no table knows, with attributes that training families use.
-pub(super) fn open_family(dice: &mut Dice, noun: Noun) -> Family {
-    let tables = tables();
-    let count = 2 + dice.below(4);
-    let mut attributes: Vec<(&'static str, bool)> = Vec::new();
-    while attributes.len() < count {
-        let key = dice.pick(&tables.train_attributes);
-        if attributes.iter().all(|(k, _)| *k != key) {
-            attributes.push((key, attributes.is_empty() || dice.chance(0.3)));
-        }
-    }
-    let prefix: String = noun.one.chars().filter(char::is_ascii_alphabetic).take(3).collect();
-    let key = if dice.chance(0.6) { Key::Id(Cow::Owned(prefix.to_uppercase())) } else { Key::Name };
-    let verbs = tables.verbs.iter().map(|v| v.key).collect();
-    Family { domain: "open", nouns: vec![noun], gloss: "", verbs, key, attributes, held_out: false }
-}
-
-/// A noun of made-up syllables.
-pub(super) fn made_noun(dice: &mut Dice) -> Noun {
-    let syllables = 2 + dice.below(2);
-    let one = dice.word(syllables);
-    Noun { many: Cow::Owned(format!("{one}s")), one: Cow::Owned(one), mass: false }
 }

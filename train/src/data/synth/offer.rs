@@ -2,7 +2,8 @@
 //! are missing from a block. Knows no sentences.
 
 use super::dice::Dice;
-use super::function::{Function, Origin, Pen, made_noun, open_family};
+use super::function::{Function, Origin, Pen};
+use super::open::{made_noun, open_family};
 use super::tables::{Everyday, Family, Verb, tables};
 use super::{Naming, Split, SynthConfig};
 
@@ -18,7 +19,11 @@ pub(super) fn offer(dice: &mut Dice, config: &SynthConfig) -> Vec<Function> {
         }
         let naming = draw_naming(dice, config);
         let pen = Pen { config, naming };
-        let next = if functions.is_empty() { any(dice, &pen, &mut families) } else { distractor(dice, &pen, &functions, &mut families) };
+        let next = if functions.is_empty() {
+            any(dice, &pen, &mut families)
+        } else {
+            distractor(dice, &pen, &functions, &mut families)
+        };
         if functions.iter().all(|f| can_stand_beside(f, &next)) {
             functions.push(next);
         }
@@ -152,7 +157,21 @@ fn cannot_serve(offered: &Function, wanted: &Function) -> bool {
         return kin(offered.cluster) != kin(wanted.cluster);
     }
     let both_open = offered.domain == "open" && wanted.domain == "open";
-    both_open || offered.domain != wanted.domain
+    both_open || region(offered.domain) != region(wanted.domain)
+}
+
+/// Domains whose functions might stand in for each other.
+fn region(domain: &str) -> &str {
+    match domain {
+        "calendar" | "work" | "clock" => "time",
+        "home" | "smarthome" => "home",
+        "food" | "dining" => "food",
+        "travel" | "trip" | "vehicles" => "travel",
+        "weather" | "sky" | "sea" | "nature" => "nature",
+        "finance" | "commerce" => "money",
+        "health" | "maternity" => "health",
+        other => other,
+    }
 }
 
 /// Verbs whose functions might stand in for each other.

@@ -27,8 +27,10 @@ fn user_text<'a>(sample: &'a Sample, turn: &TurnInfo) -> &'a str {
 fn check_object(schema: &Json, object: &Map<String, Json>) {
     let empty = Map::new();
     let properties = schema["properties"].as_object().unwrap_or(&empty);
-    let order: Vec<usize> =
-        object.keys().map(|k| properties.keys().position(|p| p == k).unwrap_or_else(|| panic!("{k} in {schema}"))).collect();
+    let order: Vec<usize> = object
+        .keys()
+        .map(|k| properties.keys().position(|p| p == k).unwrap_or_else(|| panic!("{k} in {schema}")))
+        .collect();
     assert!(order.is_sorted(), "order of {object:?} in {schema}");
     for name in schema["required"].as_array().into_iter().flatten() {
         assert!(object.contains_key(name.as_str().unwrap()), "{name} is required: {object:?}");
@@ -83,7 +85,8 @@ fn every_call_fits_its_schema_and_says_only_what_the_user_said() {
                         assert!(said.to_lowercase().contains(&text.to_lowercase()), "{text:?} is not in {said:?}");
                     }
                     for number in numbers(&call.arguments) {
-                        let word = number.parse::<usize>().ok().and_then(|n| n.checked_sub(2)).and_then(|n| WORDS.get(n));
+                        let word =
+                            number.parse::<usize>().ok().and_then(|n| n.checked_sub(2)).and_then(|n| WORDS.get(n));
                         let found = said.contains(&number) || word.is_some_and(|w| said.contains(w));
                         assert!(found, "{number} is not in {said:?}");
                     }
@@ -170,7 +173,11 @@ fn a_noun_belongs_to_one_family() {
 fn a_quarter_of_the_families_is_held_out() {
     let families = &tables().families;
     let held = families.iter().filter(|f| f.held_out).count();
-    assert!(families.len() >= 150 && held * 5 >= families.len() && held * 3 <= families.len(), "{held} of {}", families.len());
+    assert!(
+        families.len() >= 150 && held * 5 >= families.len() && held * 3 <= families.len(),
+        "{held} of {}",
+        families.len()
+    );
 }
 
 #[test]
@@ -183,12 +190,16 @@ fn every_table_entry_refers_to_entries_that_exist() {
         }
     }
     for verb in &tables.verbs {
-        assert!(verb.ask.len() >= 6 && verb.desc.len() >= 3 && !verb.names.is_empty() && !verb.done.is_empty(), "{}", verb.key);
+        assert!(
+            verb.ask.len() >= 6 && verb.desc.len() >= 3 && !verb.names.is_empty() && !verb.done.is_empty(),
+            "{}",
+            verb.key
+        );
         verb.extra.iter().for_each(|(key, _)| assert!(!tables.attribute(key).phrases.is_empty()));
         let noun = &tables.families[0].nouns[0];
         assert!(verb.desc.iter().all(|d| !fill_noun(d, noun).contains('{')), "{}", verb.key);
     }
-    for section in ["wrap", "preamble", "after", "system", "chat", "decline"] {
+    for section in ["wrap", "wrap_self", "preamble", "after", "system", "chat", "decline", "other", "other_held_out"] {
         assert!(!tables.phrases(section).is_empty());
     }
 }
@@ -196,7 +207,11 @@ fn every_table_entry_refers_to_entries_that_exist() {
 #[test]
 fn every_everyday_request_gives_the_required_parameters() {
     for everyday in &tables().everyday {
-        assert!(everyday.ask.len() >= 5 && !everyday.names.is_empty() && !everyday.far_names.is_empty(), "{}", everyday.topic);
+        assert!(
+            everyday.ask.len() >= 5 && !everyday.names.is_empty() && !everyday.far_names.is_empty(),
+            "{}",
+            everyday.topic
+        );
         for ask in &everyday.ask {
             let said = mandatory(ask);
             for param in everyday.params.iter().filter(|p| p.required) {
@@ -213,7 +228,8 @@ fn every_everyday_request_gives_the_required_parameters() {
 fn every_kind_of_value_can_be_drawn() {
     let mut dice = dice::Dice::new(3, 0);
     let attributes = tables().attributes.values().map(|a| &a.kind);
-    let everyday = tables().everyday.iter().flat_map(|e| e.params.iter().map(|p| &p.kind).chain(e.result.iter().map(|r| &r.1)));
+    let everyday =
+        tables().everyday.iter().flat_map(|e| e.params.iter().map(|p| &p.kind).chain(e.result.iter().map(|r| &r.1)));
     for kind in attributes.chain(everyday) {
         for _ in 0..40 {
             let value = kind.settle(&mut dice).draw(&mut dice, false);
@@ -302,7 +318,9 @@ fn a_wrong_setting_is_named() {
     let error = |config: SynthConfig| config.validate().err().map(|e| e.to_string()).unwrap_or_default();
     assert_eq!(error(SynthConfig::default()), "");
     assert!(error(SynthConfig { tools: (0, 4), ..SynthConfig::default() }).starts_with("`tools`: must be"));
-    assert!(error(SynthConfig { results: 1.5, ..SynthConfig::default() }).starts_with("`results`: must be from 0 to 1"));
+    assert!(
+        error(SynthConfig { results: 1.5, ..SynthConfig::default() }).starts_with("`results`: must be from 0 to 1")
+    );
     let nothing = NamingMix { overlap: 0.0, synonym: 0.0, unrelated: 0.0 };
     assert!(error(SynthConfig { naming: nothing, ..SynthConfig::default() }).starts_with("`naming`: weights"));
     let unknown: Result<SynthConfig, _> = serde_json::from_str(r#"{"sead": 1}"#);
@@ -327,12 +345,12 @@ fn lexical_choice<'a>(tools: &'a [Tool], request: &str) -> &'a str {
 
 #[test]
 fn shared_words_alone_do_not_find_the_right_function() {
-    for (split, naming) in [
-        (Split::Train, None),
-        (Split::HeldOut, None),
-        (Split::HeldOut, Some(Naming::Overlap)),
-        (Split::HeldOut, Some(Naming::Synonym)),
-        (Split::HeldOut, Some(Naming::Unrelated)),
+    for (split, naming, most) in [
+        (Split::Train, None, 0.86),
+        (Split::HeldOut, None, 0.87),
+        (Split::HeldOut, Some(Naming::Overlap), 0.91),
+        (Split::HeldOut, Some(Naming::Synonym), 0.80),
+        (Split::HeldOut, Some(Naming::Unrelated), 0.87),
     ] {
         let set = eval_set(split, 1500, 4, naming);
         let (mut right, mut all) = (0.0, 0.0);
@@ -343,32 +361,6 @@ fn shared_words_alone_do_not_find_the_right_function() {
             right += f64::from(u8::from(lexical_choice(&sample.conversation.tools, user_text(sample, turn)) == called));
         }
         println!("word overlap finds {:.3} of {all} ({split:?}, {naming:?}, 2-4 functions)", right / all);
-        assert!(right / all < 0.93, "{split:?} {naming:?}: {}", right / all);
-    }
-}
-
-#[test]
-fn thousands_of_samples_are_made_in_a_second() {
-    let start = std::time::Instant::now();
-    let turns: usize = samples(&SynthConfig::default(), 2000).map(|s| s.turns.len()).sum();
-    println!("{turns} turns in {:?}", start.elapsed());
-    assert!(turns > 2000);
-}
-
-/// Prints samples for the eye: `cargo test -p callsmith-train --lib -- --ignored --nocapture samples_for_the_eye`.
-#[test]
-#[ignore = "prints only"]
-fn samples_for_the_eye() {
-    for config in [SynthConfig::default(), held_out()] {
-        for sample in samples(&config, 40) {
-            for tool in &sample.conversation.tools {
-                println!("T {} // {:?} {}", tool.name, tool.description, tool.parameters.clone().unwrap_or(Json::Null));
-            }
-            for message in &sample.conversation.messages {
-                let calls: Vec<String> = message.tool_calls.iter().map(|c| format!("{} {}", c.name, c.arguments)).collect();
-                println!("{:?}: {} {}", message.role, message.content, calls.join(" ; "));
-            }
-            println!();
-        }
+        assert!(right / all < most, "{split:?} {naming:?}: {}", right / all);
     }
 }
