@@ -140,7 +140,8 @@ impl<'a> Reader<'a> {
 
     fn items(&self) -> Result<Vec<Self>, DataError> {
         let items = self.value.as_array().ok_or_else(|| self.error("must be a list"))?;
-        let one = |(at, value): (usize, &'a Json)| Self { place: self.place, path: format!("{}[{at}]", self.path), value };
+        let one =
+            |(at, value): (usize, &'a Json)| Self { place: self.place, path: format!("{}[{at}]", self.path), value };
         Ok(items.iter().enumerate().map(one).collect())
     }
 
@@ -163,7 +164,9 @@ fn message(reader: &Reader<'_>) -> Result<Message, DataError> {
     let text = |key: &str| reader.optional(object, key).map(|r| r.string()).transpose();
     let content = text("content")?;
     if content.is_none() && calls.is_empty() {
-        return Err(reader.at("content", reader.value).error("is missing; only a message with `tool_calls` may go without"));
+        return Err(reader
+            .at("content", reader.value)
+            .error("is missing; only a message with `tool_calls` may go without"));
     }
     Ok(Message {
         role: role_named(&role)?,
@@ -192,7 +195,9 @@ fn call(reader: &Reader<'_>) -> Result<ToolCall, DataError> {
     let name = function.field(fields, "name")?.string()?;
     let written = function.field(fields, "arguments")?;
     let arguments = match written.value {
-        Json::String(text) => serde_json::from_str(text).map_err(|e| written.error(format!("is not JSON text: {e}")))?,
+        Json::String(text) => {
+            serde_json::from_str(text).map_err(|e| written.error(format!("is not JSON text: {e}")))?
+        }
         other => other.clone(),
     };
     if !arguments.is_object() {
@@ -222,7 +227,9 @@ fn choice(reader: &Reader<'_>) -> Result<ToolChoice, DataError> {
         Some("auto") => return Ok(ToolChoice::Auto),
         Some("none") => return Ok(ToolChoice::None),
         Some("required") => return Ok(ToolChoice::Required),
-        Some(other) => return Err(reader.error(format!("unknown `{other}`; known: auto, none, required or a named function"))),
+        Some(other) => {
+            return Err(reader.error(format!("unknown `{other}`; known: auto, none, required or a named function")));
+        }
         None => {}
     }
     let function = reader.field(reader.object()?, "function")?;
@@ -251,12 +258,17 @@ mod tests {
     fn an_error_names_line_and_field() {
         assert_eq!(error_of("{"), "x.jsonl line 3: not JSON: EOF while parsing an object at line 1 column 1");
         assert_eq!(error_of("{}"), "x.jsonl line 3: `messages`: is missing");
-        assert!(error_of(r#"{"messages":[{"role":"robot","content":""}]}"#).contains("`messages[0].role`: unknown role `robot`"));
+        assert!(
+            error_of(r#"{"messages":[{"role":"robot","content":""}]}"#)
+                .contains("`messages[0].role`: unknown role `robot`")
+        );
         assert!(error_of(r#"{"messages":[{"role":"user"}]}"#).contains("`messages[0].content`: is missing"));
         let broken = LINE.replace(r#"{\"b\":1,\"a\":[\"é\"]}"#, "[");
         assert!(error_of(&broken).contains("`messages[1].tool_calls[0].function.arguments`: is not JSON text"));
         assert!(error_of(&LINE.replace("\"tools\":[", "\"tools\":[3,")).contains("`tools[0]`: must be an object"));
-        assert!(error_of(r#"{"messages":[{"role":"user","content":"a"}],"tool_choice":"any"}"#).contains("unknown `any`"));
+        assert!(
+            error_of(r#"{"messages":[{"role":"user","content":"a"}],"tool_choice":"any"}"#).contains("unknown `any`")
+        );
     }
 
     #[test]

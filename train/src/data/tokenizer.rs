@@ -38,7 +38,8 @@ pub fn train_bpe(
 ) -> Result<Tokenizer, DataError> {
     let least = 256 + special.len();
     if vocab_size < least {
-        let problem = format!("must be at least {least} (256 bytes and {} control tokens), not {vocab_size}", special.len());
+        let problem =
+            format!("must be at least {least} (256 bytes and {} control tokens), not {vocab_size}", special.len());
         return Err(DataError::Setting { field: "vocab", problem });
     }
     let split = Split::new(SplitPattern::Regex(PIECES.to_owned()), SplitDelimiterBehavior::Isolated, false);
@@ -100,7 +101,8 @@ mod tests {
     #[test]
     fn any_text_survives_the_round_trip() {
         let tokenizer = train_bpe(corpus(), 600, &SPECIAL_TOKENS).unwrap();
-        for text in ["{\"a\":[1.5,\"né\\n\"]}", "  \t\r\n HTMLParser x2", "👩‍👩‍👧 日本語 ñandú Ω", "", "\u{0}\u{7f}\u{80}"] {
+        for text in ["{\"a\":[1.5,\"né\\n\"]}", "  \t\r\n HTMLParser x2", "👩‍👩‍👧 日本語 ñandú Ω", "", "\u{0}\u{7f}\u{80}"]
+        {
             assert_eq!(tokenizer.decode(&ids(&tokenizer, text), false).unwrap(), text);
         }
     }

@@ -199,7 +199,9 @@ fn noun_last(function: &Function, text: &str) -> bool {
     let text = text.trim_end_matches(['.', '?', '!']);
     let text = text.trim_end_matches(" please").trim_end_matches(',').to_lowercase();
     match &function.origin {
-        Origin::Verb { said, .. } => text.ends_with(&said.one.to_lowercase()) || text.ends_with(&said.many.to_lowercase()),
+        Origin::Verb { said, .. } => {
+            text.ends_with(&said.one.to_lowercase()) || text.ends_with(&said.many.to_lowercase())
+        }
         Origin::Everyday(everyday) => text.ends_with(everyday.topic),
     }
 }

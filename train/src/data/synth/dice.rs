@@ -65,8 +65,6 @@ impl Dice {
         ];
         const VOWELS: &[&str] = &["a", "e", "i", "o", "u", "ai", "ea", "oo", "ou"];
         const CODAS: &[&str] = &["", "", "", "l", "n", "r", "s", "x", "m", "nd", "rt", "ck"];
-        (0..syllables)
-            .flat_map(|_| [self.pick(ONSETS), self.pick(VOWELS), self.pick(CODAS)])
-            .collect()
+        (0..syllables).flat_map(|_| [self.pick(ONSETS), self.pick(VOWELS), self.pick(CODAS)]).collect()
     }
 }

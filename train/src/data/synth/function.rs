@@ -28,7 +28,10 @@ pub(super) struct Param {
 #[derive(Debug)]
 pub(super) enum Origin {
     /// A verb on the noun `said`.
-    Verb { verb: &'static Verb, said: Noun },
+    Verb {
+        verb: &'static Verb,
+        said: Noun,
+    },
     Everyday(&'static Everyday),
 }
 
@@ -81,18 +84,29 @@ impl Pen<'_> {
         let (name_noun, desc_noun) = self.nouns(dice, family, &said);
         let plural = matches!(verb.class, Class::Find) || (verb.class == Class::All && verb.key != "latest");
         let noun = if plural && !dice.chance(0.1) { &name_noun.many } else { &name_noun.one };
-        let verb_word = if self.naming == Naming::Overlap && dice.chance(0.6) { verb.names[0] } else { dice.pick(&verb.names) };
+        let verb_word =
+            if self.naming == Naming::Overlap && dice.chance(0.6) { verb.names[0] } else { dice.pick(&verb.names) };
         let words = if dice.chance(0.07) { format!("{noun} {verb_word}") } else { format!("{verb_word} {noun}") };
         let name = if self.naming == Naming::Unrelated { meaningless(dice) } else { case.join(&words) };
         let mut description = capitalise(&fill_noun(dice.pick(&verb.desc), &desc_noun));
         if !family.gloss.is_empty() && dice.chance(0.1) {
             let verb = if desc_noun.mass { "is" } else { "means" };
-            description = format!("{}. {} {verb} {}.", description.trim_end_matches('.'), capitalise(&with_article(&desc_noun)), family.gloss);
+            description = format!(
+                "{}. {} {verb} {}.",
+                description.trim_end_matches('.'),
+                capitalise(&with_article(&desc_noun)),
+                family.gloss
+            );
         }
         let case_of_params = case.for_parameters(dice);
         let params = self.family_params(dice, family, verb, case_of_params);
         let (topic, domain) = (family.nouns[0].one.to_string(), family.domain);
-        self.finish(dice, name, description, Draft { params, origin: Origin::Verb { verb, said }, topic, domain, cluster: verb.cluster })
+        self.finish(
+            dice,
+            name,
+            description,
+            Draft { params, origin: Origin::Verb { verb, said }, topic, domain, cluster: verb.cluster },
+        )
     }
 
     /// The nouns of the name and of the description, given the one that the request says.
@@ -110,7 +124,13 @@ impl Pen<'_> {
         }
     }
 
-    fn family_params(&self, dice: &mut Dice, family: &Family, verb: &'static Verb, case: Case) -> Vec<(Param, Option<String>)> {
+    fn family_params(
+        &self,
+        dice: &mut Dice,
+        family: &Family,
+        verb: &'static Verb,
+        case: Case,
+    ) -> Vec<(Param, Option<String>)> {
         let mut params = Vec::new();
         if matches!(verb.class, Class::Key | Class::Edit) {
             params.push(key_param(dice, family, case));
@@ -166,12 +186,25 @@ impl Pen<'_> {
             let kind = param.kind.settle(dice);
             let description = describe(dice, &param.descriptions, &kind);
             let name = parameter_case.join(name);
-            let made = Param { name, kind, phrases: param.cues.clone(), required: param.required, is_key: false, slot: param.key, group: None };
+            let made = Param {
+                name,
+                kind,
+                phrases: param.cues.clone(),
+                required: param.required,
+                is_key: false,
+                slot: param.key,
+                group: None,
+            };
             params.push((made, description));
         }
         dedupe(&mut params);
         let (topic, domain) = (everyday.topic.to_owned(), everyday.domain);
-        self.finish(dice, name, description, Draft { params, origin: Origin::Everyday(everyday), topic, domain, cluster: everyday.topic })
+        self.finish(
+            dice,
+            name,
+            description,
+            Draft { params, origin: Origin::Everyday(everyday), topic, domain, cluster: everyday.topic },
+        )
     }
 
     fn finish(&self, dice: &mut Dice, name: String, description: String, mut draft: Draft) -> Function {
@@ -225,7 +258,15 @@ fn key_param(dice: &mut Dice, family: &Family, case: Case) -> (Param, Option<Str
         }
     };
     let description = dice.chance(0.75).then(|| format!("{about} of the {noun}."));
-    let param = Param { name: case.join(&name), kind, phrases: Vec::new(), required: true, is_key: true, slot: "", group: None };
+    let param = Param {
+        name: case.join(&name),
+        kind,
+        phrases: Vec::new(),
+        required: true,
+        is_key: true,
+        slot: "",
+        group: None,
+    };
     (param, description)
 }
 

@@ -25,7 +25,8 @@ impl Case {
 
     /// Joins words that are separated by spaces or underscores.
     pub(super) fn join(self, words: &str) -> String {
-        let words: Vec<String> = words.split(['_', ' ', '-', '/']).filter(|w| !w.is_empty()).map(str::to_lowercase).collect();
+        let words: Vec<String> =
+            words.split(['_', ' ', '-', '/']).filter(|w| !w.is_empty()).map(str::to_lowercase).collect();
         match self {
             Self::Snake => words.join("_"),
             Self::Kebab => words.join("-"),
@@ -39,7 +40,8 @@ impl Case {
 
 /// A name that says nothing: `fn_17`, `xq_tool`, `run_task_b`, `falcon`.
 pub(super) fn meaningless(dice: &mut Dice) -> String {
-    const HEADS: &[&str] = &["fn", "func", "tool", "op", "action", "task", "api", "handler", "call", "proc", "cmd", "svc"];
+    const HEADS: &[&str] =
+        &["fn", "func", "tool", "op", "action", "task", "api", "handler", "call", "proc", "cmd", "svc"];
     let head = dice.pick(HEADS);
     let code = dice.pick(&tables().pool("codename").1);
     let letter = char::from(b'a' + u8::try_from(dice.below(26)).unwrap_or(0));
@@ -76,9 +78,10 @@ pub fn content_words(text: &str) -> Vec<String> {
 fn push_content(words: &mut Vec<String>, word: &mut String) {
     const STOP: &[&str] = &[
         "a", "an", "the", "of", "to", "for", "in", "on", "at", "by", "with", "and", "or", "my", "me", "i", "is", "are",
-        "it", "its", "from", "get", "show", "all", "new", "up", "out", "do", "be", "what", "which", "how", "that", "this",
-        "please", "can", "you", "could", "would", "want", "need", "give", "some", "one", "as", "so", "am", "we", "not",
-        "set", "put", "make", "take", "have", "has", "there", "any", "no", "now", "let", "see", "s", "m", "d",
+        "it", "its", "from", "get", "show", "all", "new", "up", "out", "do", "be", "what", "which", "how", "that",
+        "this", "please", "can", "you", "could", "would", "want", "need", "give", "some", "one", "as", "so", "am",
+        "we", "not", "set", "put", "make", "take", "have", "has", "there", "any", "no", "now", "let", "see", "s", "m",
+        "d",
     ];
     if word.len() > 1 && !STOP.contains(&word.as_str()) {
         let stem = if word.len() > 3 { word.strip_suffix('s').unwrap_or(word) } else { word.as_str() };

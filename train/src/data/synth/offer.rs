@@ -18,7 +18,11 @@ pub(super) fn offer(dice: &mut Dice, config: &SynthConfig) -> Vec<Function> {
         }
         let naming = draw_naming(dice, config);
         let pen = Pen { config, naming };
-        let next = if functions.is_empty() { any(dice, &pen, &mut families) } else { distractor(dice, &pen, &functions, &mut families) };
+        let next = if functions.is_empty() {
+            any(dice, &pen, &mut families)
+        } else {
+            distractor(dice, &pen, &functions, &mut families)
+        };
         if functions.iter().all(|f| can_stand_beside(f, &next)) {
             functions.push(next);
         }

@@ -232,7 +232,11 @@ fn ask_for(dice: &mut Dice, function: &Function, verb: &'static Verb) -> &'stati
 }
 
 fn say(ask: &str, said: &Noun, the: &str, rest: &str) -> String {
-    let text = ask.replace("{a}", &with_article(said)).replace("{the}", the).replace("{s}", &said.many).replace("{n}", &said.one);
+    let text = ask
+        .replace("{a}", &with_article(said))
+        .replace("{the}", the)
+        .replace("{s}", &said.many)
+        .replace("{n}", &said.one);
     if text.contains("{args}") { text.replace("{args}", rest) } else { format!("{text}{rest}") }
 }
 
@@ -248,7 +252,11 @@ fn definite(dice: &mut Dice, said: &Noun, repeated: bool, key: &str) -> String {
 
 fn task_of(verb: &'static Verb, said: &Noun) -> String {
     let first = verb.ask.iter().find(|a| !a.starts_with('=')).copied().unwrap_or("handle {a}");
-    first.replace("{a}", &with_article(said)).replace("{the}", &with_article(said)).replace("{s}", &said.many).replace("{n}", &said.one)
+    first
+        .replace("{a}", &with_article(said))
+        .replace("{the}", &with_article(said))
+        .replace("{s}", &said.many)
+        .replace("{n}", &said.one)
 }
 
 /// What follows the noun to say which one it is, or what goes to the front instead ("As for INV-4821, …").
@@ -326,12 +334,7 @@ fn opens_sentence(phrase: &str) -> bool {
     ["for ", "in ", "on ", "at ", "from ", "with ", "under ", "until "].iter().any(|p| phrase.starts_with(p))
 }
 
-fn finish(
-    dice: &mut Dice,
-    spoken: Spoken,
-    (calls, task): (Vec<Map<String, Json>>, String),
-    manner: Manner,
-) -> Request {
+fn finish(dice: &mut Dice, spoken: Spoken, (calls, task): (Vec<Map<String, Json>>, String), manner: Manner) -> Request {
     let Spoken { mut text, whole, open_end, front, tail } = spoken;
     if !whole && !manner.bare {
         let wrap = dice.pick(tables().phrases("wrap"));
@@ -360,8 +363,8 @@ fn finish(
 /// Adds the final `?`, `.` or nothing.
 pub(super) fn punctuated(dice: &mut Dice, text: &str) -> String {
     const ASKING: &[&str] = &[
-        "what", "how", "is", "are", "do", "does", "can", "which", "who", "where", "when", "will", "any", "could", "would",
-        "has", "did", "may", "got",
+        "what", "how", "is", "are", "do", "does", "can", "which", "who", "where", "when", "will", "any", "could",
+        "would", "has", "did", "may", "got",
     ];
     if text.ends_with(['?', '.', '!']) {
         return text.to_owned();

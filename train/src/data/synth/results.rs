@@ -23,7 +23,8 @@ fn verb_result(dice: &mut Dice, verb: &'static Verb, said: &Noun) -> (Json, Stri
             (json!({"count": count}), format!("There are {count} {}.", said.many))
         }
         (Class::Make, _) => {
-            let id = Kind::Id(said.one.chars().take(2).collect::<String>().to_uppercase().into()).draw(dice, false).said;
+            let id =
+                Kind::Id(said.one.chars().take(2).collect::<String>().to_uppercase().into()).draw(dice, false).said;
             let answer = if dice.chance(0.6) { format!("{done} Its id is {id}.") } else { done };
             (json!({"id": id, "status": dice.pick(&["created", "ok", "done"])}), answer)
         }

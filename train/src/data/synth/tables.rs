@@ -192,8 +192,12 @@ fn parse_attributes() -> (Words, HashMap<&'static str, Attribute>) {
     for line in lines(include_str!("text/attributes.txt")) {
         let [key, kind, names, phrases, descriptions] = split(line, '|')[..] else { bad("attributes.txt", line) };
         let kind = Kind::parse(kind).unwrap_or_else(|| bad("attributes.txt", line));
-        let attribute =
-            Attribute { kind, names: split(names, ','), phrases: split(phrases, ';'), descriptions: split(descriptions, ';') };
+        let attribute = Attribute {
+            kind,
+            names: split(names, ','),
+            phrases: split(phrases, ';'),
+            descriptions: split(descriptions, ';'),
+        };
         keys.push(key);
         map.insert(key, attribute);
     }
@@ -208,7 +212,16 @@ fn parse_verbs() -> Vec<Verb> {
             let [key, class, cluster] = split(rest, ' ')[..] else { bad("verbs.txt", line) };
             let class = class_named(class).unwrap_or_else(|| bad("verbs.txt", line));
             let empty = Words::new;
-            verbs.push(Verb { key, class, cluster, names: empty(), ask: empty(), desc: empty(), extra: vec![], done: empty() });
+            verbs.push(Verb {
+                key,
+                class,
+                cluster,
+                names: empty(),
+                ask: empty(),
+                desc: empty(),
+                extra: vec![],
+                done: empty(),
+            });
             continue;
         }
         let verb = verbs.last_mut().unwrap_or_else(|| bad("verbs.txt", line));

@@ -27,8 +27,10 @@ fn user_text<'a>(sample: &'a Sample, turn: &TurnInfo) -> &'a str {
 fn check_object(schema: &Json, object: &Map<String, Json>) {
     let empty = Map::new();
     let properties = schema["properties"].as_object().unwrap_or(&empty);
-    let order: Vec<usize> =
-        object.keys().map(|k| properties.keys().position(|p| p == k).unwrap_or_else(|| panic!("{k} in {schema}"))).collect();
+    let order: Vec<usize> = object
+        .keys()
+        .map(|k| properties.keys().position(|p| p == k).unwrap_or_else(|| panic!("{k} in {schema}")))
+        .collect();
     assert!(order.is_sorted(), "order of {object:?} in {schema}");
     for name in schema["required"].as_array().into_iter().flatten() {
         assert!(object.contains_key(name.as_str().unwrap()), "{name} is required: {object:?}");
@@ -83,7 +85,8 @@ fn every_call_fits_its_schema_and_says_only_what_the_user_said() {
                         assert!(said.to_lowercase().contains(&text.to_lowercase()), "{text:?} is not in {said:?}");
                     }
                     for number in numbers(&call.arguments) {
-                        let word = number.parse::<usize>().ok().and_then(|n| n.checked_sub(2)).and_then(|n| WORDS.get(n));
+                        let word =
+                            number.parse::<usize>().ok().and_then(|n| n.checked_sub(2)).and_then(|n| WORDS.get(n));
                         let found = said.contains(&number) || word.is_some_and(|w| said.contains(w));
                         assert!(found, "{number} is not in {said:?}");
                     }
@@ -170,7 +173,11 @@ fn a_noun_belongs_to_one_family() {
 fn a_quarter_of_the_families_is_held_out() {
     let families = &tables().families;
     let held = families.iter().filter(|f| f.held_out).count();
-    assert!(families.len() >= 150 && held * 5 >= families.len() && held * 3 <= families.len(), "{held} of {}", families.len());
+    assert!(
+        families.len() >= 150 && held * 5 >= families.len() && held * 3 <= families.len(),
+        "{held} of {}",
+        families.len()
+    );
 }
 
 #[test]
@@ -183,7 +190,11 @@ fn every_table_entry_refers_to_entries_that_exist() {
         }
     }
     for verb in &tables.verbs {
-        assert!(verb.ask.len() >= 6 && verb.desc.len() >= 3 && !verb.names.is_empty() && !verb.done.is_empty(), "{}", verb.key);
+        assert!(
+            verb.ask.len() >= 6 && verb.desc.len() >= 3 && !verb.names.is_empty() && !verb.done.is_empty(),
+            "{}",
+            verb.key
+        );
         verb.extra.iter().for_each(|(key, _)| assert!(!tables.attribute(key).phrases.is_empty()));
         let noun = &tables.families[0].nouns[0];
         assert!(verb.desc.iter().all(|d| !fill_noun(d, noun).contains('{')), "{}", verb.key);
@@ -196,7 +207,11 @@ fn every_table_entry_refers_to_entries_that_exist() {
 #[test]
 fn every_everyday_request_gives_the_required_parameters() {
     for everyday in &tables().everyday {
-        assert!(everyday.ask.len() >= 5 && !everyday.names.is_empty() && !everyday.far_names.is_empty(), "{}", everyday.topic);
+        assert!(
+            everyday.ask.len() >= 5 && !everyday.names.is_empty() && !everyday.far_names.is_empty(),
+            "{}",
+            everyday.topic
+        );
         for ask in &everyday.ask {
             let said = mandatory(ask);
             for param in everyday.params.iter().filter(|p| p.required) {
@@ -213,7 +228,8 @@ fn every_everyday_request_gives_the_required_parameters() {
 fn every_kind_of_value_can_be_drawn() {
     let mut dice = dice::Dice::new(3, 0);
     let attributes = tables().attributes.values().map(|a| &a.kind);
-    let everyday = tables().everyday.iter().flat_map(|e| e.params.iter().map(|p| &p.kind).chain(e.result.iter().map(|r| &r.1)));
+    let everyday =
+        tables().everyday.iter().flat_map(|e| e.params.iter().map(|p| &p.kind).chain(e.result.iter().map(|r| &r.1)));
     for kind in attributes.chain(everyday) {
         for _ in 0..40 {
             let value = kind.settle(&mut dice).draw(&mut dice, false);
@@ -302,7 +318,9 @@ fn a_wrong_setting_is_named() {
     let error = |config: SynthConfig| config.validate().err().map(|e| e.to_string()).unwrap_or_default();
     assert_eq!(error(SynthConfig::default()), "");
     assert!(error(SynthConfig { tools: (0, 4), ..SynthConfig::default() }).starts_with("`tools`: must be"));
-    assert!(error(SynthConfig { results: 1.5, ..SynthConfig::default() }).starts_with("`results`: must be from 0 to 1"));
+    assert!(
+        error(SynthConfig { results: 1.5, ..SynthConfig::default() }).starts_with("`results`: must be from 0 to 1")
+    );
     let nothing = NamingMix { overlap: 0.0, synonym: 0.0, unrelated: 0.0 };
     assert!(error(SynthConfig { naming: nothing, ..SynthConfig::default() }).starts_with("`naming`: weights"));
     let unknown: Result<SynthConfig, _> = serde_json::from_str(r#"{"sead": 1}"#);

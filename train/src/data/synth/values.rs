@@ -122,8 +122,10 @@ impl Kind {
 
     /// Whether "A and B" can stand where one value stands.
     pub(super) fn can_repeat(&self) -> bool {
-        matches!(self, Self::Person | Self::Company | Self::Id(_) | Self::Code | Self::Word | Self::Email | Self::Pool(_))
-            || matches!(self, Self::Title | Self::Who | Self::Url | Self::Place | Self::IsoDate)
+        matches!(
+            self,
+            Self::Person | Self::Company | Self::Id(_) | Self::Code | Self::Word | Self::Email | Self::Pool(_)
+        ) || matches!(self, Self::Title | Self::Who | Self::Url | Self::Place | Self::IsoDate)
     }
 
     /// Draws a value. `lower` writes names in lower case, as hurried people do.
@@ -166,7 +168,9 @@ impl Kind {
             Self::Id(prefix) => id(dice, prefix),
             Self::Code => format!("{}{}", letters(dice, 2), dice.between(10, 9999)),
             Self::Email => email(dice),
-            Self::Phone => format!("+{} {} {}", dice.between(1, 99), dice.between(100, 999), dice.between(10_000, 999_999)),
+            Self::Phone => {
+                format!("+{} {} {}", dice.between(1, 99), dice.between(100, 999), dice.between(10_000, 999_999))
+            }
             Self::Street => format!("{} {}", dice.between(1, 300), word_of(dice, "street")),
             Self::Path => path(dice),
             Self::Url => url(dice),
