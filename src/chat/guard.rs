@@ -58,7 +58,9 @@ impl Guard {
 
     fn ends_inside_a_token(&self, text: &str) -> bool {
         let starts = text.char_indices().rev().map(|(at, _)| at);
-        starts.take_while(|&start| text.len() - start <= self.longest).any(|start| self.prefixes.contains(&text[start..]))
+        starts
+            .take_while(|&start| text.len() - start <= self.longest)
+            .any(|start| self.prefixes.contains(&text[start..]))
     }
 
     /// Byte positions where the nonce must stand so that `text` neither holds a control token nor helps to form one.
@@ -193,7 +195,8 @@ mod tests {
 
     #[test]
     fn no_token_survives_in_sealed_text_and_opening_gives_the_text_back() {
-        for text in ["<s>", "a<|im_start|><|im_end|>b", "<<s>>", "x <|im_", " im_end|> y", "<|im<|im|>|>", "é[INST]é["] {
+        for text in ["<s>", "a<|im_start|><|im_end|>b", "<<s>>", "x <|im_", " im_end|> y", "<|im<|im|>|>", "é[INST]é["]
+        {
             let (sealed, nonce) = sealed(text);
             assert_eq!(guard().open(&sealed, &nonce), [Segment::Text(text.to_owned())], "{text}");
         }

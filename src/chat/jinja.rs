@@ -23,7 +23,8 @@ pub(super) struct Jinja {
 impl Jinja {
     pub(super) fn compile(source: &str) -> Result<Self, ChatError> {
         let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|e| template_error(&e))?;
+        let syntax =
+            SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|e| template_error(&e))?;
         environment.set_syntax(syntax);
         environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
@@ -114,14 +115,21 @@ mod tests {
     fn tojson_prints_as_python_does_and_escapes_no_html() {
         let value = json!({"v": {"b": [1, "<é>'&"], "a": null}});
         assert_eq!(render("{{ v|tojson }}", value.clone()).unwrap(), r#"{"b": [1, "<é>'&"], "a": null}"#);
-        assert_eq!(render("{{ v|tojson(separators=(',', ':')) }}", value.clone()).unwrap(), r#"{"b":[1,"<é>'&"],"a":null}"#);
-        assert_eq!(render("{{ v|tojson(sort_keys=True) }}", value.clone()).unwrap(), r#"{"a": null, "b": [1, "<é>'&"]}"#);
+        assert_eq!(
+            render("{{ v|tojson(separators=(',', ':')) }}", value.clone()).unwrap(),
+            r#"{"b":[1,"<é>'&"],"a":null}"#
+        );
+        assert_eq!(
+            render("{{ v|tojson(sort_keys=True) }}", value.clone()).unwrap(),
+            r#"{"a": null, "b": [1, "<é>'&"]}"#
+        );
         assert_eq!(render("{{ v.b|tojson(indent=1) }}", value).unwrap(), "[\n 1,\n \"<é>'&\"\n]");
     }
 
     #[test]
     fn blocks_leave_no_blank_lines_and_python_methods_work() {
-        let source = "  {% for x in xs %}\n{{ x.strip().upper() }}\n  {% if x == ' b' %}{% break %}{% endif %}\n{% endfor %}\n";
+        let source =
+            "  {% for x in xs %}\n{{ x.strip().upper() }}\n  {% if x == ' b' %}{% break %}{% endif %}\n{% endfor %}\n";
         assert_eq!(render(source, json!({"xs": ["a ", " b", "c"]})).unwrap(), "A\nB\n");
     }
 

@@ -60,7 +60,12 @@ impl ChatTemplate {
     ) -> Result<Self, ChatError> {
         let source = source.unwrap_or(PLAIN_TEMPLATE);
         let jinja = Jinja::compile(source)?;
-        let abilities = Abilities { tools: mentions(source, "tools"), system_role: true, tool_role: true, any_call_id: !source.contains("length != 9") };
+        let abilities = Abilities {
+            tools: mentions(source, "tools"),
+            system_role: true,
+            tool_role: true,
+            any_call_id: !source.contains("length != 9"),
+        };
         let guard = Guard::new(&control_tokens);
         let mut template = Self { jinja, abilities, dialect, guard, bos, eos };
         if !abilities.tools {
@@ -78,7 +83,8 @@ impl ChatTemplate {
         };
         shows("question", json!([user]))?;
         let system_role = shows("rules", json!([{"role": "system", "content": "rules"}, user])).unwrap_or(false);
-        let tool_role = shows("result", json!([user, assistant, {"role": "tool", "content": "result"}])).unwrap_or(false);
+        let tool_role =
+            shows("result", json!([user, assistant, {"role": "tool", "content": "result"}])).unwrap_or(false);
         (self.abilities.system_role, self.abilities.tool_role) = (system_role, tool_role);
         Ok(())
     }
@@ -114,7 +120,11 @@ impl ChatTemplate {
         context.insert("messages".into(), messages);
         context.insert("add_generation_prompt".into(), add_generation_prompt.into());
         // What is absent stays undefined, as in Hugging Face's tools: templates ask `is defined`.
-        let optional = [("tools", tools), ("bos_token", self.bos.clone().map(Value::from)), ("eos_token", self.eos.clone().map(Value::from))];
+        let optional = [
+            ("tools", tools),
+            ("bos_token", self.bos.clone().map(Value::from)),
+            ("eos_token", self.eos.clone().map(Value::from)),
+        ];
         context.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         Value::Object(context)
     }

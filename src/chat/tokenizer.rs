@@ -72,8 +72,8 @@ impl ChatTokenizer {
 
     fn assemble(mut json: Value, mut special: Special, logits_width: usize) -> Result<Self, ChatError> {
         let control = files::mark_control_tokens(&mut json, &special)?;
-        special.resolve_eos(&control, logits_width)?;
         let words = token_words(&json, logits_width)?;
+        special.resolve_eos(&control, logits_width)?;
         let texts: Vec<String> = control.keys().cloned().collect();
         let ids: Vec<u32> = control.values().copied().collect();
         let encoder = Arc::new(TextEncoder::new(build(&json)?, &texts, &ids));
@@ -165,7 +165,8 @@ impl ChatTokenizer {
 fn build(json: &Value) -> Result<tokenizers::Tokenizer, ChatError> {
     let text = json.to_string();
     let built = catch_unwind(|| text.parse::<tokenizers::Tokenizer>());
-    let built = built.map_err(|_| ChatError::Tokenizer("tokenizer.json: malformed (the tokenizer library gave up)".into()))?;
+    let built =
+        built.map_err(|_| ChatError::Tokenizer("tokenizer.json: malformed (the tokenizer library gave up)".into()))?;
     built.map_err(|error| ChatError::Tokenizer(format!("tokenizer.json: {error}")))
 }
 
@@ -176,7 +177,8 @@ fn token_words(json: &Value, logits_width: usize) -> Result<Vec<Vec<u8>>, ChatEr
     let mut words = words.map_err(|error| ChatError::Tokenizer(format!("tokenizer.json: {error}")))?;
     if words.len() > logits_width {
         let found = words.len();
-        let message = format!("tokenizer.json has ids up to {}, but the model's logits are {logits_width} wide", found - 1);
+        let message =
+            format!("tokenizer.json has ids up to {}, but the model's logits are {logits_width} wide", found - 1);
         return Err(ChatError::Tokenizer(message));
     }
     words.resize(logits_width, Vec::new());

@@ -1,29 +1,182 @@
 //! Compiles grammars off the engine thread, on large stacks, into constraints whose first mask is already computed.
+//!
+//! Knows Lark text and a tokenizer; not what the text means.
 
 use super::{Constraint, GrammarError};
+use llguidance::api::TopLevelGrammar;
+use llguidance::{Matcher, ParserFactory};
+use parking_lot::Mutex;
+use serde_json::Value;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use tokio::sync::oneshot;
 use toktrie::TokEnv;
 
-/// A pool of compile threads over one tokenizer.
+/// The compiler recurses on nested grammars: about 10 KiB a level.
+const STACK_BYTES: usize = 64 * 1024 * 1024;
+const CACHED_GRAMMARS: usize = 64;
+const CACHED_BYTES: usize = 8 * 1024 * 1024;
+/// Memory of one constraint's lexer: one to two kB a state.
+const MAX_LEXER_STATES: usize = 60_000;
+const MAX_MESSAGE: usize = 300;
+
+type Compiled = Result<Constraint, GrammarError>;
+
+struct Job {
+    lark: String,
+    reply: Box<dyn FnOnce(Compiled) + Send>,
+}
+
+/// A pool of compile threads over one tokenizer. Dropping it ends the threads after the compiles in progress.
 pub struct GrammarCompiler {
-    _private: (),
+    jobs: Mutex<mpsc::Sender<Job>>,
 }
 
 impl GrammarCompiler {
-    /// Starts `threads` compile threads with 64 MiB stacks.
+    /// Starts `threads` compile threads (at least one) with 64 MiB stacks.
+    ///
+    /// # Errors
+    /// [`GrammarError::Internal`] when the tokenizer is unusable or a thread cannot be started.
     pub fn new(tok_env: TokEnv, threads: usize) -> Result<Self, GrammarError> {
-        let _ = (tok_env, threads);
-        todo!()
+        let (jobs, queue) = mpsc::channel();
+        let queue = Arc::new(Mutex::new(queue));
+        let worker = Arc::new(Worker { factory: factory(&tok_env)?, cache: Mutex::default() });
+        for index in 0..threads.max(1) {
+            let (queue, worker) = (Arc::clone(&queue), Arc::clone(&worker));
+            thread::Builder::new()
+                .name(format!("grammar-{index}"))
+                .stack_size(STACK_BYTES)
+                .spawn(move || worker.run(&queue))
+                .map_err(|error| GrammarError::Internal(format!("cannot start a compile thread: {error}")))?;
+        }
+        Ok(Self { jobs: Mutex::new(jobs) })
     }
 
-    /// Compiles Lark text. Blocking; see [`Self::compile`] for async callers.
+    /// Compiles Lark text. Blocks the caller's thread; see [`Self::compile`] for async callers.
+    ///
+    /// # Errors
+    /// [`GrammarError::Compile`] when the grammar is malformed, unsatisfiable or too complex.
     pub fn compile_blocking(&self, lark: &str) -> Result<Constraint, GrammarError> {
-        let _ = lark;
-        todo!()
+        let (reply, answer) = mpsc::sync_channel(1);
+        // The receiver may be gone; then nobody wants the answer.
+        self.submit(lark.to_owned(), Box::new(move |compiled| drop(reply.send(compiled))))?;
+        answer.recv().map_err(|_| stopped())?
     }
 
     /// Compiles Lark text on the pool without blocking the caller's thread.
+    ///
+    /// # Errors
+    /// As [`Self::compile_blocking`].
     pub async fn compile(&self, lark: String) -> Result<Constraint, GrammarError> {
-        let _ = lark;
-        todo!()
+        let (reply, answer) = oneshot::channel();
+        self.submit(lark, Box::new(move |compiled| drop(reply.send(compiled))))?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Compiles one admitted schema alone: tells which of several schemas a turn's grammar fails for.
+    ///
+    /// # Errors
+    /// As [`Self::compile_blocking`].
+    pub async fn check_schema(&self, admitted: &Value) -> Result<(), GrammarError> {
+        self.compile(format!("start: %json {admitted}")).await.map(drop)
+    }
+
+    fn submit(&self, lark: String, reply: Box<dyn FnOnce(Compiled) + Send>) -> Result<(), GrammarError> {
+        self.jobs.lock().send(Job { lark, reply }).map_err(|_| stopped())
     }
 }
+
+fn stopped() -> GrammarError {
+    GrammarError::Internal("the compile threads have stopped".into())
+}
+
+fn factory(tok_env: &TokEnv) -> Result<ParserFactory, GrammarError> {
+    let mut factory = ParserFactory::new_simple(tok_env).map_err(|error| GrammarError::Internal(brief(&error)))?;
+    factory.quiet();
+    let limits = factory.limits_mut();
+    limits.verbose_errors = false;
+    limits.max_lexer_states = MAX_LEXER_STATES;
+    Ok(factory)
+}
+
+/// What the compile threads share.
+struct Worker {
+    factory: ParserFactory,
+    cache: Mutex<Cache>,
+}
+
+impl Worker {
+    fn run(&self, queue: &Mutex<mpsc::Receiver<Job>>) {
+        loop {
+            let job = queue.lock().recv();
+            let Ok(Job { lark, reply }) = job else { return };
+            reply(self.compile(&lark));
+        }
+    }
+
+    fn compile(&self, lark: &str) -> Compiled {
+        if let Some(constraint) = self.cache.lock().get(lark) {
+            return Ok(constraint);
+        }
+        let compiled = catch_unwind(AssertUnwindSafe(|| self.compile_new(lark)));
+        let constraint = compiled.unwrap_or_else(|_| Err(gave_up()))?;
+        self.cache.lock().put(lark, constraint.fork());
+        Ok(constraint)
+    }
+
+    fn compile_new(&self, lark: &str) -> Compiled {
+        let parser = self.factory.create_parser(TopLevelGrammar::from_lark(lark.to_owned())).map_err(|error| refused(&error))?;
+        Constraint::start(Matcher::new(Ok(parser))).map_err(|error| refused(&error))
+    }
+}
+
+fn gave_up() -> GrammarError {
+    GrammarError::Compile("the grammar compiler gave up on this schema; simplify it".into())
+}
+
+fn refused(error: &anyhow::Error) -> GrammarError {
+    let message = brief(error);
+    if message.starts_with("panic") { gave_up() } else { GrammarError::Compile(message) }
+}
+
+/// The first line of an error, without the state and backtraces that may follow.
+fn brief(error: &anyhow::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('<')).unwrap_or("failed");
+    line.chars().take(MAX_MESSAGE).collect()
+}
+
+/// Recently compiled grammars in their first state, the latest last.
+#[derive(Default)]
+struct Cache {
+    entries: VecDeque<(String, Constraint)>,
+    bytes: usize,
+}
+
+impl Cache {
+    fn get(&mut self, lark: &str) -> Option<Constraint> {
+        let index = self.entries.iter().position(|(key, _)| key == lark)?;
+        let entry = self.entries.remove(index)?;
+        let constraint = entry.1.fork();
+        self.entries.push_back(entry);
+        Some(constraint)
+    }
+
+    fn put(&mut self, lark: &str, constraint: Constraint) {
+        if lark.len() > CACHED_BYTES || self.entries.iter().any(|(key, _)| key == lark) {
+            return;
+        }
+        self.bytes += lark.len();
+        self.entries.push_back((lark.to_owned(), constraint));
+        while self.entries.len() > CACHED_GRAMMARS || self.bytes > CACHED_BYTES {
+            let Some((key, _)) = self.entries.pop_front() else { return };
+            self.bytes -= key.len();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "compiler_tests.rs"]
+mod tests;

@@ -5,6 +5,8 @@
 pub mod compiler;
 pub mod constraint;
 pub mod schema;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use compiler::GrammarCompiler;
 pub use constraint::Constraint;

@@ -1,1 +1,21 @@
-//! The integration tests: one binary.
+//! The integration tests: one binary, in-process servers over a tiny random model, no network, no fixed port.
+#![expect(clippy::unwrap_used, reason = "a failed step of a test is a failed test")]
+
+mod support;
+
+/// Loading, using, replacing and unloading adapters over HTTP.
+mod adapters;
+/// A random model's constrained answers always parse and validate.
+mod always_valid;
+/// Wrong fields, bad schemas and broken bodies are refused and disturb nothing.
+mod bad_input;
+/// Probes, metrics, request ids, unknown routes, shedding and draining in process.
+mod operations;
+/// The real binary: start-up, signals, exit codes.
+mod process;
+/// Streams: OpenAI's chunk sequence, and the same content as whole responses.
+mod streaming;
+/// Plain text: stop strings, logprobs, seeds, several choices, JSON answers.
+mod text;
+/// Tool choice in all its modes.
+mod tool_calls;

@@ -19,20 +19,23 @@ const MAX_PATTERN_BYTES: usize = 1 << 18;
 /// PEFT's default for `r` and `lora_alpha`.
 const PEFT_DEFAULT: u64 = 8;
 
-/// Settings that must be off (absent, null, false or empty).
-const UNSUPPORTED: [&str; 12] = [
-    "use_dora",
-    "modules_to_save",
-    "exclude_modules",
-    "layer_replication",
-    "trainable_token_indices",
-    "target_parameters",
-    "lora_bias",
-    "use_qalora",
-    "use_bdlora",
-    "alora_invocation_tokens",
-    "arrow_config",
-    "fan_in_fan_out",
+/// Settings that may be switched on: they are followed, or matter to training alone. PEFT gains new ones every few
+/// months, so it is the switched-on unknown that is refused, and not a list of what was known once.
+const UNDERSTOOD: [&str; 14] = [
+    "use_rslora",
+    "target_modules",
+    "layers_to_transform",
+    "layers_pattern",
+    "rank_pattern",
+    "alpha_pattern",
+    "inference_mode",
+    "init_lora_weights",
+    "auto_mapping",
+    "runtime_config",
+    "loftq_config",
+    "eva_config",
+    "corda_config",
+    "lora_ga_config",
 ];
 /// Initialisations that leave the base weights as they are; others (PiSSA, OLoRA, CorDA, LoftQ) subtract from them.
 const NEUTRAL_INITS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
@@ -173,8 +176,15 @@ impl Fields<'_> {
         if self.get("bias").is_some_and(|bias| bias != "none") {
             return Err(field("bias", "must be \"none\"; trained biases are not supported"));
         }
-        if let Some(name) = UNSUPPORTED.into_iter().find(|name| self.get(name).is_some_and(is_on)) {
-            return Err(field(name, "is not supported; train without it or merge the adapter into its base"));
+        let refused = |(name, value): &(&String, &Value)| is_on(value) && !UNDERSTOOD.contains(&name.as_str());
+        if let Some((name, _)) = self.0.iter().find(refused) {
+            let reason = "is not supported; train without it, or merge the adapter into its base";
+            return Err(field(&shown(name), reason));
+        }
+        for (name, only) in [("exclude_modules", ""), ("layers_pattern", "layers")] {
+            if self.get(name).is_some_and(|value| value != only && value != &json!([only]) && value != &json!([])) {
+                return Err(field(name, "is not supported with this value"));
+            }
         }
         let init = self.get("init_lora_weights").and_then(Value::as_str);
         if let Some(init) = init.filter(|init| !NEUTRAL_INITS.contains(init)) {
@@ -257,13 +267,12 @@ fn named_sites(entry: &str, layers: usize) -> Result<Vec<Site>, AdapterError> {
     Ok(sites)
 }
 
+/// Numbers and text are parameters of something else that would have to be switched on.
 fn is_on(value: &Value) -> bool {
     match value {
-        Value::Null => false,
         Value::Bool(on) => *on,
         Value::Array(items) => !items.is_empty(),
         Value::Object(items) => !items.is_empty(),
-        Value::String(text) => !text.is_empty(),
-        Value::Number(_) => true,
+        Value::Null | Value::String(_) | Value::Number(_) => false,
     }
 }

@@ -6,8 +6,8 @@ pub mod tool_uses;
 mod turn;
 mod typescript;
 
-use super::messages::{Tool, ToolChoice};
 use super::ChatError;
+use super::messages::{Tool, ToolChoice};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -73,7 +73,11 @@ pub fn by_name(name: &str) -> Result<Arc<dyn Dialect>, ChatError> {
 
 /// Chooses a dialect from a chat template's text: `<tool_call>` → hermes, else `tool_uses`.
 pub fn for_template(template: Option<&str>) -> Arc<dyn Dialect> {
-    if template.is_some_and(|text| text.contains("<tool_call>")) { Arc::new(hermes::Hermes) } else { Arc::new(tool_uses::ToolUses) }
+    if template.is_some_and(|text| text.contains("<tool_call>")) {
+        Arc::new(hermes::Hermes)
+    } else {
+        Arc::new(tool_uses::ToolUses)
+    }
 }
 
 #[cfg(test)]

@@ -66,7 +66,9 @@ impl Dialect for ToolUses {
     }
 
     fn render_calls(&self, calls: &[ToolCall]) -> String {
-        let entry = |call: &ToolCall| format!("{}{}}}", before_parameters(&call.name), JsonStyle::compact().text(&call.arguments));
+        let entry = |call: &ToolCall| {
+            format!("{}{}}}", before_parameters(&call.name), JsonStyle::compact().text(&call.arguments))
+        };
         format!("{{\"tool_uses\":[{}]}}", calls.iter().map(entry).collect::<Vec<_>>().join(","))
     }
 }

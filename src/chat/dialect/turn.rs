@@ -53,7 +53,8 @@ fn with_calls(layout: &Layout, envelope: &str, turn: &TurnSpec<'_>) -> String {
         let before = literal(&(layout.before_arguments)(name));
         let after = literal(layout.after_arguments);
         let schema = styled(schema, &layout.style);
-        writeln!(lark, "call{index}: {before} args{index} {after}\nargs{index}: %json {schema}").expect("writing into a string cannot fail");
+        writeln!(lark, "call{index}: {before} args{index} {after}\nargs{index}: %json {schema}")
+            .expect("writing into a string cannot fail");
     }
     lark
 }

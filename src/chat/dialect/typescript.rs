@@ -68,7 +68,9 @@ fn base_type(schema: &Value) -> String {
         }
     }
     match &schema["type"] {
-        Value::Array(names) => names.iter().map(|name| simple_type(name.as_str(), schema)).collect::<Vec<_>>().join(" | "),
+        Value::Array(names) => {
+            names.iter().map(|name| simple_type(name.as_str(), schema)).collect::<Vec<_>>().join(" | ")
+        }
         name => simple_type(name.as_str(), schema),
     }
 }
@@ -92,7 +94,8 @@ fn array_type(schema: &Value) -> String {
 }
 
 fn object_type(schema: &Value) -> String {
-    let members: Vec<_> = properties(schema).map(|(name, property)| format!("{}: {}", key(schema, name), type_of(property))).collect();
+    let members: Vec<_> =
+        properties(schema).map(|(name, property)| format!("{}: {}", key(schema, name), type_of(property))).collect();
     match &schema["additionalProperties"] {
         _ if !members.is_empty() => format!("{{ {} }}", members.join(", ")),
         values @ Value::Object(_) => format!("{{ [key: string]: {} }}", type_of(values)),
@@ -106,8 +109,12 @@ fn notes(schema: &Map<String, Value>) -> Vec<String> {
     notes.extend(range(schema, ["minimum", "exclusiveMinimum"], ["maximum", "exclusiveMaximum"]));
     notes.extend(range(schema, ["minLength", ""], ["maxLength", ""]).map(|range| format!("length {range}")));
     notes.extend(range(schema, ["minItems", ""], ["maxItems", ""]).map(|range| format!("{range} items")));
-    for (keyword, label) in [("multipleOf", "multiple of "), ("format", ""), ("pattern", "matches "), ("default", "default ")] {
-        let text = schema.get(keyword).map(|value| value.as_str().filter(|_| keyword != "default").map_or_else(|| json(value), str::to_owned));
+    for (keyword, label) in
+        [("multipleOf", "multiple of "), ("format", ""), ("pattern", "matches "), ("default", "default ")]
+    {
+        let text = schema
+            .get(keyword)
+            .map(|value| value.as_str().filter(|_| keyword != "default").map_or_else(|| json(value), str::to_owned));
         notes.extend(text.map(|text| format!("{label}{text}")));
     }
     notes
@@ -146,23 +153,33 @@ mod tests {
         let schema = json!({"type": "object", "required": ["a"], "properties": {
             "a": {"type": "array", "items": {"type": "string"}}, "b-c": {"anyOf": [{"type": "null"}, {"type": "number"}]}}});
         assert_eq!(typed(schema), r#"{ a: string[], "b-c"?: null | number }"#);
-        assert_eq!(typed(json!({"type": "object", "additionalProperties": {"type": "integer"}})), "{ [key: string]: integer }");
+        assert_eq!(
+            typed(json!({"type": "object", "additionalProperties": {"type": "integer"}})),
+            "{ [key: string]: integer }"
+        );
         assert_eq!(typed(json!({"type": ["string", "null"]})), "string | null");
         assert_eq!(typed(json!(true)), "any");
     }
 
     #[test]
     fn ranges_formats_and_defaults_become_notes() {
-        assert_eq!(typed(json!({"type": "integer", "minimum": 1, "maximum": 10, "default": 5})), "integer /* 1..10, default 5 */");
+        assert_eq!(
+            typed(json!({"type": "integer", "minimum": 1, "maximum": 10, "default": 5})),
+            "integer /* 1..10, default 5 */"
+        );
         assert_eq!(typed(json!({"type": "number", "exclusiveMinimum": 0})), "number /* >0.. */");
         let list = json!({"type": "array", "maxItems": 3, "items": {"type": "string", "format": "date"}});
         assert_eq!(typed(list), "(string /* date */)[] /* ..3 items */");
-        assert_eq!(typed(json!({"type": "string", "pattern": "a*/", "default": "x"})), r#"string /* matches a* /, default "x" */"#);
+        assert_eq!(
+            typed(json!({"type": "string", "pattern": "a*/", "default": "x"})),
+            r#"string /* matches a* /, default "x" */"#
+        );
     }
 
     #[test]
     fn functions_without_arguments_are_kept() {
-        let tool = Tool { name: "now".into(), description: Some(" The\ntime. ".into()), parameters: None, strict: false };
+        let tool =
+            Tool { name: "now".into(), description: Some(" The\ntime. ".into()), parameters: None, strict: false };
         let expected = "namespace functions {\n\n// The time.\ntype now = (_: {}) => any;\n\n} // namespace functions";
         assert_eq!(declarations(&[tool]), expected);
     }

@@ -41,7 +41,8 @@ impl TextEncoder {
     }
 
     fn ids(&self, text: &str) -> Result<Vec<u32>, ChatError> {
-        let encoding = self.tokenizer.encode_fast(text, false).map_err(|error| ChatError::Tokenizer(error.to_string()))?;
+        let encoding =
+            self.tokenizer.encode_fast(text, false).map_err(|error| ChatError::Tokenizer(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -69,7 +70,8 @@ impl TokenizerEnv for TrieEnv {
 
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
         // Where the tokenizer fails the trie still has tokens for every byte.
-        let encode = |text: &str| self.encoder.encode(text).unwrap_or_else(|_| self.trie.greedy_tokenize(text.as_bytes()));
+        let encode =
+            |text: &str| self.encoder.encode(text).unwrap_or_else(|_| self.trie.greedy_tokenize(text.as_bytes()));
         self.trie.tokenize_with_greedy_fallback(bytes, encode)
     }
 }

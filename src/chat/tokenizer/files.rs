@@ -36,13 +36,15 @@ pub(super) struct OwnedFiles([Option<Vec<u8>>; 5]);
 
 impl OwnedFiles {
     pub(super) fn as_ref(&self) -> TokenizerFiles<'_> {
-        let [tokenizer, tokenizer_config, chat_template, generation_config, config] = self.0.each_ref().map(Option::as_deref);
+        let [tokenizer, tokenizer_config, chat_template, generation_config, config] =
+            self.0.each_ref().map(Option::as_deref);
         TokenizerFiles { tokenizer, tokenizer_config, chat_template, generation_config, config }
     }
 }
 
 pub(super) fn read_dir(dir: &Path) -> Result<OwnedFiles, ChatError> {
-    let names = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "config.json"];
+    let names =
+        ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "config.json"];
     let mut files = OwnedFiles::default();
     for (slot, name) in files.0.iter_mut().zip(names) {
         *slot = read_optional(&dir.join(name))?;
@@ -134,7 +136,8 @@ fn named_template(value: &Value) -> Option<String> {
         return Some(text.to_owned());
     }
     let list = value.as_array()?;
-    let find = |name: &str| list.iter().find(|entry| entry["name"] == name).and_then(|entry| entry["template"].as_str());
+    let find =
+        |name: &str| list.iter().find(|entry| entry["name"] == name).and_then(|entry| entry["template"].as_str());
     match (find("tool_use"), find("default")) {
         (Some(tools), Some(plain)) => Some(format!("{{% if tools %}}{tools}{{% else %}}{plain}{{% endif %}}")),
         (tools, plain) => tools.or(plain).or_else(|| list.first()?["template"].as_str()).map(str::to_owned),
@@ -155,7 +158,8 @@ pub(super) fn mark_control_tokens(json: &mut Value, special: &Special) -> Result
         let (Some(text), Some(id)) = (token["content"].as_str().map(str::to_owned), token["id"].as_u64()) else {
             return Err(ChatError::Tokenizer(format!("tokenizer.json: added token without id or content: {token}")));
         };
-        let id = u32::try_from(id).map_err(|_| ChatError::Tokenizer(format!("tokenizer.json: id {id} is too large")))?;
+        let id =
+            u32::try_from(id).map_err(|_| ChatError::Tokenizer(format!("tokenizer.json: id {id} is too large")))?;
         let edge = edges.contains(&text) || special.eos_ids.contains(&id);
         let marked = token["special"] == true || (text.starts_with("<|") && text.ends_with("|>"));
         let is_control = edge || (marked && !TEXT_TAGS.contains(&text.as_str()));
@@ -170,13 +174,23 @@ pub(super) fn mark_control_tokens(json: &mut Value, special: &Special) -> Result
 /// The texts of bos and eos; those that are plain vocabulary entries become added tokens, so that all control tokens are.
 fn edge_tokens(json: &mut Value, special: &Special) -> Vec<String> {
     let vocabulary = &json["model"]["vocab"];
-    let by_id = |id: &u32| vocabulary.as_object()?.iter().find(|(_, value)| value.as_u64() == Some(u64::from(*id))).map(|(text, _)| text.clone());
+    let by_id = |id: &u32| {
+        vocabulary
+            .as_object()?
+            .iter()
+            .find(|(_, value)| value.as_u64() == Some(u64::from(*id)))
+            .map(|(text, _)| text.clone())
+    };
     let mut texts: Vec<String> = special.eos_ids.iter().filter_map(by_id).collect();
     texts.extend([&special.bos, &special.eos].into_iter().flatten().cloned());
-    let missing = |text: &&String| json["added_tokens"].as_array().is_some_and(|added| added.iter().all(|token| token["content"] != text.as_str()));
+    let missing = |text: &&String| {
+        json["added_tokens"].as_array().is_some_and(|added| added.iter().all(|token| token["content"] != text.as_str()))
+    };
     let entry = |text: &String| {
         let id = vocabulary[text].as_u64()?;
-        Some(json!({"id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}))
+        Some(
+            json!({"id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}),
+        )
     };
     let new: Vec<Value> = texts.iter().filter(missing).filter_map(entry).collect();
     if let Some(added) = json["added_tokens"].as_array_mut() {

@@ -21,6 +21,12 @@ fn unsupported_and_absurd_settings_are_refused_by_name() {
         ("bias", json!("all")),
         ("use_dora", json!(true)),
         ("modules_to_save", json!(["lm_head"])),
+        ("exclude_modules", json!(["q_proj"])),
+        ("exclude_modules", json!(".*q_proj")),
+        ("layers_pattern", json!("h")),
+        ("layer_replication", json!([[0, 1]])),
+        ("use_something_new", json!(true)),
+        ("something_new_config", json!({"gamma": 2})),
         ("fan_in_fan_out", json!(true)),
         ("init_lora_weights", json!("pissa")),
         ("r", json!(0)),
@@ -57,19 +63,50 @@ fn unsupported_and_absurd_settings_are_refused_by_name() {
 }
 
 #[test]
-fn settings_that_are_off_do_no_harm() {
+fn every_setting_that_peft_writes_by_itself_is_accepted() {
+    // As PEFT 0.21 writes them.
+    let off = [
+        "alora_invocation_tokens",
+        "arrow_config",
+        "auto_mapping",
+        "base_model_name_or_path",
+        "corda_config",
+        "eva_config",
+        "exclude_modules",
+        "kasa_config",
+        "layer_replication",
+        "layers_pattern",
+        "layers_to_transform",
+        "lora_ga_config",
+        "megatron_config",
+        "modules_to_save",
+        "revision",
+        "target_parameters",
+        "trainable_token_indices",
+        "use_bdlora",
+        "velora_config",
+    ];
     let mut raw = Raw::new(&[Q]);
-    for (field, value) in [
-        ("use_dora", json!(false)),
-        ("modules_to_save", json!(null)),
-        ("rank_pattern", json!({})),
-        ("init_lora_weights", json!(true)),
-        ("layers_to_transform", json!(null)),
-        ("revision", json!("main")),
-    ] {
-        raw.set(field, value);
+    off.iter().for_each(|name| raw.set(name, json!(null)));
+    for name in ["ensure_weight_tying", "fan_in_fan_out", "lora_bias", "use_dora", "use_qalora", "use_rslora"] {
+        raw.set(name, json!(false));
     }
-    assert!(load_raw(&raw).is_ok());
+    for (name, value) in [
+        ("alpha_pattern", json!({})),
+        ("rank_pattern", json!({})),
+        ("loftq_config", json!({})),
+        ("inference_mode", json!(true)),
+        ("init_lora_weights", json!(true)),
+        ("lora_dropout", json!(0.05)),
+        ("megatron_core", json!("megatron.core")),
+        ("peft_version", json!("0.21.0")),
+        ("qalora_group_size", json!(16)),
+        ("runtime_config", json!({"ephemeral_gpu_offload": false})),
+        ("task_type", json!("CAUSAL_LM")),
+    ] {
+        raw.set(name, value);
+    }
+    assert_eq!(load_raw(&raw).unwrap().config.dropout, 0.05);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::request::{Manner, Request, punctuated, request};
 use super::results::result_of;
 use super::tables::tables;
 use super::values::capitalise;
-use super::{Kind, Naming, Sample, SynthConfig, TurnInfo};
+use super::{Kind, Naming, Sample, Split, SynthConfig, TurnInfo};
 use callsmith::chat::{Conversation, Message, Role, ToolCall, ToolChoice};
 use serde_json::{Map, Value as Json};
 
@@ -68,6 +68,9 @@ impl Writer<'_> {
     }
 
     fn parallel_same(&mut self) {
+        if self.dice.chance(0.25) && self.twice() {
+            return;
+        }
         let count = if self.dice.chance(0.7) { 2 } else { 3 };
         let manner = self.manner(false);
         for _ in 0..6 {
@@ -78,6 +81,22 @@ impl Writer<'_> {
             }
         }
         self.single();
+    }
+
+    /// One function in two sentences with different values.
+    fn twice(&mut self) -> bool {
+        let at = self.dice.below(self.functions.len());
+        let manner = self.manner(true);
+        let one = request(&mut self.dice, &self.functions[at], 1, manner);
+        let two = request(&mut self.dice, &self.functions[at], 1, manner);
+        let (Some(one), Some(two)) = (one, two) else { return false };
+        if one.calls == two.calls {
+            return false;
+        }
+        let text = self.join(&one, &two);
+        let calls = one.calls.into_iter().chain(two.calls).map(|c| (at, c)).collect();
+        self.call_turn(Kind::ParallelSame, &text, calls);
+        true
     }
 
     fn parallel_different(&mut self) {
@@ -116,12 +135,29 @@ impl Writer<'_> {
     }
 
     fn no_call(&mut self) {
+        if self.dice.chance(0.15) {
+            return self.other();
+        }
         let manner = self.manner(false);
         let wanted = missing(&mut self.dice, self.config, &self.functions);
         let said = wanted.and_then(|f| request(&mut self.dice, &f, 1, manner));
         let Some(said) = said else { return self.chat() };
-        let answer = self.dice.pick(tables().phrases("decline")).replace("{}", &said.task);
-        self.user(&said.text);
+        self.decline(&said.text, &said.task);
+    }
+
+    /// Something that no function is made for.
+    fn other(&mut self) {
+        let section = if self.config.split == Split::Train { "other" } else { "other_held_out" };
+        let entry = self.dice.pick(tables().phrases(section));
+        let (said, task) = entry.split_once(" => ").unwrap_or((entry, "do that"));
+        let said = if self.dice.chance(0.7) { capitalise(said) } else { said.to_owned() };
+        let said = if self.dice.chance(0.3) { said.trim_end_matches('?').to_owned() } else { said };
+        self.decline(&said, task);
+    }
+
+    fn decline(&mut self, said: &str, task: &str) {
+        let answer = self.dice.pick(tables().phrases("decline")).replace("{}", task);
+        self.user(said);
         self.push_turn(Kind::NoCall, Naming::Overlap, false);
         self.messages.push(Message::text(Role::Assistant, answer));
     }
@@ -180,7 +216,9 @@ impl Writer<'_> {
             message.tool_call_id = Some(call.id.clone());
             message.name = Some(call.name.clone());
             self.messages.push(message);
-            answer.push(sentence);
+            if !answer.contains(&sentence) {
+                answer.push(sentence);
+            }
         }
         self.messages.push(Message::text(Role::Assistant, answer.join(" ")));
     }

@@ -98,8 +98,8 @@ impl Pen<'_> {
                 family.gloss
             );
         }
-        let case_of_params = case.for_parameters(dice);
-        let params = self.family_params(dice, family, verb, case_of_params);
+        let parameter_case = case.for_parameters(dice);
+        let params = self.family_params(dice, family, verb, parameter_case);
         let (topic, domain) = (family.nouns[0].one.to_string(), family.domain);
         self.finish(
             dice,
@@ -178,11 +178,13 @@ impl Pen<'_> {
         let description = dice.pick(&everyday.desc).to_owned();
         let parameter_case = case.for_parameters(dice);
         let mut params = Vec::new();
+        // One column of names, so that `from` goes with `to` and `low` with `high`.
+        let column = if dice.chance(0.45) { 0 } else { dice.below(5) };
         for param in &everyday.params {
             if !param.required && dice.chance(0.4) {
                 continue;
             }
-            let name = if dice.chance(0.55) { param.names[0] } else { dice.pick(&param.names) };
+            let name = if dice.chance(0.9) { param.names[column % param.names.len()] } else { dice.pick(&param.names) };
             let kind = param.kind.settle(dice);
             let description = describe(dice, &param.descriptions, &kind);
             let name = parameter_case.join(name);

@@ -156,7 +156,21 @@ fn cannot_serve(offered: &Function, wanted: &Function) -> bool {
         return kin(offered.cluster) != kin(wanted.cluster);
     }
     let both_open = offered.domain == "open" && wanted.domain == "open";
-    both_open || offered.domain != wanted.domain
+    both_open || region(offered.domain) != region(wanted.domain)
+}
+
+/// Domains whose functions might stand in for each other.
+fn region(domain: &str) -> &str {
+    match domain {
+        "calendar" | "work" | "clock" => "time",
+        "home" | "smarthome" => "home",
+        "food" | "dining" => "food",
+        "travel" | "trip" | "vehicles" => "travel",
+        "weather" | "sky" | "sea" | "nature" => "nature",
+        "finance" | "commerce" => "money",
+        "health" | "maternity" => "health",
+        other => other,
+    }
 }
 
 /// Verbs whose functions might stand in for each other.

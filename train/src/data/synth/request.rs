@@ -337,7 +337,9 @@ fn opens_sentence(phrase: &str) -> bool {
 fn finish(dice: &mut Dice, spoken: Spoken, (calls, task): (Vec<Map<String, Json>>, String), manner: Manner) -> Request {
     let Spoken { mut text, whole, open_end, front, tail } = spoken;
     if !whole && !manner.bare {
-        let wrap = dice.pick(tables().phrases("wrap"));
+        // "I want to show me …" is not said.
+        let own = dice.chance(0.22) && !text.split(' ').any(|word| word == "me");
+        let wrap = dice.pick(tables().phrases(if own { "wrap_self" } else { "wrap" }));
         let wrap = if open_end && !wrap.ends_with("{}") { "{}" } else { wrap };
         text = wrap.replace("{}", &text);
     }

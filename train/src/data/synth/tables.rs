@@ -106,7 +106,7 @@ pub(super) struct Tables {
     pub(super) pools: HashMap<&'static str, (bool, Words)>,
     pub(super) open_nouns: Vec<Noun>,
     pub(super) attributes: HashMap<&'static str, Attribute>,
-    /// Keys of the attributes that training families use, in the order of the file.
+    /// Keys of the attributes that are not of held-out families alone, in the order of the file.
     pub(super) train_attributes: Words,
     pub(super) verbs: Vec<Verb>,
     pub(super) families: Vec<Family>,
@@ -142,8 +142,10 @@ impl Tables {
         let families = parse_families();
         let (keys, attributes) = parse_attributes();
         let verbs = parse_verbs();
-        let used = |key: &str| families.iter().any(|f| !f.held_out && f.attributes.iter().any(|(a, _)| *a == key));
-        let train_attributes = keys.into_iter().filter(|key| used(key)).collect();
+        let used = |key: &str, held_out: bool| {
+            families.iter().any(|f| f.held_out == held_out && f.attributes.iter().any(|(a, _)| *a == key))
+        };
+        let train_attributes = keys.into_iter().filter(|key| used(key, false) || !used(key, true)).collect();
         let mut pools = parse_pools();
         let open_nouns = pools.remove("opennoun").map(|(_, w)| w).unwrap_or_default();
         let open_nouns = open_nouns.into_iter().map(noun).collect();

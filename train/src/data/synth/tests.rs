@@ -199,7 +199,7 @@ fn every_table_entry_refers_to_entries_that_exist() {
         let noun = &tables.families[0].nouns[0];
         assert!(verb.desc.iter().all(|d| !fill_noun(d, noun).contains('{')), "{}", verb.key);
     }
-    for section in ["wrap", "preamble", "after", "system", "chat", "decline"] {
+    for section in ["wrap", "wrap_self", "preamble", "after", "system", "chat", "decline", "other", "other_held_out"] {
         assert!(!tables.phrases(section).is_empty());
     }
 }
@@ -371,4 +371,23 @@ fn thousands_of_samples_are_made_in_a_second() {
     let turns: usize = samples(&SynthConfig::default(), 2000).map(|s| s.turns.len()).sum();
     println!("{turns} turns in {:?}", start.elapsed());
     assert!(turns > 2000);
+}
+
+/// Prints samples for the eye: `cargo test -p callsmith-train --lib -- --ignored --nocapture samples_for_the_eye`.
+#[test]
+#[ignore = "prints only"]
+fn samples_for_the_eye() {
+    for config in [SynthConfig::default(), held_out()] {
+        for sample in samples(&config, 40) {
+            for tool in &sample.conversation.tools {
+                println!("T {} // {:?} {}", tool.name, tool.description, tool.parameters.clone().unwrap_or(Json::Null));
+            }
+            for message in &sample.conversation.messages {
+                let calls: Vec<String> =
+                    message.tool_calls.iter().map(|c| format!("{} {}", c.name, c.arguments)).collect();
+                println!("{:?}: {} {}", message.role, message.content, calls.join(" ; "));
+            }
+            println!();
+        }
+    }
 }

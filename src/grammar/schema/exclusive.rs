@@ -1,0 +1,143 @@
+//! Proofs for `oneOf`: what is generated for one branch can never satisfy another.
+//!
+//! Then the branches may be offered as plain alternatives. The generated side is the narrowed one (closed objects, bounded
+//! numbers), the other side is the caller's own schema. What cannot be proved is refused.
+
+use super::super::GrammarError;
+use super::array::Array;
+use super::atom::{Atom, Choice, constants, types_of};
+use super::document::{Document, Node};
+use super::object::Object;
+use super::refuse;
+use serde_json::{Map, Value};
+use std::cell::Cell;
+
+/// How deep a proof looks; the only recursion over a schema, and this bounds it.
+const MAX_DEPTH: u32 = 12;
+const MAX_STEPS: u32 = 200_000;
+
+struct Prover<'d, 'a> {
+    document: &'d Document<'a>,
+    definitions: &'d [Vec<Choice<'a>>],
+    steps: Cell<u32>,
+}
+
+/// Refuses every `oneOf` whose branches may hold together.
+pub(super) fn check<'a>(document: &Document<'a>, definitions: &[Vec<Choice<'a>>]) -> Result<(), GrammarError> {
+    let prover = Prover { document, definitions, steps: Cell::new(0) };
+    for choice in definitions.iter().flatten() {
+        for chosen in &choice.chosen {
+            let branches = chosen.owner.get("oneOf").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            let rivals = branches.iter().enumerate().filter(|(index, _)| *index != chosen.branch);
+            for (index, branch) in rivals {
+                if !prover.excludes(&choice.atom, branch, MAX_DEPTH) {
+                    return Err(overlap(document, chosen.owner, chosen.branch, index));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn overlap(document: &Document<'_>, owner: Node<'_>, one: usize, other: usize) -> GrammarError {
+    let message = format!(
+        "branches {one} and {other} may both hold; make them exclusive (a required property with different constants) or use \
+         `anyOf`"
+    );
+    refuse(format!("{}/oneOf", document.pointer(owner)), message)
+}
+
+impl<'a> Prover<'_, 'a> {
+    /// Whether no value of `atom` satisfies `schema`. False also means "not proved".
+    fn excludes(&self, atom: &Atom<'a>, schema: Node<'a>, depth: u32) -> bool {
+        self.steps.set(self.steps.get() + 1);
+        if depth == 0 || self.steps.get() > MAX_STEPS {
+            return false;
+        }
+        let map = match schema {
+            Value::Object(map) => map,
+            other => return other == &Value::Bool(false),
+        };
+        if let Atom::Constants(values) = atom {
+            return values.iter().all(|value| self.document.accepts(schema, value) == Some(false));
+        }
+        let constants = constants(schema);
+        atom.types() & types_of(schema) == 0
+            || constants.is_some_and(|values| values.iter().all(|value| atom.types() & value_bits(value) == 0))
+            || self.excluded_by_keywords(atom, map, depth - 1)
+            || self.excluded_by_branches(atom, map, depth - 1)
+    }
+
+    fn excluded_by_keywords(&self, atom: &Atom<'a>, map: &'a Map<String, Value>, depth: u32) -> bool {
+        match atom {
+            Atom::Number(number) => number.misses(map),
+            Atom::Text(text) => text.misses(map),
+            Atom::Array(array) => self.excluded_array(array, map, depth),
+            Atom::Object(object) => self.excluded_object(object, map, depth),
+            _ => false,
+        }
+    }
+
+    fn excluded_by_branches(&self, atom: &Atom<'a>, map: &'a Map<String, Value>, depth: u32) -> bool {
+        let list = |keyword: &str| map.get(keyword).and_then(Value::as_array);
+        let target = map.get("$ref").and_then(Value::as_str).and_then(|text| self.document.resolve(text));
+        let all = |list: &'a Vec<Value>| list.iter().all(|node| self.excludes(atom, node, depth));
+        target.is_some_and(|(_, node)| self.excludes(atom, node, depth))
+            || list("allOf").is_some_and(|list| list.iter().any(|node| self.excludes(atom, node, depth)))
+            || list("anyOf").is_some_and(all)
+            || list("oneOf").is_some_and(all)
+    }
+
+    /// By the first item, when there always is one.
+    fn excluded_array(&self, array: &Array, map: &'a Map<String, Value>, depth: u32) -> bool {
+        let tuple = map.get("prefixItems").or_else(|| map.get("items")).and_then(Value::as_array);
+        let theirs = tuple.and_then(|list| list.first()).or_else(|| map.get("items").filter(|items| !items.is_array()));
+        let own = array.prefix.first().copied().or(array.rest);
+        match (own, theirs) {
+            (Some(own), Some(theirs)) if array.minimum > 0 => self.excluded_at(own, theirs, depth),
+            _ => false,
+        }
+    }
+
+    /// By a property that one side has for certain and the other cannot have, or not with that value.
+    fn excluded_object(&self, object: &Object, map: &'a Map<String, Value>, depth: u32) -> bool {
+        let required: Vec<&str> =
+            map.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        let closed = object.additional.is_none() && object.patterns.is_empty();
+        let has = |name: &str| object.fields.iter().any(|field| field.name == name);
+        if closed && required.iter().any(|name| !has(name)) {
+            return true;
+        }
+        let certain = object.fields.iter().filter(|field| field.required || required.contains(&field.name.as_str()));
+        certain.into_iter().any(|field| {
+            let theirs = self.property_schema(map, &field.name);
+            theirs.is_some_and(|theirs| self.excluded_at(field.value, theirs, depth))
+        })
+    }
+
+    /// A schema that certainly applies to a property.
+    fn property_schema(&self, map: &'a Map<String, Value>, name: &str) -> Option<Node<'a>> {
+        let declared = map.get("properties").and_then(|properties| properties.get(name));
+        let mut patterns = map.get("patternProperties").and_then(Value::as_object).into_iter().flatten();
+        declared.or_else(|| {
+            let covered = patterns.any(|(regex, _)| self.document.name_matches(regex, name));
+            if covered { None } else { map.get("additionalProperties") }
+        })
+    }
+
+    fn excluded_at(&self, location: usize, schema: Node<'a>, depth: u32) -> bool {
+        depth > 0 && self.definitions[location].iter().all(|choice| self.excludes(&choice.atom, schema, depth - 1))
+    }
+}
+
+fn value_bits(value: &Value) -> u8 {
+    let name = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    super::atom::bits(name)
+}

@@ -1,0 +1,174 @@
+//! Limits: what is refused before anything expensive or recursive sees the schema. Judges size and shape, not meaning.
+
+use super::super::GrammarError;
+use super::document::{Document, Draft, Node, escape};
+use super::{keywords, refuse, too_complex};
+use serde_json::Value;
+use std::collections::HashMap;
+
+/// Bytes of the schema as compact JSON.
+pub(super) const MAX_BYTES: usize = 64 * 1024;
+/// Nesting of the JSON text.
+pub(super) const MAX_JSON_DEPTH: usize = 32;
+/// Nesting with every `$ref` followed once, in the order of a depth-first compiler.
+pub(super) const MAX_EXPANDED_DEPTH: usize = 64;
+/// Schemas that can be reached.
+pub(super) const MAX_SCHEMAS: usize = 5_000;
+
+/// Refuses JSON that is too big or too deep. Safe on any nesting.
+pub(super) fn check_json(root: &Value) -> Result<(), GrammarError> {
+    let mut bytes = 0;
+    let mut stack = vec![(root, 1)];
+    while let Some((value, depth)) = stack.pop() {
+        if depth > MAX_JSON_DEPTH {
+            return Err(too_complex("", format!("JSON nested deeper than {MAX_JSON_DEPTH} levels")));
+        }
+        bytes += own_bytes(value);
+        if bytes > MAX_BYTES {
+            return Err(too_complex("", format!("larger than {MAX_BYTES} bytes")));
+        }
+        match value {
+            Value::Array(items) => stack.extend(items.iter().map(|item| (item, depth + 1))),
+            Value::Object(map) => stack.extend(map.values().map(|item| (item, depth + 1))),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that a value adds to the text, without its children.
+fn own_bytes(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) => 5,
+        Value::Number(number) => number.to_string().len() + 1,
+        Value::String(text) => text.len() + 3,
+        Value::Array(_) => 3,
+        Value::Object(map) => 3 + map.keys().map(|key| key.len() + 3).sum::<usize>(),
+    }
+}
+
+/// Visits every reachable schema once, as a depth-first compiler would, and checks it. Fills the document's pointers.
+pub(super) fn check_schemas<'a>(document: &mut Document<'a>) -> Result<(), GrammarError> {
+    let mut visited = Vec::new();
+    let mut stack = vec![(String::new(), document.root, 1)];
+    while let Some((pointer, node, depth)) = stack.pop() {
+        if depth > MAX_EXPANDED_DEPTH {
+            let message = format!("schemas and references nested deeper than {MAX_EXPANDED_DEPTH} levels");
+            return Err(too_complex(pointer, message));
+        }
+        if !document.note(node, &pointer) {
+            continue;
+        }
+        visited.push(node);
+        if visited.len() > MAX_SCHEMAS {
+            return Err(too_complex(pointer, format!("more than {MAX_SCHEMAS} schemas")));
+        }
+        keywords::check(document, node, &pointer)?;
+        let children = children(document, node, &pointer)?;
+        stack.extend(children.into_iter().rev().map(|(pointer, child)| (pointer, child, depth + 1)));
+    }
+    check_progress(document, &visited)
+}
+
+/// The schemas directly inside a schema (not the unused definitions), with their pointers.
+fn children<'a>(
+    document: &Document<'a>,
+    node: Node<'a>,
+    pointer: &str,
+) -> Result<Vec<(String, Node<'a>)>, GrammarError> {
+    let mut found = Vec::new();
+    for (keyword, value) in node.as_object().into_iter().flatten() {
+        let at = format!("{pointer}/{}", escape(keyword));
+        match (keyword.as_str(), value) {
+            ("$ref", _) => found.push(reference(document, value, at)?),
+            ("allOf" | "anyOf" | "oneOf" | "prefixItems" | "items", Value::Array(items)) => {
+                found.extend(items.iter().enumerate().map(|(index, item)| (format!("{at}/{index}"), item)));
+            }
+            ("properties" | "patternProperties", Value::Object(map)) => {
+                found.extend(map.iter().map(|(name, item)| (format!("{at}/{}", escape(name)), item)));
+            }
+            ("items" | "additionalItems" | "additionalProperties", _) => found.push((at, value)),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+fn reference<'a>(
+    document: &Document<'a>,
+    value: &Value,
+    at: String,
+) -> Result<(String, Node<'a>), GrammarError> {
+    let text = value.as_str().unwrap_or_default();
+    if !text.starts_with('#') {
+        return Err(refuse(at, "`$ref` must point into this schema (`#/…`); nothing is fetched"));
+    }
+    if !(text == "#" || text.starts_with("#/")) {
+        return Err(refuse(at, "`$ref` must be a JSON pointer (`#/…`); anchors are not supported"));
+    }
+    document.resolve(text).ok_or_else(|| refuse(at, "`$ref` points to nothing in this schema"))
+}
+
+/// Refuses references that come back to themselves without consuming any part of an instance.
+fn check_progress<'a>(document: &Document<'a>, visited: &[Node<'a>]) -> Result<(), GrammarError> {
+    let mut blocked: HashMap<*const Value, (Node<'a>, usize)> = HashMap::new();
+    let mut waiting: HashMap<*const Value, Vec<Node<'a>>> = HashMap::new();
+    let mut free = Vec::new();
+    for node in visited {
+        let inner = in_place(document, node);
+        if inner.is_empty() {
+            free.push(*node);
+        } else {
+            blocked.insert(std::ptr::from_ref(*node), (node, inner.len()));
+        }
+        for child in inner {
+            waiting.entry(std::ptr::from_ref(child)).or_default().push(node);
+        }
+    }
+    while let Some(node) = free.pop() {
+        for parent in waiting.remove(&std::ptr::from_ref(node)).into_iter().flatten() {
+            let Some((_, left)) = blocked.get_mut(&std::ptr::from_ref(parent)) else { continue };
+            *left -= 1;
+            if *left == 0 {
+                blocked.remove(&std::ptr::from_ref(parent));
+                free.push(parent);
+            }
+        }
+    }
+    let stuck = visited.iter().find(|node| blocked.contains_key(&std::ptr::from_ref(**node)));
+    stuck.map_or(Ok(()), |node| Err(refuse(document.pointer(node), "this schema refers to itself without end")))
+}
+
+/// The schemas that apply to the same instance as `node`.
+fn in_place<'a>(document: &Document<'a>, node: Node<'a>) -> Vec<Node<'a>> {
+    let mut found = Vec::new();
+    let Some(map) = node.as_object() else { return found };
+    let target = map.get("$ref").and_then(Value::as_str).and_then(|text| document.resolve(text));
+    found.extend(target.map(|(_, node)| node));
+    for keyword in ["allOf", "anyOf", "oneOf"] {
+        found.extend(map.get(keyword).and_then(Value::as_array).into_iter().flatten());
+    }
+    found
+}
+
+/// Refuses what a draft reads differently from the way it is enforced here.
+pub(super) fn check_draft(draft: Draft, node: Node<'_>) -> Result<(), &'static str> {
+    let has = |keyword: &str| node.get(keyword).is_some();
+    let tuple = node.get("items").is_some_and(Value::is_array);
+    if draft == Draft::Twenty && tuple {
+        return Err("a list of `items` is the old form; write it as `prefixItems`");
+    }
+    if draft < Draft::Twenty && has("prefixItems") {
+        return Err("`prefixItems` needs draft 2020-12; this `$schema` writes it as a list of `items`");
+    }
+    if draft == Draft::Four && has("const") {
+        return Err("draft 4 has no `const`; write it as an `enum` of one value");
+    }
+    if has("additionalItems") && !tuple {
+        return Err("`additionalItems` has a meaning only beside a list of `items` (draft 2019-09 and older)");
+    }
+    if draft <= Draft::Seven && has("$ref") && node.as_object().is_some_and(|map| map.keys().any(|key| keywords::asserts(key))) {
+        return Err("this draft ignores keywords beside `$ref`; combine them with `allOf`");
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! Schema admission: the caller's schema in, the copy for the grammar compiler out, or a clear refusal.
+//!
+//! The copy accepts only instances that the caller's schema accepts (by the `jsonschema` crate), never more. It may accept
+//! fewer, in documented ways: numbers stay within ±1e15 and integers within ±(2^53 − 1), objects that declare properties are
+//! closed unless they say otherwise, recursion is unrolled to a fixed depth, `format` is a plain subset of the format.
+//!
+//! The passes: `guard` and `keywords` (limits and refusals) → `location` (which keywords meet at one place of the instance) →
+//! `atom` (one type, all its constraints) → `exclusive` (proofs for `oneOf`) → `graph` (recursion, dead ends) → `emit`.
+//! Every pass walks with an explicit stack or worklist: a schema cannot overflow the thread's stack. Knows no dialect.
+
+mod array;
+mod atom;
+mod document;
+mod emit;
+mod exclusive;
+mod format;
+mod graph;
+mod guard;
+mod keywords;
+mod location;
+mod number;
+mod object;
+mod pattern;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+use super::GrammarError;
+use document::Document;
+use serde_json::{Value, json};
+
+/// Checks a caller's schema (function parameters or a response format) and returns the copy for the compiler.
+///
+/// # Errors
+/// [`GrammarError::Schema`] for what is malformed, unknown or not exactly enforceable; [`GrammarError::TooComplex`] for what
+/// exceeds a limit. Both carry a JSON pointer into `schema`.
+pub fn admit(schema: &Value) -> Result<Value, GrammarError> {
+    guard::check_json(schema)?;
+    let mut document = Document::new(schema)?;
+    guard::check_schemas(&mut document)?;
+    document.check_metaschema()?;
+    let definitions = atom::definitions(&document)?;
+    exclusive::check(&document, &definitions)?;
+    let graph = graph::Graph::build(&definitions)?;
+    emit::emit(&graph)
+}
+
+/// Checks the `parameters` of a function: an object schema. `None`, `null` and `{}` mean a function without arguments.
+///
+/// # Errors
+/// As [`admit`]; also when the root is not an object schema.
+pub fn admit_parameters(parameters: &Option<Value>) -> Result<Value, GrammarError> {
+    let schema = match parameters {
+        None | Some(Value::Null) => json!({"type": "object", "properties": {}}),
+        Some(Value::Object(map)) => Value::Object(root_object(map)?),
+        Some(_) => return Err(refuse("", "function parameters must be a JSON Schema object")),
+    };
+    admit(&schema)
+}
+
+/// The root with its implied parts written out: its type, and that an object which declares nothing takes nothing.
+fn root_object(map: &serde_json::Map<String, Value>) -> Result<serde_json::Map<String, Value>, GrammarError> {
+    let mut root = map.clone();
+    match root.get("type") {
+        None => root.insert("type".into(), json!("object")),
+        Some(Value::String(name)) if name == "object" => None,
+        Some(_) => return Err(refuse("/type", "the parameters of a function must have `\"type\": \"object\"`")),
+    };
+    let declares = ["patternProperties", "additionalProperties", "required", "$ref", "allOf", "anyOf", "oneOf", "const", "enum"];
+    if !declares.iter().any(|keyword| root.contains_key(*keyword)) {
+        root.entry("properties").or_insert_with(|| json!({}));
+    }
+    Ok(root)
+}
+
+/// A refusal of something malformed or not enforceable.
+fn refuse(pointer: impl Into<String>, message: impl Into<String>) -> GrammarError {
+    GrammarError::Schema { pointer: pointer.into(), message: message.into() }
+}
+
+/// A refusal of something beyond a limit.
+fn too_complex(pointer: impl Into<String>, message: impl Into<String>) -> GrammarError {
+    GrammarError::TooComplex { pointer: pointer.into(), message: message.into() }
+}

@@ -1,0 +1,167 @@
+//! Hostile sizes and shapes.
+
+use crate::grammar::GrammarError;
+use crate::grammar::schema::admit;
+use crate::grammar::testing::{Lab, WordEnv, byte_env};
+use serde_json::{Map, Value, json};
+use std::time::{Duration, Instant};
+
+/// Runs on a small stack: an overflow would kill the test process.
+fn on_small_stack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    std::thread::Builder::new().stack_size(2 * 1024 * 1024).spawn(work).unwrap().join().unwrap()
+}
+
+fn nested(levels: usize, inner: Value) -> Value {
+    (0..levels).fold(inner, |schema, _| json!({"type": "array", "items": schema}))
+}
+
+/// The forms in which a definition can refer to the next one.
+fn link(form: usize, next: Value) -> Value {
+    match form {
+        0 => next,
+        1 => json!({"properties": {"a": next}}),
+        2 => json!({"type": "object", "properties": {"a": next}}),
+        3 => json!({"items": next}),
+        4 => json!({"anyOf": [next]}),
+        5 => json!({"anyOf": [next, {"type": "null"}]}),
+        6 => json!({"allOf": [next]}),
+        7 => json!({"$ref": next["$ref"], "type": "integer"}),
+        8 => json!({"additionalProperties": next}),
+        9 => json!({"patternProperties": {"^a": next}}),
+        10 => nested(3, next),
+        _ => nested(20, next),
+    }
+}
+
+fn chain(form: usize, depth: usize) -> Value {
+    let mut definitions = Map::new();
+    for level in 0..depth {
+        definitions.insert(level.to_string(), link(form, json!({"$ref": format!("#/$defs/{}", level + 1)})));
+    }
+    definitions.insert(depth.to_string(), json!({"type": "integer"}));
+    json!({"$ref": "#/$defs/0", "$defs": definitions})
+}
+
+#[test]
+fn reference_chains_of_any_form_and_depth_are_refused_at_once() {
+    on_small_stack(|| {
+        for form in 0..12 {
+            for depth in [70, 3_000, if form < 5 { 100_000 } else { 10_000 }] {
+                let schema = chain(form, depth);
+                let start = Instant::now();
+                let refused = admit(&schema);
+                assert!(start.elapsed() < Duration::from_secs(1), "form {form}, depth {depth}: {:?}", start.elapsed());
+                assert!(matches!(refused, Err(GrammarError::TooComplex { .. })), "form {form}, depth {depth}: {refused:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn the_deepest_admitted_chains_compile() {
+    let lab = Lab::new(byte_env());
+    for form in 0..12 {
+        let deepest = (1..64).rev().find_map(|depth| admit(&chain(form, depth)).ok());
+        lab.schema(&deepest.unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn deep_json_is_refused() {
+    on_small_stack(|| {
+        for levels in [40, 400] {
+            assert!(matches!(admit(&nested(levels, json!(true))), Err(GrammarError::TooComplex { .. })));
+            let constant = (0..levels).fold(json!(1), |value, _| json!([value]));
+            assert!(matches!(admit(&json!({"const": constant})), Err(GrammarError::TooComplex { .. })));
+        }
+    });
+}
+
+#[test]
+fn sizes_are_limited() {
+    let many = |count: usize| (0..count).map(|index| (format!("p{index}"), json!(true))).collect::<Map<_, _>>();
+    let patterns = |count: usize| (0..count).map(|index| (format!("^p{index}_"), json!(true))).collect::<Map<_, _>>();
+    let fork = |count: usize| json!({"anyOf": (0..4).map(|i| json!({"minLength": count + i})).collect::<Vec<_>>()});
+    let costly = [
+        json!({"description": "x".repeat(70_000)}),
+        json!({"properties": many(257)}),
+        json!({"patternProperties": patterns(17)}),
+        json!({"patternProperties": patterns(400)}),
+        json!({"enum": (0..1_001).collect::<Vec<_>>()}),
+        json!({"enum": (0..20_000).collect::<Vec<_>>()}),
+        json!({"type": "array", "minItems": 10_000_000}),
+        json!({"type": "string", "minLength": 10_001}),
+        json!({"type": "string", "pattern": "a".repeat(1_025)}),
+        json!({"allOf": (0..6).map(|i| fork(4 * i)).collect::<Vec<_>>()}),
+    ];
+    for schema in costly {
+        let refused = admit(&schema);
+        assert!(matches!(refused, Err(GrammarError::TooComplex { .. })), "{refused:?}");
+    }
+}
+
+#[test]
+fn everything_admitted_compiles_within_a_second() {
+    let lab = Lab::new(byte_env());
+    let properties = |count: usize| (0..count).map(|i| (format!("p{i}"), json!({"type": "string"}))).collect::<Map<_, _>>();
+    let patterns = (0..16).map(|i| (format!("^p{i}_[a-z]+$"), json!({"type": "integer"}))).collect::<Map<_, _>>();
+    let words: Vec<String> = (0..1_000).map(|index| format!("value number {index}")).collect();
+    let tree = json!({"type": "object", "properties": properties(100), "patternProperties": patterns});
+    let branch = |i: usize| json!({"type": "object", "properties": {format!("k{i}"): {"$ref": "#"}}});
+    let costly = [
+        json!({"type": "object", "properties": properties(256)}),
+        json!({"type": "object", "patternProperties": patterns}),
+        json!({"enum": words}),
+        json!({"type": "array", "items": {"type": "number"}, "maxItems": 10_000_000}),
+        json!({"type": "array", "items": tree, "minItems": 10_000}),
+        json!({"type": "string", "maxLength": 1_000_000}),
+        json!({"type": "string", "pattern": r"[ab]*a[ab]{60}"}),
+        json!({"type": "string", "pattern": r"\w{2000}"}),
+        json!({"type": "string", "pattern": r"(.{1,50}x){1,50}"}),
+        json!({"type": "string", "pattern": r"(a+)+b"}),
+        json!({"anyOf": (0..60).map(branch).collect::<Vec<_>>()}),
+        json!({"type": "object", "properties": properties(64), "minProperties": 1}),
+        json!({"type": "integer", "multipleOf": 9_973}),
+        json!({}),
+    ];
+    for schema in costly {
+        let start = Instant::now();
+        let compiled = admit(&schema).and_then(|admitted| lab.schema(&admitted));
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?} {schema}");
+        let fair = matches!(&compiled, Ok(_) | Err(GrammarError::Compile(_) | GrammarError::TooComplex { .. }));
+        assert!(fair, "{:?}", compiled.err());
+    }
+}
+
+#[test]
+fn the_limit_of_optional_properties_is_under_the_parsers_own() {
+    // A token that opens the object and its first key at once shows the widest row in the first mask.
+    let lab = Lab::new(WordEnv::new());
+    let raw = |count: usize| {
+        let properties = (0..count).map(|i| (format!("p{i}"), json!({"type": "null"}))).collect::<Map<_, _>>();
+        lab.schema(&json!({"type": "object", "properties": properties, "additionalProperties": false}))
+    };
+    assert!(raw(500).is_ok() && raw(501).is_err(), "the parser's limit has moved; see emit::MAX_OPTIONAL");
+    let half = |tag: &str| {
+        let properties = (0..250).map(|i| (format!("{tag}{i}"), json!({"type": "null"}))).collect::<Map<_, _>>();
+        json!({"type": "object", "properties": properties})
+    };
+    let refused = admit(&json!({"anyOf": [half("a"), half("b")]}));
+    assert!(matches!(refused, Err(GrammarError::TooComplex { .. })), "{refused:?}");
+}
+
+#[test]
+fn recursion_without_a_step_or_an_end_is_refused() {
+    let endless = [
+        json!({"$ref": "#"}),
+        json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}),
+        json!({"anyOf": [{"type": "null"}, {"$ref": "#"}]}),
+        json!({"allOf": [{"$ref": "#"}]}),
+        json!({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}),
+        json!({"type": "array", "items": {"$ref": "#"}, "minItems": 1}),
+    ];
+    for schema in endless {
+        assert!(matches!(admit(&schema), Err(GrammarError::Schema { .. })), "{schema}");
+    }
+}

@@ -1,0 +1,170 @@
+//! Adapters over HTTP: loaded, used beside the base, replaced and unloaded while requests run.
+
+use crate::support::{Reply, TestServer, post, random_adapter, text_request, write};
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+fn server() -> TestServer {
+    TestServer::with_options(&["--adapter-root", "DIR"])
+}
+
+async fn load(server: &TestServer, name: &str, path: &str) -> Reply {
+    server.post("/v1/load_lora_adapter", &json!({"lora_name": name, "lora_path": path})).await
+}
+
+async fn say(server: &TestServer, model: &str) -> String {
+    say_with(server, model, 0.0).await
+}
+
+async fn say_with(server: &TestServer, model: &str, temperature: f64) -> String {
+    let mut body = text_request();
+    (body["model"], body["temperature"]) = (json!(model), json!(temperature));
+    body["logit_bias"] = json!({server.end_token(): -100});
+    server.chat(&body).await.choice()["message"]["content"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn an_adapter_is_loaded_listed_used_and_unloaded() {
+    let server = server();
+    random_adapter(&server.path("one"), 1);
+    let reply = load(&server, "one", "one").await;
+    assert_eq!((reply.status.as_u16(), reply.text.as_str()), (200, "Success: LoRA adapter 'one' added successfully."));
+    let models = server.get("/v1/models").await.json();
+    assert_eq!(models["data"][0]["id"], "base");
+    let adapter = &models["data"][1];
+    assert_eq!((&adapter["id"], &adapter["parent"]), (&json!("one"), &json!("base")));
+    assert!(adapter["root"].as_str().unwrap().ends_with("one") && adapter["generation"].is_string());
+    assert_eq!(server.get("/v1/models/one").await.json(), *adapter);
+    assert_ne!(say(&server, "one").await, say(&server, "base").await);
+    let reply = server.post("/v1/unload_lora_adapter", &json!({"lora_name": "one"})).await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.text.as_str()),
+        (200, "Success: LoRA adapter 'one' removed successfully.")
+    );
+    let mut body = text_request();
+    body["model"] = json!("one");
+    assert_eq!(server.chat(&body).await.refusal(), (404, "model".to_owned(), "model_not_found".to_owned()));
+}
+
+#[tokio::test]
+async fn a_batch_of_base_and_adapters_gives_each_its_solo_answer() {
+    let server = server();
+    for (name, seed) in [("a", 1), ("b", 2), ("c", 3)] {
+        random_adapter(&server.path(name), seed);
+        assert_eq!(load(&server, name, name).await.status, 200);
+    }
+    for temperature in [0.0, 1.0] {
+        let names = ["base", "a", "b", "c"];
+        let mut solo = Vec::new();
+        for name in names {
+            solo.push(say_with(&server, name, temperature).await);
+        }
+        let together = futures::future::join_all(names.map(|name| say_with(&server, name, temperature))).await;
+        assert_eq!(together, solo);
+        assert!((0..4).all(|i| (0..i).all(|j| solo[i] != solo[j])), "adapters do not differ: {solo:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_running_stream_keeps_its_generation_while_the_name_is_replaced_and_unloaded() {
+    let server = server();
+    random_adapter(&server.path("old"), 1);
+    random_adapter(&server.path("new"), 2);
+    assert_eq!(load(&server, "x", "old").await.status, 200);
+    let mut body = text_request();
+    (body["model"], body["stream"], body["temperature"], body["max_tokens"]) =
+        (json!("x"), json!(true), json!(0), json!(600));
+    body["logit_bias"] = json!({server.end_token(): -100});
+    let undisturbed = server.chat(&body).await.text;
+    let response = server.send(post("/v1/chat/completions", body.to_string().into_bytes())).await;
+    let mut stream = response.into_body().into_data_stream();
+    let mut text = stream.next().await.unwrap().unwrap().to_vec();
+    let replace = json!({"lora_name": "x", "lora_path": "new", "load_inplace": true});
+    assert_eq!(server.post("/v1/load_lora_adapter", &replace).await.status, 200);
+    let replaced = say(&server, "x").await;
+    assert_eq!(server.post("/v1/unload_lora_adapter", &json!({"lora_name": "x"})).await.status, 200);
+    while let Some(chunk) = stream.next().await {
+        text.extend_from_slice(&chunk.unwrap());
+    }
+    let content = |text: &str| crate::support::Transcript::read(text).message(0)["content"].clone();
+    let finished = content(&String::from_utf8(text).unwrap());
+    assert_eq!(finished, content(&undisturbed));
+    assert!(
+        !finished.as_str().unwrap().starts_with(&replaced),
+        "the replacement says the same: the test shows nothing"
+    );
+}
+
+#[tokio::test]
+async fn refusals_follow_the_table() {
+    let server = server();
+    random_adapter(&server.path("good"), 1);
+    assert_eq!(load(&server, "good", "good").await.status, 200);
+    let good = say(&server, "good").await;
+    let whole = std::fs::read(server.path("good/adapter_model.safetensors")).unwrap();
+    let config = std::fs::read(server.path("good/adapter_config.json")).unwrap();
+    write(&server.path("cut/adapter_config.json"), &config);
+    write(&server.path("cut/adapter_model.safetensors"), &whole[..whole.len() / 2]);
+    let outside = tempfile::tempdir().unwrap();
+    random_adapter(&outside.path().join("a"), 1);
+    let outside = outside.path().join("a").display().to_string();
+    for (name, path, status, code) in [
+        ("good", "good", 409, "lora_adapter_already_loaded"),
+        ("base", "good", 400, "invalid_lora_name"),
+        ("", "good", 400, "invalid_lora_name"),
+        ("a/b", "good", 400, "invalid_lora_name"),
+        ("new", "nowhere", 404, "adapter_file_not_found"),
+        ("new", "../../../etc", 403, "adapter_file_forbidden"),
+        ("new", outside.as_str(), 403, "adapter_file_forbidden"),
+        ("new", "cut", 422, "invalid_lora_adapter"),
+    ] {
+        let reply = load(&server, name, path).await;
+        let (found, _, found_code) = reply.refusal();
+        assert_eq!((found, found_code.as_str()), (status, code), "{name} {path}: {}", reply.text);
+        assert_eq!(reply.headers.contains_key("x-should-retry"), status == 409);
+    }
+    let failed = json!({"lora_name": "good", "lora_path": "cut", "load_inplace": true});
+    assert_eq!(server.post("/v1/load_lora_adapter", &failed).await.status, 422);
+    assert_eq!(say(&server, "good").await, good, "a failed replacement disturbed the old generation");
+    let unknown = server.post("/v1/unload_lora_adapter", &json!({"lora_name": "new"})).await;
+    assert_eq!(unknown.refusal(), (404, "lora_name".to_owned(), "lora_adapter_not_found".to_owned()));
+}
+
+#[tokio::test]
+async fn wrong_fields_are_refused_by_name() {
+    let server = server();
+    for (body, param, code) in [
+        (json!({}), "lora_name", "missing_required_parameter"),
+        (json!({"lora_name": "a"}), "lora_path", "missing_required_parameter"),
+        (json!({"lora_name": 1, "lora_path": "a"}), "lora_name", "invalid_type"),
+        (json!({"lora_name": "a", "lora_path": "a", "load_inplace": "yes"}), "load_inplace", "invalid_type"),
+    ] {
+        let reply = server.post("/v1/load_lora_adapter", &body).await;
+        assert_eq!(reply.refusal(), (400, param.to_owned(), code.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn without_an_adapter_root_nothing_can_be_changed() {
+    let server = TestServer::start();
+    let load = load(&server, "a", "a").await;
+    assert_eq!(load.refusal().0, 403);
+    assert!(load.text.contains("--adapter-root"), "{}", load.text);
+    assert_eq!(server.post("/v1/unload_lora_adapter", &json!({"lora_name": "a"})).await.refusal().0, 403);
+}
+
+#[tokio::test]
+async fn the_metrics_show_what_is_resident() {
+    let server = server();
+    random_adapter(&server.path("m"), 1);
+    assert_eq!(load(&server, "m", "m").await.status, 200);
+    let metrics = server.get("/metrics").await.text;
+    assert!(metrics.contains("callsmith_adapters_resident 1"), "{metrics}");
+    assert!(metrics.contains("vllm:lora_adapter_loaded{adapter_name=\"m\""), "{metrics}");
+    let reply = server.post("/v1/unload_lora_adapter", &json!({"lora_name": "m"})).await;
+    assert_eq!(reply.status, 200);
+    let metrics = server.get("/metrics").await.text;
+    assert!(metrics.contains("callsmith_adapters_resident 0"), "{metrics}");
+    assert_eq!(server.get("/v1/models").await.json()["data"].as_array().map(Vec::len), Some(1));
+    assert_eq!(server.get("/v1/models/m").await.json()["error"]["code"], Value::from("model_not_found"));
+}

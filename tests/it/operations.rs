@@ -1,0 +1,136 @@
+//! Probes, metrics, request ids, unknown routes, shedding, draining.
+
+use crate::support::{TestServer, post, text_request, weather_request};
+use axum::body::Body;
+use axum::http::Request;
+use futures::StreamExt;
+use serde_json::json;
+
+#[tokio::test]
+async fn the_probes_are_green_on_an_idle_server() {
+    let server = TestServer::start();
+    for path in ["/livez", "/readyz", "/health"] {
+        assert_eq!(server.get(path).await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_base_is_the_first_model() {
+    let server = TestServer::start();
+    let models = server.get("/v1/models").await.json();
+    assert_eq!(models["object"], "list");
+    let base = &models["data"][0];
+    assert_eq!((&base["id"], &base["object"], &base["parent"]), (&json!("base"), &json!("model"), &json!(null)));
+    assert!(base["created"].is_u64() && base["owned_by"].is_string());
+    assert_eq!(server.get("/v1/models/base").await.json(), *base);
+    assert_eq!(server.get("/v1/models/other").await.refusal(), (404, "model".to_owned(), "model_not_found".to_owned()));
+}
+
+#[tokio::test]
+async fn unknown_routes_and_methods_are_answered_in_openais_shape() {
+    let server = TestServer::start();
+    assert_eq!(server.get("/v1/nothing").await.refusal(), (404, "-".to_owned(), "unknown_url".to_owned()));
+    assert_eq!(
+        server.get("/v1/chat/completions").await.refusal(),
+        (405, "-".to_owned(), "method_not_allowed".to_owned())
+    );
+    let long = format!("/{}", "x".repeat(8000));
+    assert_eq!(server.get(&long).await.refusal().0, 404);
+}
+
+#[tokio::test]
+async fn every_response_has_a_request_id_and_a_harmless_one_is_kept() {
+    let server = TestServer::start();
+    let with_id = |id: &str| Request::get("/livez").header("x-request-id", id).body(Body::empty()).unwrap();
+    let kept = server.reply(with_id("abc-1.2_3")).await;
+    assert_eq!(kept.headers["x-request-id"], "abc-1.2_3");
+    for hostile in ["a b", "\t", &"y".repeat(65)] {
+        let replaced = server.reply(with_id(hostile)).await;
+        assert!(replaced.headers["x-request-id"].to_str().unwrap().starts_with("req_"));
+    }
+    assert!(server.get("/v1/nothing").await.headers.contains_key("x-request-id"));
+    assert!(server.chat(&text_request()).await.headers.contains_key("x-request-id"));
+}
+
+#[tokio::test]
+async fn the_metrics_count_requests_tokens_and_no_violations() {
+    let server = TestServer::start();
+    server.chat(&weather_request()).await.choice();
+    server.chat(&json!({})).await;
+    let metrics = server.get("/metrics").await.text;
+    for line in [
+        "callsmith_requests_running 0",
+        "callsmith_requests_waiting 0",
+        "callsmith_constraint_violations_total 0",
+        "callsmith_grammar_compile_seconds_count 1",
+        "callsmith_time_to_first_token_seconds_count 1",
+        "callsmith_errors_total{code=\"missing_required_parameter\"} 1",
+        "vllm:num_requests_running{model_name=\"base\"} 0",
+        "vllm:num_requests_waiting{model_name=\"base\"} 0",
+        "vllm:kv_cache_usage_perc{model_name=\"base\"} 0",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+    let count =
+        |name: &str| metrics.lines().find_map(|line| line.strip_prefix(&format!("{name} "))?.parse::<u64>().ok());
+    assert!(count("callsmith_generated_tokens_total") > Some(0));
+    assert!(count("callsmith_prompt_tokens_total") > Some(0));
+    assert_eq!(metrics.matches("vllm:lora_requests_info{").count(), 1);
+}
+
+#[tokio::test]
+async fn metric_series_do_not_grow_with_what_clients_send() {
+    let server = TestServer::start();
+    let series = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
+    let mut body = text_request();
+    body["model"] = json!("first");
+    server.chat(&body).await;
+    let before = series(&server.get("/metrics").await.text);
+    for index in 0..200 {
+        (body["model"], body["user"]) = (json!(format!("unknown-{index}")), json!(format!("user-{index}")));
+        server.chat(&body).await;
+        server.get(&format!("/path/{index}")).await;
+    }
+    let after = series(&server.get("/metrics").await.text);
+    // One more: the code of an unknown route.
+    assert!(after <= before + 1, "{before} series became {after}");
+}
+
+#[tokio::test]
+async fn too_many_requests_are_shed_with_retry_after() {
+    let server = TestServer::with_options(&["--max-batch", "1", "--max-queue", "1"]);
+    let mut body = text_request();
+    (body["stream"], body["max_tokens"]) = (json!(true), json!(3500));
+    body["logit_bias"] = json!({server.end_token(): -100});
+    let bytes = body.to_string().into_bytes();
+    let running = [
+        server.send(post("/v1/chat/completions", bytes.clone())).await,
+        server.send(post("/v1/chat/completions", bytes)).await,
+    ];
+    let shed = server.chat(&text_request()).await;
+    assert_eq!(shed.refusal(), (503, "-".to_owned(), "server_overloaded".to_owned()));
+    let seconds: u32 = shed.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=5).contains(&seconds));
+    assert_eq!(server.get("/livez").await.status, 200);
+    drop(running);
+    server.until_idle().await;
+    assert_eq!(server.chat(&text_request()).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_draining_server_finishes_what_runs_and_refuses_the_rest() {
+    let server = TestServer::start();
+    let mut body = text_request();
+    (body["stream"], body["max_tokens"]) = (json!(true), json!(200));
+    body["logit_bias"] = json!({server.end_token(): -100});
+    let response = server.send(post("/v1/chat/completions", body.to_string().into_bytes())).await;
+    server.state.start_draining();
+    assert_eq!(server.get("/readyz").await.status, 503);
+    assert_eq!(server.get("/livez").await.status, 200);
+    let refused = server.chat(&text_request()).await;
+    assert_eq!(refused.refusal(), (503, "-".to_owned(), "server_shutting_down".to_owned()));
+    assert_eq!(refused.headers["connection"], "close");
+    let chunks: Vec<_> = response.into_body().into_data_stream().collect().await;
+    let last = chunks.last().unwrap().as_ref().unwrap();
+    assert!(last.ends_with(b"data: [DONE]\n\n"), "{last:?}");
+}
