@@ -107,9 +107,12 @@ struct EvalArgs {
     /// Only dialogues whose functions are named so.
     #[arg(long, value_enum)]
     naming: Option<NamingArg>,
-    /// Number of dialogues.
+    /// Number of dialogues with single calls or none.
     #[arg(long, default_value_t = 500)]
     count: usize,
+    /// Number of further dialogues that need several calls.
+    #[arg(long, default_value_t = 100)]
+    parallel: usize,
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Decode without the grammar.
@@ -224,6 +227,7 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
             NamingArg::Unrelated => Naming::Unrelated,
         }),
         count: args.count,
+        parallel: args.parallel,
         seed: args.seed,
         free: args.free,
         max_tokens: args.max_tokens,

@@ -27,9 +27,8 @@ impl Default for Weights {
     }
 }
 
-/// How the project's own models write a conversation: `<|role|>content<|end|>`, all of it control tokens of
-/// [`crate::data::tokenizer`]. Functions, calls and results are text, from the dialect.
-const CHAT_TEMPLATE: &str = include_str!("chat_template.jinja");
+/// How the project's own models write a conversation, with the control tokens of [`crate::data::tokenizer`].
+const CHAT_TEMPLATE: &str = include_str!("../../../models/embedded/chat_template.jinja");
 
 /// Writes the chat template of the project's own models beside the tokenizer files in `dir`.
 pub fn write_template(dir: &Path) -> Result<()> {

@@ -2,6 +2,8 @@
 
 use crate::fixture;
 use callsmith::model::weights;
+use callsmith_train::data::synth::Split;
+use callsmith_train::eval::{self, EvalOptions};
 use callsmith_train::recipe::Recipe;
 use callsmith_train::run::{Outcome, RunOptions, train};
 use callsmith_train::{checkpoint, export};
@@ -118,6 +120,35 @@ fn the_exported_model_loads_in_the_servers_decoder_and_its_log_is_json_lines() {
     assert_eq!((count("checkpoint"), count("eval")), (2, 2));
     let step = lines.iter().find(|line| line["event"] == "step").unwrap();
     assert!(step["loss"].as_f64().unwrap() > 0.0 && step["tokens"].as_u64().unwrap() > 0, "{step}");
+}
+
+#[test]
+fn an_untrained_model_is_measured_through_the_engine_and_the_grammar() {
+    let root = root();
+    let recipe = recipe(root.path(), "run", &["phase.1.steps=1", "eval.every=100"]);
+    run(&recipe, false, false).unwrap();
+    let mut options = EvalOptions {
+        model: recipe.output.join("model"),
+        adapter: None,
+        split: Split::HeldOut,
+        naming: None,
+        count: 14,
+        parallel: 4,
+        seed: 1,
+        free: false,
+        max_tokens: 400,
+    };
+    let report = eval::run(&options, &Device::Cpu).unwrap();
+    let json = report.score.to_json();
+    let turns = |group: &str| json["groups"][group]["turns"].as_u64().unwrap();
+    let silent = json["no_call_recognised"]["total"].as_u64().unwrap();
+    assert_eq!((turns("single call") + silent, turns("parallel calls")), (14, 4));
+    assert_eq!(json["false_no_call"]["total"], turns("single call") + 4);
+    assert_eq!(eval::run(&options, &Device::Cpu).unwrap().score.to_json(), json);
+    options.free = true;
+    let free = eval::run(&options, &Device::Cpu).unwrap();
+    assert_eq!(free.score.to_json()["groups"]["parallel calls"]["exact"], 0.0);
+    assert!(free.failures.iter().all(|failure| !failure.request.is_empty()));
 }
 
 #[test]
