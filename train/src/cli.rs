@@ -1,7 +1,8 @@
 //! The command line: what was typed, which function does it, which exit code it gives.
 
-use crate::data::synth::{Naming, Split, SynthConfig};
 use crate::data::synth;
+use crate::data::synth::{Naming, Split, SynthConfig};
+use crate::dataset::encode;
 use crate::error::{Result, TrainError};
 use crate::eval::{self, EvalOptions, EvalReport};
 use crate::export::{self, Precision};
@@ -68,7 +69,7 @@ enum DataCommand {
         #[arg(long)]
         out: PathBuf,
     },
-    /// Train a byte-level BPE tokenizer on generated dialogues.
+    /// Train a byte-level BPE tokenizer on generated dialogues, and write the chat template beside it.
     Tokenizer {
         #[arg(long, default_value_t = 0)]
         seed: u64,
@@ -106,9 +107,12 @@ struct EvalArgs {
     /// Only dialogues whose functions are named so.
     #[arg(long, value_enum)]
     naming: Option<NamingArg>,
-    /// Number of dialogues.
+    /// Number of dialogues with single calls or none.
     #[arg(long, default_value_t = 500)]
     count: usize,
+    /// Number of further dialogues that need several calls.
+    #[arg(long, default_value_t = 100)]
+    parallel: usize,
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Decode without the grammar.
@@ -197,7 +201,8 @@ fn data(command: DataCommand) -> Result<()> {
             Ok(synth::write_jsonl(&synth_config(config.as_deref())?, count, &out)?)
         }
         DataCommand::Tokenizer { seed, vocab_size, out } => {
-            Ok(synth::write_synth_tokenizer(seed, vocab_size, dialect::by_name("tool_uses")?.as_ref(), &out)?)
+            synth::write_synth_tokenizer(seed, vocab_size, dialect::by_name("tool_uses")?.as_ref(), &out)?;
+            encode::write_template(&out)
         }
     }
 }
@@ -222,6 +227,7 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
             NamingArg::Unrelated => Naming::Unrelated,
         }),
         count: args.count,
+        parallel: args.parallel,
         seed: args.seed,
         free: args.free,
         max_tokens: args.max_tokens,

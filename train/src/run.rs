@@ -100,7 +100,8 @@ impl<'a> Run<'a> {
         let fields = json!({"step": state.step, "total_steps": recipe.total_steps(), "trainable": parameters, "recipe_digest": state.recipe_digest});
         progress.event("start", fields, &sentence)?;
         let batches = Feeder::new(recipe, mixtures, state.step, state.cursor.clone())?.spawn();
-        Ok(Self { recipe, config, trainer, batches, held_out, state, progress, saved_at: None })
+        let saved_at = (state.step > 0).then_some(state.step);
+        Ok(Self { recipe, config, trainer, batches, held_out, state, progress, saved_at })
     }
 
     /// The next step's data; `None` after the last step.
@@ -108,7 +109,9 @@ impl<'a> Run<'a> {
         match self.batches.recv() {
             Ok(batch) => batch.map(Some),
             Err(_) if self.state.step >= self.recipe.total_steps() => Ok(None),
-            Err(_) => Err(TrainError::Data("the data thread ended before the last step".into())),
+            Err(_) => {
+                Err(TrainError::Data("the data thread gave up before the last step; its reason stands above".into()))
+            }
         }
     }
 

@@ -113,7 +113,12 @@ impl Trainer {
 
     fn update(&mut self, lr: f64, gradient_norm: f64) -> Result<()> {
         let gradient_scale = (self.clip / gradient_norm.max(f64::MIN_POSITIVE)).min(1.0);
-        self.optimizer.update(&self.trainable.slots, &mut self.values, &self.gradients.values, StepSize { lr, gradient_scale });
+        self.optimizer.update(
+            &self.trainable.slots,
+            &mut self.values,
+            &self.gradients.values,
+            StepSize { lr, gradient_scale },
+        );
         self.trainable.set_values(&self.values)
     }
 }

@@ -1,6 +1,7 @@
 //! Conversation → sample: rendered and tokenised exactly as the server does it, loss on what the assistant writes.
 
 use super::{Example, Tag};
+use crate::atomic;
 use crate::error::{Result, TrainError};
 use callsmith::chat::dialect::{self, Dialect};
 use callsmith::chat::template::ChatTemplate;
@@ -24,6 +25,14 @@ impl Default for Weights {
     fn default() -> Self {
         Self { lm: 0.0, name: 1.0 }
     }
+}
+
+/// How the project's own models write a conversation, with the control tokens of [`crate::data::tokenizer`].
+const CHAT_TEMPLATE: &str = include_str!("../../../models/embedded/chat_template.jinja");
+
+/// Writes the chat template of the project's own models beside the tokenizer files in `dir`.
+pub fn write_template(dir: &Path) -> Result<()> {
+    atomic::file(&dir.join("chat_template.jinja"), CHAT_TEMPLATE.as_bytes())
 }
 
 /// A model's prompt format and tokenizer.

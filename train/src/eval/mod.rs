@@ -34,8 +34,10 @@ pub struct EvalOptions {
     pub adapter: Option<PathBuf>,
     pub split: Split,
     pub naming: Option<Naming>,
-    /// Dialogues.
+    /// Dialogues with single calls or none.
     pub count: usize,
+    /// Further dialogues that need several calls.
+    pub parallel: usize,
     pub seed: u64,
     /// Without the grammar.
     pub free: bool,
@@ -60,7 +62,9 @@ pub fn run(options: &EvalOptions, device: &Device) -> Result<EvalReport> {
     let harness = Harness::open(options, device)?;
     let mut report = EvalReport { score: Score::default(), failures: Vec::new() };
     let mut flight = VecDeque::new();
-    for sample in synth::eval_set(options.split, options.count, options.seed, options.naming) {
+    let mut samples = synth::eval_set(options.split, options.count, options.seed, options.naming);
+    samples.extend(synth::eval_parallel(options.split, options.parallel, options.seed));
+    for sample in samples {
         for info in &sample.turns {
             if flight.len() == IN_FLIGHT {
                 harness.collect(flight.pop_front(), &mut report)?;

@@ -33,7 +33,9 @@ impl HeldOut {
     /// Makes and encodes the set; dialogues longer than the training limit are left out.
     pub fn prepare(eval: &EvalSection, batch: &BatchSection, encoder: &Encoder) -> Result<Self> {
         let (mut examples, mut groups) = (Vec::new(), Vec::new());
-        for sample in synth::eval_set(Split::HeldOut, eval.samples, eval.seed, None) {
+        let mut samples = synth::eval_set(Split::HeldOut, eval.samples, eval.seed, None);
+        samples.extend(synth::eval_parallel(Split::HeldOut, eval.samples / 5, eval.seed));
+        for sample in samples {
             let example = encoder.example(&sample.conversation, Weights::default())?;
             if example.tokens.len() <= batch.max_len {
                 examples.push(example);

@@ -1,0 +1,90 @@
+//! Conversations as samples: what is trained, and that it is what the server would show and force.
+
+use crate::fixture;
+use callsmith::chat::{Conversation, Message, Role};
+use callsmith_train::data::synth::{SynthConfig, generate};
+use callsmith_train::dataset::Tag;
+use callsmith_train::dataset::encode::Weights;
+
+#[test]
+fn every_answer_follows_the_prompt_the_server_would_show() {
+    let dir = tempfile::tempdir().unwrap();
+    let encoder = fixture::encoder(dir.path());
+    for index in 0..40 {
+        let conversation = generate(&SynthConfig::default(), index).conversation;
+        let example = encoder.example(&conversation, Weights::default()).unwrap();
+        let assistant: Vec<_> =
+            (0..conversation.messages.len()).filter(|&n| conversation.messages[n].role == Role::Assistant).collect();
+        assert_eq!(example.answers.len(), assistant.len());
+        for (answer, &message) in example.answers.iter().zip(&assistant) {
+            let mut head = conversation.clone();
+            head.messages.truncate(message);
+            assert_eq!(encoder.prompt(&head, true).unwrap(), example.tokens[..answer.start]);
+            let wanted = &conversation.messages[message];
+            let text = encoder.tokenizer.decode(&example.tokens[answer.clone()]);
+            let expected = match wanted.tool_calls.is_empty() {
+                true => wanted.content.clone(),
+                false => encoder.dialect.render_calls(&wanted.tool_calls),
+            };
+            assert_eq!(text, expected);
+            assert!(encoder.tokenizer.eos_token_ids().contains(&example.tokens[answer.end - 1]));
+        }
+    }
+}
+
+#[test]
+fn only_answers_are_trained_and_the_rest_as_the_weights_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let encoder = fixture::encoder(dir.path());
+    let conversation = generate(&SynthConfig::default(), 3).conversation;
+    let example = encoder.example(&conversation, Weights { lm: 0.25, name: 3.0 }).unwrap();
+    for at in 0..example.tokens.len() {
+        let answer = example.answers.iter().any(|answer| answer.contains(&at));
+        let expected = match (answer, example.tags[at]) {
+            (_, Tag::Name) => 3.0,
+            (true, _) => 1.0,
+            (false, _) => 0.25,
+        };
+        assert_eq!(example.weights[at], expected, "token {at}");
+    }
+}
+
+#[test]
+fn the_first_token_of_each_function_name_is_tagged() {
+    let dir = tempfile::tempdir().unwrap();
+    let encoder = fixture::encoder(dir.path());
+    let (mut calls, mut values) = (0, 0);
+    for index in 0..40 {
+        let conversation = generate(&SynthConfig::default(), index).conversation;
+        let example = encoder.example(&conversation, Weights::default()).unwrap();
+        let names: Vec<_> = conversation
+            .messages
+            .iter()
+            .flat_map(|message| &message.tool_calls)
+            .map(|call| call.name.as_str())
+            .collect();
+        let tagged: Vec<_> = (0..example.tokens.len()).filter(|&at| example.tags[at] == Tag::Name).collect();
+        assert_eq!(tagged.len(), names.len());
+        for (&at, name) in tagged.iter().zip(&names) {
+            let rest = encoder.tokenizer.decode(&example.tokens[at..]);
+            // A token may hold the end of the envelope before the name.
+            assert!(
+                rest.trim_start_matches(|c| "functions.".contains(c))
+                    .starts_with(name.trim_start_matches(|c| "functions.".contains(c))),
+                "{name}: {rest}"
+            );
+        }
+        calls += names.len();
+        values += example.tags.iter().filter(|&&tag| tag == Tag::Value).count();
+    }
+    assert!(calls > 20 && values > calls);
+}
+
+#[test]
+fn a_conversation_without_an_answer_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let encoder = fixture::encoder(dir.path());
+    let conversation = Conversation { messages: vec![Message::text(Role::User, "hello")], ..Conversation::default() };
+    let message = encoder.example(&conversation, Weights::default()).unwrap_err().to_string();
+    assert!(message.contains("no assistant message"), "{message}");
+}

@@ -1,0 +1,207 @@
+//! Whole runs in a temporary directory: stopping, resuming, locking, exporting.
+
+use crate::fixture;
+use callsmith::model::weights;
+use callsmith_train::data::synth::Split;
+use callsmith_train::eval::{self, EvalOptions};
+use callsmith_train::recipe::Recipe;
+use callsmith_train::run::{Outcome, RunOptions, train};
+use callsmith_train::{checkpoint, export};
+use candle_core::{DType, Device};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+fn recipe(root: &Path, output: &str, sets: &[&str]) -> Recipe {
+    let text = format!(
+        r#"
+        method = "full"
+        output = "{root}/{output}"
+        seed = 5
+        [model]
+        tokenizer = "{root}/tokenizer"
+        [model.shape]
+        hidden_size = 16
+        intermediate_size = 24
+        num_hidden_layers = 1
+        num_attention_heads = 2
+        num_key_value_heads = 1
+        max_position_embeddings = 2048
+        [optim]
+        lr = 0.01
+        [batch]
+        tokens = 1500
+        max_len = 1200
+        [[phase]]
+        steps = 2
+        source = [{{ copy = {{ pool = [8, 20], length = [3, 8] }} }}, {{ recall = {{ pool = [16, 20], pairs = [2, 3], noise = [0, 2] }} }}]
+        [[phase]]
+        steps = 4
+        source = [{{ synth = {{ tools = [1, 2] }}, lm_weight = 0.1 }}, {{ copy = {{ pool = [8, 20], length = [3, 8] }}, weight = 0.2 }}]
+        [eval]
+        every = 5
+        samples = 3
+        [log]
+        every = 2
+        [checkpoint]
+        every = 4
+        keep = 2
+        "#,
+        root = root.display()
+    );
+    Recipe::parse(&text, "test", &sets.iter().map(|&set| set.to_owned()).collect::<Vec<_>>()).unwrap()
+}
+
+fn root() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("tokenizer")).unwrap();
+    fixture::tokenizer(&root.path().join("tokenizer"));
+    root
+}
+
+fn run(recipe: &Recipe, resume: bool, stop: bool) -> callsmith_train::Result<Outcome> {
+    train(recipe, RunOptions { resume, allow_changed_recipe: false }, &Arc::new(AtomicBool::new(stop)))
+}
+
+fn final_weights(recipe: &Recipe) -> Vec<u8> {
+    fs::read(recipe.output.join("model/model.safetensors")).unwrap()
+}
+
+#[test]
+fn a_run_stopped_after_every_step_ends_with_the_weights_of_an_uninterrupted_one() {
+    let root = root();
+    let whole = recipe(root.path(), "whole", &[]);
+    assert_eq!(run(&whole, false, false).unwrap(), Outcome::Finished);
+
+    let pieces = recipe(root.path(), "pieces", &[]);
+    assert_eq!(run(&pieces, false, true).unwrap(), Outcome::Stopped { step: 1 });
+    for step in 2..=6 {
+        assert_eq!(run(&pieces, true, true).unwrap(), Outcome::Stopped { step });
+    }
+    assert_eq!(run(&pieces, true, false).unwrap(), Outcome::Finished);
+    assert_eq!(final_weights(&pieces), final_weights(&whole));
+    assert_eq!(checkpoint::list(&pieces.output).unwrap().len(), 2);
+}
+
+#[test]
+fn a_damaged_checkpoint_costs_its_interval_and_nothing_else() {
+    let root = root();
+    let recipe = recipe(root.path(), "run", &[]);
+    run(&recipe, false, false).unwrap();
+    let weights = final_weights(&recipe);
+    let newest = &checkpoint::list(&recipe.output).unwrap()[0];
+    assert!(newest.ends_with("checkpoint-6"));
+    fs::write(newest.join("optimizer.safetensors"), b"torn").unwrap();
+    fs::remove_dir_all(recipe.output.join("model")).unwrap();
+    assert_eq!(run(&recipe, true, false).unwrap(), Outcome::Finished);
+    assert_eq!(final_weights(&recipe), weights);
+}
+
+#[test]
+fn the_exported_model_loads_in_the_servers_decoder_and_its_log_is_json_lines() {
+    let root = root();
+    let recipe = recipe(root.path(), "run", &[]);
+    run(&recipe, false, false).unwrap();
+    let model = recipe.output.join("model");
+    let decoder = weights::load_decoder(&model, DType::F32, &Device::Cpu).unwrap();
+    assert_eq!(decoder.config().num_layers, 1);
+    assert!(model.join("tokenizer.json").exists() && model.join("chat_template.jinja").exists());
+    let half = root.path().join("half");
+    export::from_run(&recipe.output, &half, export::Precision::Bf16).unwrap();
+    let size = |dir: &Path| fs::metadata(dir.join("model.safetensors")).unwrap().len();
+    assert!(size(&half) < size(&model) * 6 / 10);
+    weights::load_decoder(&half, DType::F32, &Device::Cpu).unwrap();
+
+    let log = fs::read_to_string(recipe.output.join("train.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let count = |event: &str| lines.iter().filter(|line| line["event"] == event).count();
+    assert_eq!((count("start"), count("step"), count("finished")), (1, 3, 1));
+    assert_eq!((count("checkpoint"), count("eval")), (2, 2));
+    let step = lines.iter().find(|line| line["event"] == "step").unwrap();
+    assert!(step["loss"].as_f64().unwrap() > 0.0 && step["tokens"].as_u64().unwrap() > 0, "{step}");
+}
+
+#[test]
+fn an_untrained_model_is_measured_through_the_engine_and_the_grammar() {
+    let root = root();
+    let recipe = recipe(root.path(), "run", &["phase.1.steps=1", "eval.every=100"]);
+    run(&recipe, false, false).unwrap();
+    let mut options = EvalOptions {
+        model: recipe.output.join("model"),
+        adapter: None,
+        split: Split::HeldOut,
+        naming: None,
+        count: 14,
+        parallel: 4,
+        seed: 1,
+        free: false,
+        max_tokens: 400,
+    };
+    let report = eval::run(&options, &Device::Cpu).unwrap();
+    let json = report.score.to_json();
+    let turns = |group: &str| json["groups"][group]["turns"].as_u64().unwrap();
+    let silent = json["no_call_recognised"]["total"].as_u64().unwrap();
+    assert_eq!((turns("single call") + silent, turns("parallel calls")), (14, 4));
+    assert_eq!(json["false_no_call"]["total"], turns("single call") + 4);
+    assert_eq!(eval::run(&options, &Device::Cpu).unwrap().score.to_json(), json);
+    options.free = true;
+    let free = eval::run(&options, &Device::Cpu).unwrap();
+    assert_eq!(free.score.to_json()["groups"]["parallel calls"]["exact"], 0.0);
+    assert!(free.failures.iter().all(|failure| !failure.request.is_empty()));
+}
+
+#[test]
+fn an_output_in_use_or_with_checkpoints_or_of_another_recipe_is_refused() {
+    let root = root();
+    let recipe = recipe(root.path(), "run", &[]);
+    fs::create_dir(&recipe.output).unwrap();
+    let held = fs::File::create(recipe.output.join(".lock")).unwrap();
+    held.lock().unwrap();
+    fs::write(recipe.output.join(".lock"), "4711\n").unwrap();
+    assert!(run(&recipe, false, false).unwrap_err().to_string().contains("4711"));
+    drop(held);
+    run(&recipe, false, true).unwrap();
+    assert!(run(&recipe, false, true).unwrap_err().to_string().contains("--resume"));
+    let mut other = recipe.clone();
+    other.optim.lr = 0.5;
+    assert!(run(&other, true, true).unwrap_err().to_string().contains("--allow-changed-recipe"));
+}
+
+#[test]
+fn a_lora_run_trains_on_a_file_and_writes_an_adapter_that_loads() {
+    let root = root();
+    run(&recipe(root.path(), "base", &[]), false, false).unwrap();
+    let data = root.path().join("data.jsonl");
+    let config = callsmith_train::data::synth::SynthConfig::default();
+    callsmith_train::data::synth::write_jsonl(&config, 8, &data).unwrap();
+    let base = root.path().join("base/model");
+    let text = format!(
+        "method = \"lora\"\noutput = \"{root}/lora\"\n[model]\npath = \"{base}\"\n[lora]\nrank = 2\nalpha = 4\n[optim]\nlr = 0.01\n\
+         [batch]\ntokens = 3000\nmax_len = 3000\n[[phase]]\nsteps = 2\nsource = [{{ jsonl = \"{data}\" }}]",
+        root = root.path().display(),
+        base = base.display(),
+        data = data.display()
+    );
+    let recipe = Recipe::parse(&text, "test", &[]).unwrap();
+    assert_eq!(run(&recipe, false, false).unwrap(), Outcome::Finished);
+    let model = weights::load_config(&base).unwrap();
+    let load = |dir: &Path| callsmith::adapter::peft::load(dir, &model, DType::F32, &Device::Cpu).unwrap();
+    let loaded = load(&recipe.output.join("model"));
+    assert_eq!((loaded.config.rank, loaded.weights.iter().count()), (2, 7));
+    let again = root.path().join("again");
+    export::from_run(&recipe.output, &again, export::Precision::F32).unwrap();
+    assert_eq!(load(&again).digest, loaded.digest);
+}
+
+#[test]
+fn a_bad_line_of_a_data_file_is_named() {
+    let root = root();
+    let data = root.path().join("data.jsonl");
+    fs::write(&data, "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}\n{\"messages\": 3}\n").unwrap();
+    let mut recipe = recipe(root.path(), "run", &[]);
+    let source = &mut recipe.phases[0].sources[0];
+    (source.copy, source.jsonl) = (None, Some(data));
+    let message = run(&recipe, false, false).unwrap_err().to_string();
+    assert!(message.contains("data.jsonl:2") && message.contains("messages"), "{message}");
+}
