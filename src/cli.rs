@@ -24,7 +24,7 @@ pub struct Cli {
 pub enum Subcommands {
     /// Serve a model over HTTP (OpenAI's chat completions)
     Serve(ServeArgs),
-    /// Train a model or an adapter from a recipe (runs callsmith-train)
+    /// Train an adapter (`train lora RECIPE`) or all weights (`train full RECIPE`) (runs callsmith-train)
     #[command(disable_help_flag = true)]
     Train(TrainerArgs),
     /// Prepare training data (runs callsmith-train)
@@ -33,12 +33,9 @@ pub enum Subcommands {
     /// Measure a model on held-out calls (runs callsmith-train)
     #[command(disable_help_flag = true)]
     Eval(TrainerArgs),
-    /// Merge an adapter into its base (runs callsmith-train)
+    /// Write a run's newest checkpoint as a model or adapter directory (runs callsmith-train)
     #[command(disable_help_flag = true)]
-    Merge(TrainerArgs),
-    /// Convert model files (runs callsmith-train)
-    #[command(disable_help_flag = true)]
-    Convert(TrainerArgs),
+    Export(TrainerArgs),
 }
 
 /// Passed on as typed.
@@ -115,16 +112,16 @@ fn named_dir(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 impl Subcommands {
-    /// The trainer's command and its arguments, unless this is `serve`.
-    pub fn trainer(&self) -> Option<(&'static str, &[OsString])> {
-        match self {
-            Self::Serve(_) => None,
-            Self::Train(trainer) => Some(("train", &trainer.args)),
-            Self::Data(trainer) => Some(("data", &trainer.args)),
-            Self::Eval(trainer) => Some(("eval", &trainer.args)),
-            Self::Merge(trainer) => Some(("merge", &trainer.args)),
-            Self::Convert(trainer) => Some(("convert", &trainer.args)),
-        }
+    /// The trainer's arguments, unless this is `serve`. The methods (`lora`, `full`) are commands of the trainer itself.
+    pub fn trainer(&self) -> Option<Vec<OsString>> {
+        let (command, rest) = match self {
+            Self::Serve(_) => return None,
+            Self::Train(trainer) => (None, &trainer.args),
+            Self::Data(trainer) => (Some("data"), &trainer.args),
+            Self::Eval(trainer) => (Some("eval"), &trainer.args),
+            Self::Export(trainer) => (Some("export"), &trainer.args),
+        };
+        Some(command.into_iter().map(OsString::from).chain(rest.iter().cloned()).collect())
     }
 }
 
@@ -138,9 +135,9 @@ pub enum TrainerError {
 }
 
 /// Becomes `callsmith-train` (found beside this binary): signals and exit code are its own. Returns only on failure.
-pub fn become_trainer(command: &str, args: &[OsString]) -> TrainerError {
+pub fn become_trainer(args: &[OsString]) -> TrainerError {
     let path = std::env::current_exe().unwrap_or_default().with_file_name("callsmith-train");
-    trainer_error(&path, || Command::new(&path).arg(command).args(args).exec())
+    trainer_error(&path, || Command::new(&path).args(args).exec())
 }
 
 fn trainer_error(path: &Path, run: impl FnOnce() -> std::io::Error) -> TrainerError {
@@ -163,10 +160,12 @@ mod tests {
 
     #[test]
     fn arguments_of_the_trainer_pass_through_untouched() {
-        let cli = Cli::try_parse_from(["callsmith", "train", "recipe.toml", "--resume", "--help", "-x"]).unwrap();
-        let command = cli.command.unwrap();
-        let (name, args) = command.trainer().unwrap();
-        assert_eq!((name, args), ("train", ["recipe.toml", "--resume", "--help", "-x"].map(OsString::from).as_slice()));
+        let passed = |args: &[&str]| {
+            let cli = Cli::try_parse_from([&["callsmith"], args].concat()).unwrap();
+            cli.command.unwrap().trainer().unwrap()
+        };
+        assert_eq!(passed(&["train", "lora", "r.toml", "--help", "-x"]), ["lora", "r.toml", "--help", "-x"]);
+        assert_eq!(passed(&["data", "synth", "--count", "3"]), ["data", "synth", "--count", "3"]);
     }
 
     #[test]

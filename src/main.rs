@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         Some(Subcommands::Serve(args)) => run_server(args),
         None => run_server(cli.serve),
         Some(other) => match other.trainer() {
-            Some((command, args)) => fail(1, &become_trainer(command, args).into()),
+            Some(args) => fail(1, &become_trainer(&args).into()),
             None => ExitCode::from(2),
         },
     }
