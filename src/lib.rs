@@ -18,6 +18,8 @@ pub mod model;
 pub mod api;
 #[cfg(feature = "serve")]
 pub mod cli;
+#[cfg(feature = "embedded-model")]
+pub mod embedded;
 #[cfg(feature = "serve")]
 pub mod metrics;
 #[cfg(feature = "serve")]

@@ -1,7 +1,7 @@
 //! PEFT directories (`adapter_config.json`, `adapter_model.safetensors`), read and written.
 //!
-//! Reading goes in steps, so that memory can be set aside in between: [`Checked`] has seen the settings and the
-//! header only, [`Snapshot`] holds all bytes, and building makes tensors of them. Everything is checked before the
+//! Reading goes in steps, so that memory can be set aside in between: `Checked` has seen the settings and the
+//! header only, `Snapshot` holds all bytes, and building makes tensors of them. Everything is checked before the
 //! first tensor exists: an adapter that loads never fails later for its shape, type or values.
 //! Knows nothing of names and generations (see [`super::registry`]).
 

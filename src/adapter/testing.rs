@@ -23,8 +23,7 @@ pub(super) fn model() -> ModelConfig {
         max_position_embeddings: 32,
         sliding_window: None,
         tie_word_embeddings: true,
-        qkv_bias: false,
-        qk_norm: false,
+        family: crate::model::Family::Llama,
         eos_token_ids: vec![0],
     }
 }

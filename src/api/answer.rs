@@ -73,12 +73,13 @@ impl Answer {
     }
 
     /// The whole response, once [`Self::next`] has returned `None`.
-    pub(super) fn into_completion(self) -> Value {
+    pub(super) fn completion(&self) -> Value {
         let logprobs = self.logprobs;
-        let choices = self.choices.into_iter().enumerate().map(|(index, choice)| {
-            response::choice(index, choice.turn.into_spoken(), choice.finish.unwrap_or("stop"), logprobs)
-        });
-        response::completion(&self.head, choices.collect(), self.usage)
+        let choice = |(index, choice): (usize, &Choice)| {
+            response::choice(index, choice.turn.spoken(), choice.finish.unwrap_or("stop"), logprobs)
+        };
+        let choices: Vec<Value> = self.choices.iter().enumerate().map(choice).collect();
+        response::completion(&self.head, &choices, self.usage)
     }
 
     fn tokens(&mut self, index: usize, tokens: &[TokenEvent]) -> Result<Update, ApiError> {

@@ -84,7 +84,7 @@ fn prepare(state: &AppState, mut request: ChatRequest) -> Result<Prepared, ApiEr
     let mut index = 0..;
     // Tools outside `allowed_tools` are not shown either.
     request.conversation.tools.retain(|_| index.next().is_some_and(|index| callable.contains(&index)));
-    let segments = state.template.render(&request.conversation, true).map_err(template_refused)?;
+    let segments = state.template.render(&request.conversation, true).map_err(|error| template_refused(&error))?;
     let bytes: usize = segments.iter().map(segment_bytes).sum();
     state.check_prompt_bytes(bytes)?;
     let prompt = state.tokenizer.encode(&segments).map_err(ApiError::internal)?;
@@ -101,7 +101,7 @@ fn segment_bytes(segment: &Segment) -> usize {
 }
 
 /// Chat templates refuse conversations that their model cannot take (for example two user turns in a row).
-fn template_refused(error: ChatError) -> ApiError {
+fn template_refused(error: &ChatError) -> ApiError {
     ApiError::at(
         Kind::InvalidValue,
         "messages",

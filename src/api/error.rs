@@ -15,7 +15,7 @@ const MAX_ECHO: usize = 200;
 /// Longest message, in characters.
 const MAX_MESSAGE: usize = 450;
 
-/// What kind of refusal or failure it is; [`Kind::row`] says how it looks on the wire.
+/// What kind of refusal or failure it is; one table says how each looks on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     InvalidJson,

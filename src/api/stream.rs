@@ -16,7 +16,7 @@ pub(super) async fn whole(mut answer: Answer) -> Result<Response, ApiError> {
     while let Some(update) = answer.next().await {
         update?;
     }
-    Ok(Json(answer.into_completion()).into_response())
+    Ok(Json(answer.completion()).into_response())
 }
 
 /// Streams the answer. The body owns it: a client that goes away cancels the generation.
@@ -91,11 +91,11 @@ impl Transcript {
         for delta in deltas {
             // The step's logprobs ride on its first chunk.
             let logprobs = self.answer.take_logprobs(choice);
-            text.push_str(&data(&self.chunks.delta(choice, delta, logprobs)));
+            text.push_str(&data(&self.chunks.delta(choice, &delta, &logprobs)));
         }
         if let Some(reason) = update.finish {
             let logprobs = self.answer.take_logprobs(choice);
-            text.push_str(&data(&self.chunks.finish(choice, reason, logprobs)));
+            text.push_str(&data(&self.chunks.finish(choice, reason, &logprobs)));
         }
         text
     }

@@ -42,10 +42,6 @@ impl Turn {
         &self.spoken
     }
 
-    pub(super) fn into_spoken(self) -> Spoken {
-        self.spoken
-    }
-
     /// A stop string ended the turn.
     pub(super) fn is_stopped(&self) -> bool {
         self.stop.found()

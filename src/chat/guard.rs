@@ -23,15 +23,15 @@ pub(super) struct Guard {
 
 impl Guard {
     /// Tokens of a single character are left out: they could not be told from ordinary text.
-    pub(super) fn new(control_tokens: &[String]) -> Self {
+    pub(super) fn new(control_tokens: Vec<String>) -> Self {
         let mut guard = Self::default();
-        for token in control_tokens.iter().filter(|token| token.chars().count() > 1) {
-            guard.tokens.entry(token.as_bytes()[0]).or_default().push(token.clone());
+        for token in control_tokens.into_iter().filter(|token| token.chars().count() > 1) {
             for (at, _) in token.char_indices().skip(1) {
                 guard.prefixes.insert(token[..at].to_owned());
                 guard.suffixes.insert(token[at..].to_owned());
             }
             guard.longest = guard.longest.max(token.len());
+            guard.tokens.entry(token.as_bytes()[0]).or_default().push(token);
         }
         for tokens in guard.tokens.values_mut() {
             tokens.sort_by_key(|token| std::cmp::Reverse(token.len()));
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     fn guard() -> Guard {
-        Guard::new(&["<s>", "<|im_start|>", "<|im_end|>", "<|im|>", "[INST]", "!"].map(str::to_owned))
+        Guard::new(["<s>", "<|im_start|>", "<|im_end|>", "<|im|>", "[INST]", "!"].map(str::to_owned).to_vec())
     }
 
     fn sealed(text: &str) -> (String, Nonce) {

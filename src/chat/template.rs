@@ -66,7 +66,7 @@ impl ChatTemplate {
             tool_role: true,
             any_call_id: !source.contains("length != 9"),
         };
-        let guard = Guard::new(&control_tokens);
+        let guard = Guard::new(control_tokens);
         let mut template = Self { jinja, abilities, dialect, guard, bos, eos };
         if !abilities.tools {
             template.probe_roles()?;

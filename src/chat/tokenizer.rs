@@ -76,9 +76,9 @@ impl ChatTokenizer {
         special.resolve_eos(&control, logits_width)?;
         let texts: Vec<String> = control.keys().cloned().collect();
         let ids: Vec<u32> = control.values().copied().collect();
-        let encoder = Arc::new(TextEncoder::new(build(&json)?, &texts, &ids));
+        let encoder = Arc::new(TextEncoder::new(build(&json)?, texts.clone(), &ids));
         let continuation = match without_dummy_prefix(&json) {
-            Some(json) => Arc::new(TextEncoder::new(build(&json)?, &texts, &ids)),
+            Some(json) => Arc::new(TextEncoder::new(build(&json)?, texts.clone(), &ids)),
             None => encoder.clone(),
         };
         let tok_env = Arc::new(TrieEnv::new(trie(&words, &special.eos_ids), continuation));

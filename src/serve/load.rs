@@ -67,13 +67,18 @@ fn load_model(settings: &Settings, device: &Device) -> Result<(Decoder, ChatToke
             let tokenizer = ChatTokenizer::load(dir, decoder.config().vocab_size)?;
             Ok((decoder, tokenizer))
         }
-        ModelSource::Embedded => load_embedded(),
+        ModelSource::Embedded => load_embedded(settings, device),
     }
 }
 
-fn load_embedded() -> Result<(Decoder, ChatTokenizer), ServeError> {
-    // The call site of `crate::embedded::load()`.
-    Err(ServeError::Embedded("this build has none; give --model DIR".to_owned()))
+#[cfg(feature = "embedded-model")]
+fn load_embedded(settings: &Settings, device: &Device) -> Result<(Decoder, ChatTokenizer), ServeError> {
+    crate::embedded::load(settings.dtype, device).map_err(|error| ServeError::Embedded(error.to_string()))
+}
+
+#[cfg(not(feature = "embedded-model"))]
+fn load_embedded(_: &Settings, _: &Device) -> Result<(Decoder, ChatTokenizer), ServeError> {
+    Err(ServeError::Embedded("this build has none (feature `embedded-model`); give --model DIR".to_owned()))
 }
 
 fn choose_dialect(settings: &Settings, tokenizer: &ChatTokenizer) -> Result<Arc<dyn Dialect>, ServeError> {
@@ -105,7 +110,7 @@ fn load_adapters(settings: &Settings, config: &ModelConfig, device: Device) -> R
 
 fn engine_options(settings: &Settings, config: &ModelConfig) -> EngineOptions {
     let blocks = config.max_position_embeddings.div_ceil(BLOCK_SIZE) * settings.max_batch;
-    let whole_batch = blocks.saturating_mul(KvCache::block_bytes(config));
+    let whole_batch = blocks.saturating_mul(KvCache::block_bytes(config, settings.dtype));
     EngineOptions {
         max_batch: settings.max_batch,
         token_budget: TOKEN_BUDGET,

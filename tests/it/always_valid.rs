@@ -3,6 +3,7 @@
 use crate::support::{TestServer, Transcript, tool};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Finished answers that the test must see.
@@ -32,6 +33,8 @@ struct Tally {
     cut: usize,
     calls: usize,
     several: usize,
+    /// Schemas whose tool was called.
+    schemas: HashSet<usize>,
 }
 
 /// Forty schemas: every keyword that tools commonly use, alone and together.
@@ -90,10 +93,15 @@ fn schemas() -> Vec<Value> {
     all
 }
 
+/// Which of the schemas the request with this number offers.
+fn schema_of(index: usize) -> usize {
+    (index / MODES.len()) % 40
+}
+
 /// A request at temperature 2 in one mode. A few tokens are favoured, so that answers end before they are cut.
 fn request(server: &TestServer, schemas: &[Value], index: usize) -> (Mode, Value) {
     let mode = MODES[index % MODES.len()];
-    let schema = &schemas[(index / MODES.len()) % schemas.len()];
+    let schema = &schemas[schema_of(index)];
     let other = json!({"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]});
     let choice = match mode {
         Mode::Auto | Mode::StreamedAuto => json!("auto"),
@@ -129,10 +137,11 @@ async fn answer(server: &TestServer, body: &Value) -> (Value, Value) {
     (choice["message"].clone(), choice["finish_reason"].clone())
 }
 
-fn check(tally: &mut Tally, mode: Mode, body: &Value, message: &Value, finish: &Value) {
+/// Checks a finished answer; says whether the main tool was called.
+fn check(tally: &mut Tally, mode: Mode, body: &Value, message: &Value, finish: &Value) -> bool {
     if finish == "length" {
         tally.cut += 1;
-        return;
+        return false;
     }
     tally.finished += 1;
     let calls = message["tool_calls"].as_array().cloned().unwrap_or_default();
@@ -154,6 +163,7 @@ fn check(tally: &mut Tally, mode: Mode, body: &Value, message: &Value, finish: &
         );
         tally.calls += 1;
     }
+    calls.iter().any(|call| call["function"]["name"] == "main_tool")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -166,18 +176,21 @@ async fn random_model_answers_always_validate() {
             let ((mode, body), server) = (request(&server, &schemas, index), Arc::clone(&server));
             async move {
                 let (message, finish) = answer(&server, &body).await;
-                (mode, body, message, finish)
+                (index, mode, body, message, finish)
             }
         })
         .buffer_unordered(TOGETHER);
-    while let Some((mode, body, message, finish)) = answers.next().await {
-        check(&mut tally, mode, &body, &message, &finish);
+    while let Some((index, mode, body, message, finish)) = answers.next().await {
+        if check(&mut tally, mode, &body, &message, &finish) {
+            tally.schemas.insert(schema_of(index));
+        }
         if tally.finished >= ENOUGH && tally.calls >= ENOUGH_CALLS {
             break;
         }
     }
     drop(answers);
     assert!(tally.finished >= ENOUGH && tally.calls >= ENOUGH_CALLS, "{tally:?}");
+    assert_eq!(tally.schemas.len(), 40, "some schema was never called: {tally:?}");
     assert!(tally.several > 0, "no answer with several calls: {tally:?}");
     let metrics = server.get("/metrics").await.text;
     assert!(metrics.contains("callsmith_constraint_violations_total 0"), "{metrics}");

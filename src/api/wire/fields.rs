@@ -14,6 +14,7 @@ pub(in crate::api) struct Fields<'a> {
 }
 
 /// The bounds of a decimal field; `above` makes the lower bound exclusive.
+#[derive(Clone, Copy)]
 pub(super) struct Decimal {
     pub(super) min: f64,
     pub(super) max: f64,
@@ -110,10 +111,10 @@ pub(super) fn integer(value: &Value, path: &str, range: RangeInclusive<i64>) -> 
         None => return Err(wrong_type(path, "an integer", value)),
     };
     if number > *range.end() {
-        return Err(bound(Kind::IntegerAboveMax, path, "maximum", format!("<= {}", range.end()), value));
+        return Err(bound(Kind::IntegerAboveMax, path, "maximum", &format!("<= {}", range.end()), value));
     }
     if number < *range.start() {
-        return Err(bound(Kind::IntegerBelowMin, path, "minimum", format!(">= {}", range.start()), value));
+        return Err(bound(Kind::IntegerBelowMin, path, "minimum", &format!(">= {}", range.start()), value));
     }
     Ok(number)
 }
@@ -121,16 +122,16 @@ pub(super) fn integer(value: &Value, path: &str, range: RangeInclusive<i64>) -> 
 pub(super) fn decimal(value: &Value, path: &str, bounds: &Decimal) -> Result<f32, ApiError> {
     let number = value.as_f64().ok_or_else(|| wrong_type(path, "a decimal", value))?;
     if number > bounds.max {
-        return Err(bound(Kind::DecimalAboveMax, path, "maximum", format!("<= {}", bounds.max), value));
+        return Err(bound(Kind::DecimalAboveMax, path, "maximum", &format!("<= {}", bounds.max), value));
     }
     if number < bounds.min || (bounds.above && number <= bounds.min) {
         let sign = if bounds.above { ">" } else { ">=" };
-        return Err(bound(Kind::DecimalBelowMin, path, "minimum", format!("{sign} {}", bounds.min), value));
+        return Err(bound(Kind::DecimalBelowMin, path, "minimum", &format!("{sign} {}", bounds.min), value));
     }
     Ok(number as f32)
 }
 
-fn bound(kind: Kind, path: &str, name: &str, expected: String, found: &Value) -> ApiError {
+fn bound(kind: Kind, path: &str, name: &str, expected: &str, found: &Value) -> ApiError {
     let side = if name == "maximum" { "above maximum" } else { "below minimum" };
     let found = echo(&found.to_string());
     let message =

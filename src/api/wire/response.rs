@@ -55,7 +55,7 @@ impl Usage {
 }
 
 /// A non-streaming response.
-pub(in crate::api) fn completion(head: &Head, choices: Vec<Value>, usage: Usage) -> Value {
+pub(in crate::api) fn completion(head: &Head, choices: &[Value], usage: Usage) -> Value {
     json!({
         "id": head.id,
         "object": "chat.completion",
@@ -69,29 +69,29 @@ pub(in crate::api) fn completion(head: &Head, choices: Vec<Value>, usage: Usage)
 }
 
 /// One choice of a non-streaming response; `logprobs` says whether they were asked for.
-pub(in crate::api) fn choice(index: usize, spoken: Spoken, finish_reason: &str, logprobs: bool) -> Value {
+pub(in crate::api) fn choice(index: usize, spoken: &Spoken, finish_reason: &str, logprobs: bool) -> Value {
     json!({
         "index": index,
-        "logprobs": logprobs.then(|| logprob_list(spoken.logprobs.clone())),
+        "logprobs": logprobs.then(|| logprob_list(&spoken.logprobs)),
         "message": message(spoken),
         "finish_reason": finish_reason,
     })
 }
 
-fn message(spoken: Spoken) -> Value {
-    let content = if spoken.content.is_empty() && !spoken.calls.is_empty() { None } else { Some(spoken.content) };
+fn message(spoken: &Spoken) -> Value {
+    let content = if spoken.content.is_empty() && !spoken.calls.is_empty() { None } else { Some(&spoken.content) };
     let mut message = json!({"role": "assistant", "content": content, "refusal": null});
     if !spoken.calls.is_empty() {
-        message["tool_calls"] = spoken.calls.into_iter().map(call).collect();
+        message["tool_calls"] = spoken.calls.iter().map(call).collect();
     }
     message
 }
 
-fn call(call: Call) -> Value {
+fn call(call: &Call) -> Value {
     json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}})
 }
 
-fn logprob_list(entries: Vec<Value>) -> Value {
+fn logprob_list(entries: &[Value]) -> Value {
     json!({"content": entries, "refusal": null})
 }
 
@@ -106,37 +106,37 @@ pub(in crate::api) struct Chunks {
 impl Chunks {
     /// The first chunk of a choice.
     pub(in crate::api) fn role(&self, index: usize) -> Value {
-        self.chunk(index, json!({"role": "assistant", "content": null}), None, None)
+        self.chunk(index, &json!({"role": "assistant", "content": null}), &[], None)
     }
 
     /// Something was said.
-    pub(in crate::api) fn delta(&self, index: usize, delta: Value, logprobs: Vec<Value>) -> Value {
-        self.chunk(index, delta, (!logprobs.is_empty()).then(|| logprob_list(logprobs)), None)
+    pub(in crate::api) fn delta(&self, index: usize, delta: &Value, logprobs: &[Value]) -> Value {
+        self.chunk(index, delta, logprobs, None)
     }
 
     /// The choice is over; `logprobs` are those not yet sent.
-    pub(in crate::api) fn finish(&self, index: usize, reason: &str, logprobs: Vec<Value>) -> Value {
-        let logprobs = (!logprobs.is_empty()).then(|| logprob_list(logprobs));
-        self.chunk(index, json!({}), logprobs, Some(reason))
+    pub(in crate::api) fn finish(&self, index: usize, reason: &str, logprobs: &[Value]) -> Value {
+        self.chunk(index, &json!({}), logprobs, Some(reason))
     }
 
     /// The last chunk, when asked for.
     pub(in crate::api) fn usage(&self, usage: Usage) -> Value {
-        let mut chunk = self.envelope(Vec::new());
+        let mut chunk = self.envelope(&[]);
         chunk.insert("usage".to_owned(), usage.json());
         Value::Object(chunk)
     }
 
-    fn chunk(&self, index: usize, delta: Value, logprobs: Option<Value>, reason: Option<&str>) -> Value {
+    fn chunk(&self, index: usize, delta: &Value, logprobs: &[Value], reason: Option<&str>) -> Value {
+        let logprobs = (!logprobs.is_empty()).then(|| logprob_list(logprobs));
         let choice = json!({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason});
-        let mut chunk = self.envelope(vec![choice]);
+        let mut chunk = self.envelope(&[choice]);
         if self.include_usage {
             chunk.insert("usage".to_owned(), Value::Null);
         }
         Value::Object(chunk)
     }
 
-    fn envelope(&self, choices: Vec<Value>) -> Map<String, Value> {
+    fn envelope(&self, choices: &[Value]) -> Map<String, Value> {
         let head = &self.head;
         let mut map = Map::new();
         map.insert("id".to_owned(), json!(head.id));

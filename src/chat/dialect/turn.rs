@@ -75,9 +75,13 @@ fn literal(text: &str) -> String {
 fn styled(schema: &Value, style: &JsonStyle) -> Value {
     let mut schema = schema.clone();
     if let Some(map) = schema.as_object_mut() {
-        let options = map.entry("x-guidance").or_insert_with(|| json!({"whitespace_flexible": false}));
+        let mut options = json!({"whitespace_flexible": false});
+        if let (Some(options), Some(given)) = (options.as_object_mut(), map.remove("x-guidance")) {
+            options.extend(given.as_object().cloned().unwrap_or_default());
+        }
         options["item_separator"] = style.item_separator.clone().into();
         options["key_separator"] = style.key_separator.clone().into();
+        map.insert("x-guidance".to_owned(), options);
     }
     schema
 }

@@ -139,39 +139,35 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn typed(schema: Value) -> String {
-        type_of(&schema)
-    }
-
     #[test]
     fn enums_keep_their_numbers() {
-        assert_eq!(typed(json!({"type": "string", "enum": ["a", "b", 3, null]})), r#""a" | "b" | 3 | null"#);
+        assert_eq!(type_of(&json!({"type": "string", "enum": ["a", "b", 3, null]})), r#""a" | "b" | 3 | null"#);
     }
 
     #[test]
     fn nested_types_are_written_out() {
         let schema = json!({"type": "object", "required": ["a"], "properties": {
             "a": {"type": "array", "items": {"type": "string"}}, "b-c": {"anyOf": [{"type": "null"}, {"type": "number"}]}}});
-        assert_eq!(typed(schema), r#"{ a: string[], "b-c"?: null | number }"#);
+        assert_eq!(type_of(&schema), r#"{ a: string[], "b-c"?: null | number }"#);
         assert_eq!(
-            typed(json!({"type": "object", "additionalProperties": {"type": "integer"}})),
+            type_of(&json!({"type": "object", "additionalProperties": {"type": "integer"}})),
             "{ [key: string]: integer }"
         );
-        assert_eq!(typed(json!({"type": ["string", "null"]})), "string | null");
-        assert_eq!(typed(json!(true)), "any");
+        assert_eq!(type_of(&json!({"type": ["string", "null"]})), "string | null");
+        assert_eq!(type_of(&json!(true)), "any");
     }
 
     #[test]
     fn ranges_formats_and_defaults_become_notes() {
         assert_eq!(
-            typed(json!({"type": "integer", "minimum": 1, "maximum": 10, "default": 5})),
+            type_of(&json!({"type": "integer", "minimum": 1, "maximum": 10, "default": 5})),
             "integer /* 1..10, default 5 */"
         );
-        assert_eq!(typed(json!({"type": "number", "exclusiveMinimum": 0})), "number /* >0.. */");
+        assert_eq!(type_of(&json!({"type": "number", "exclusiveMinimum": 0})), "number /* >0.. */");
         let list = json!({"type": "array", "maxItems": 3, "items": {"type": "string", "format": "date"}});
-        assert_eq!(typed(list), "(string /* date */)[] /* ..3 items */");
+        assert_eq!(type_of(&list), "(string /* date */)[] /* ..3 items */");
         assert_eq!(
-            typed(json!({"type": "string", "pattern": "a*/", "default": "x"})),
+            type_of(&json!({"type": "string", "pattern": "a*/", "default": "x"})),
             r#"string /* matches a* /, default "x" */"#
         );
     }

@@ -14,7 +14,7 @@ pub(super) struct TextEncoder {
 }
 
 impl TextEncoder {
-    pub(super) fn new(mut tokenizer: Tokenizer, control_texts: &[String], control_ids: &[u32]) -> Self {
+    pub(super) fn new(mut tokenizer: Tokenizer, control_texts: Vec<String>, control_ids: &[u32]) -> Self {
         tokenizer.set_encode_special_tokens(true);
         let mut is_control = vec![false; control_ids.iter().max().map_or(0, |&id| id as usize + 1)];
         control_ids.iter().for_each(|&id| is_control[id as usize] = true);

@@ -70,9 +70,7 @@ impl TestServer {
         let model = tiny_model(&dir.path().join("model"));
         let options: Vec<String> =
             options.iter().map(|option| option.replace("DIR", dir.path().to_str().unwrap())).collect();
-        let base =
-            ["callsmith", "--model", model.to_str().unwrap(), "--served-model-name", "base", "--max-batch", "16"]
-                .map(str::to_owned);
+        let base = ["callsmith", "--model", model.to_str().unwrap(), "--served-model-name", "base"].map(str::to_owned);
         let cli = Cli::parse_from(base.into_iter().chain(options));
         let (state, _) = load(&Settings::from_args(cli.serve).unwrap()).unwrap();
         Self { router: router(Arc::clone(&state)), state, dir }

@@ -62,8 +62,8 @@ impl Writer<'_> {
         let at = self.dice.below(self.functions.len());
         let manner = self.manner(false);
         if let Some(said) = request(&mut self.dice, &self.functions[at], 1, manner) {
-            let calls = said.calls.iter().map(|c| (at, c.clone())).collect();
-            self.call_turn(Kind::SingleCall, &said.text, calls);
+            let calls: Vec<Planned> = said.calls.into_iter().map(|c| (at, c)).collect();
+            self.call_turn(Kind::SingleCall, &said.text, &calls);
         }
     }
 
@@ -76,8 +76,8 @@ impl Writer<'_> {
         for _ in 0..6 {
             let at = self.dice.below(self.functions.len());
             if let Some(said) = request(&mut self.dice, &self.functions[at], count, manner) {
-                let calls = said.calls.iter().map(|c| (at, c.clone())).collect();
-                return self.call_turn(Kind::ParallelSame, &said.text, calls);
+                let calls: Vec<Planned> = said.calls.into_iter().map(|c| (at, c)).collect();
+                return self.call_turn(Kind::ParallelSame, &said.text, &calls);
             }
         }
         self.single();
@@ -94,8 +94,8 @@ impl Writer<'_> {
             return false;
         }
         let text = self.join(&one, &two);
-        let calls = one.calls.into_iter().chain(two.calls).map(|c| (at, c)).collect();
-        self.call_turn(Kind::ParallelSame, &text, calls);
+        let calls: Vec<Planned> = one.calls.into_iter().chain(two.calls).map(|c| (at, c)).collect();
+        self.call_turn(Kind::ParallelSame, &text, &calls);
         true
     }
 
@@ -111,7 +111,7 @@ impl Writer<'_> {
         let (Some(one), Some(two)) = (one, two) else { return self.single() };
         let text = self.join(&one, &two);
         let calls = one.calls.iter().map(|c| (first, c.clone())).chain(two.calls.iter().map(|c| (second, c.clone())));
-        self.call_turn(Kind::ParallelDifferent, &text, calls.collect());
+        self.call_turn(Kind::ParallelDifferent, &text, &calls.collect::<Vec<_>>());
     }
 
     fn join(&mut self, one: &Request, two: &Request) -> String {
@@ -190,13 +190,13 @@ impl Writer<'_> {
         self.turns.push(TurnInfo { kind, naming, offered, noun_last, assistant_message: self.messages.len() });
     }
 
-    fn call_turn(&mut self, kind: Kind, text: &str, planned: Vec<Planned>) {
+    fn call_turn(&mut self, kind: Kind, text: &str, planned: &[Planned]) {
         self.user(text);
         let right = &self.functions[planned[0].0];
         let (naming, last) = (real_naming(right, text), noun_last(right, text));
         self.push_turn(kind, naming, last);
         let mut call_message = Message::text(Role::Assistant, "");
-        for (at, arguments) in &planned {
+        for (at, arguments) in planned {
             let id = format!("call_{:08x}", self.dice.between(0, i64::from(u32::MAX)));
             let name = self.functions[*at].tool.name.clone();
             call_message.tool_calls.push(ToolCall { id, name, arguments: Json::Object(arguments.clone()) });
@@ -204,7 +204,7 @@ impl Writer<'_> {
         let calls = call_message.tool_calls.clone();
         self.messages.push(call_message);
         if self.dice.chance(self.config.results) {
-            self.results(&planned, &calls);
+            self.results(planned, &calls);
         }
     }
 

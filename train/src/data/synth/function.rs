@@ -2,12 +2,12 @@
 
 use super::dice::Dice;
 use super::names::{Case, content_words, meaningless};
+use super::open::open_attribute;
 use super::tables::{Class, Everyday, Family, Key, Noun, Verb, tables};
 use super::values::{Kind, capitalise};
-use super::{Naming, SynthConfig};
+use super::{Naming, Split, SynthConfig};
 use callsmith::chat::Tool;
 use serde_json::{Map, Value as Json, json};
-use std::borrow::Cow;
 
 /// A parameter of a function on offer.
 #[derive(Debug)]
@@ -136,35 +136,21 @@ impl Pen<'_> {
             params.push(key_param(dice, family, case));
         }
         let mut optional = 0;
-        for (key, required) in self.attributes_of(dice, family, verb) {
+        for (key, required) in attributes_of(dice, family, verb) {
             optional += usize::from(!required);
             if required || optional <= self.config.max_optional {
                 params.push(attribute_param(dice, key, required, case));
             }
+        }
+        let open = if family.domain == "open" { 0.4 } else { 0.06 };
+        if self.config.split == Split::Train && !params.is_empty() && dice.chance(open) {
+            params.push(open_attribute(dice, case));
         }
         dedupe(&mut params);
         if dice.chance(0.3) {
             dice.shuffle(&mut params);
         }
         params
-    }
-
-    fn attributes_of(&self, dice: &mut Dice, family: &Family, verb: &'static Verb) -> Vec<(&'static str, bool)> {
-        let mut chosen: Vec<(&'static str, bool)> = Vec::new();
-        for (at, (key, required)) in family.attributes.iter().enumerate() {
-            match verb.class {
-                Class::Make if *required || dice.chance(0.5) => chosen.push((key, *required)),
-                Class::Edit if at == 0 || dice.chance(0.4) => chosen.push((key, chosen.is_empty())),
-                Class::Find if dice.chance(0.55) => chosen.push((key, dice.chance(0.3))),
-                _ => {}
-            }
-        }
-        for (key, required) in &verb.extra {
-            if *required || dice.chance(0.4) {
-                chosen.push((key, *required));
-            }
-        }
-        chosen
     }
 
     /// A hand-written function.
@@ -237,6 +223,25 @@ impl Function {
         let words = content_words(text);
         content_words(&self.tool.name).iter().any(|w| words.contains(w))
     }
+}
+
+/// The attributes that a function of this class takes, and which are required.
+fn attributes_of(dice: &mut Dice, family: &Family, verb: &'static Verb) -> Vec<(&'static str, bool)> {
+    let mut chosen: Vec<(&'static str, bool)> = Vec::new();
+    for (at, (key, required)) in family.attributes.iter().enumerate() {
+        match verb.class {
+            Class::Make if *required || dice.chance(0.5) => chosen.push((key, *required)),
+            Class::Edit if at == 0 || dice.chance(0.4) => chosen.push((key, chosen.is_empty())),
+            Class::Find if dice.chance(0.55) => chosen.push((key, dice.chance(0.3))),
+            _ => {}
+        }
+    }
+    for (key, required) in &verb.extra {
+        if *required || dice.chance(0.4) {
+            chosen.push((key, *required));
+        }
+    }
+    chosen
 }
 
 fn key_param(dice: &mut Dice, family: &Family, case: Case) -> (Param, Option<String>) {
@@ -361,28 +366,4 @@ impl Shape {
         }
         object
     }
-}
-
-/// A family around a noun that no table knows, with attributes that training families use.
-pub(super) fn open_family(dice: &mut Dice, noun: Noun) -> Family {
-    let tables = tables();
-    let count = 2 + dice.below(4);
-    let mut attributes: Vec<(&'static str, bool)> = Vec::new();
-    while attributes.len() < count {
-        let key = dice.pick(&tables.train_attributes);
-        if attributes.iter().all(|(k, _)| *k != key) {
-            attributes.push((key, attributes.is_empty() || dice.chance(0.3)));
-        }
-    }
-    let prefix: String = noun.one.chars().filter(char::is_ascii_alphabetic).take(3).collect();
-    let key = if dice.chance(0.6) { Key::Id(Cow::Owned(prefix.to_uppercase())) } else { Key::Name };
-    let verbs = tables.verbs.iter().map(|v| v.key).collect();
-    Family { domain: "open", nouns: vec![noun], gloss: "", verbs, key, attributes, held_out: false }
-}
-
-/// A noun of made-up syllables.
-pub(super) fn made_noun(dice: &mut Dice) -> Noun {
-    let syllables = 2 + dice.below(2);
-    let one = dice.word(syllables);
-    Noun { many: Cow::Owned(format!("{one}s")), one: Cow::Owned(one), mass: false }
 }

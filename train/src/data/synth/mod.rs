@@ -8,6 +8,7 @@ mod dice;
 mod function;
 mod names;
 mod offer;
+mod open;
 mod request;
 mod results;
 mod tables;

@@ -2,7 +2,8 @@
 //! are missing from a block. Knows no sentences.
 
 use super::dice::Dice;
-use super::function::{Function, Origin, Pen, made_noun, open_family};
+use super::function::{Function, Origin, Pen};
+use super::open::{made_noun, open_family};
 use super::tables::{Everyday, Family, Verb, tables};
 use super::{Naming, Split, SynthConfig};
 

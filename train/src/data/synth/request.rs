@@ -196,7 +196,8 @@ fn verb_request(
             tail = Some(sentence_about(dice, value));
             continue;
         }
-        let phrase = argument_phrase(dice, value, verb.class, value.free && unquoted != Some(at));
+        let quote = value.free && unquoted != Some(at);
+        let phrase = argument_phrase(dice, value, verb.class, quote, sounds_like_another(value, given));
         if front.is_none() && !value.free && dice.chance(0.14) && opens_sentence(&phrase) {
             front = Some(phrase);
         } else {
@@ -285,15 +286,25 @@ fn quoted(dice: &mut Dice, text: &str) -> String {
     if dice.chance(0.75) { format!("\"{text}\"") } else { format!("'{text}'") }
 }
 
+/// Whether another value might be said with the same words: "for Anna, for Ben" would not tell who is who.
+fn sounds_like_another(value: &Given<'_>, given: &[Given<'_>]) -> bool {
+    let others = given.iter().filter(|other| !std::ptr::eq(*other, value));
+    let kinds = |a: &Kind, b: &Kind| std::mem::discriminant(a) == std::mem::discriminant(b);
+    others.into_iter().any(|other| {
+        kinds(&other.param.kind, &value.param.kind)
+            && other.param.phrases.iter().any(|p| value.param.phrases.contains(p))
+    })
+}
+
 /// "for Acme Ltd", "with customer Acme Ltd", ", customer: Acme Ltd".
-fn argument_phrase(dice: &mut Dice, value: &Given<'_>, class: Class, quote: bool) -> String {
+fn argument_phrase(dice: &mut Dice, value: &Given<'_>, class: Class, quote: bool, by_name: bool) -> String {
     if value.param.kind == Kind::Bool {
         return value.said.clone();
     }
     let spoken = spoken_name(&value.param.name);
     let said = if quote { quoted(dice, &value.said) } else { value.said.clone() };
     let generic = if class == Class::Edit { 0.6 } else { 0.2 };
-    if value.param.phrases.is_empty() || dice.chance(generic) {
+    if value.param.phrases.is_empty() || by_name || dice.chance(generic) {
         return match dice.below(if class == Class::Edit { 7 } else { 4 }) {
             0 => format!("with {spoken} {said}"),
             1 => format!(", {spoken}: {said}"),

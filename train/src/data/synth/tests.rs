@@ -345,12 +345,12 @@ fn lexical_choice<'a>(tools: &'a [Tool], request: &str) -> &'a str {
 
 #[test]
 fn shared_words_alone_do_not_find_the_right_function() {
-    for (split, naming) in [
-        (Split::Train, None),
-        (Split::HeldOut, None),
-        (Split::HeldOut, Some(Naming::Overlap)),
-        (Split::HeldOut, Some(Naming::Synonym)),
-        (Split::HeldOut, Some(Naming::Unrelated)),
+    for (split, naming, most) in [
+        (Split::Train, None, 0.86),
+        (Split::HeldOut, None, 0.87),
+        (Split::HeldOut, Some(Naming::Overlap), 0.91),
+        (Split::HeldOut, Some(Naming::Synonym), 0.80),
+        (Split::HeldOut, Some(Naming::Unrelated), 0.87),
     ] {
         let set = eval_set(split, 1500, 4, naming);
         let (mut right, mut all) = (0.0, 0.0);
@@ -361,33 +361,6 @@ fn shared_words_alone_do_not_find_the_right_function() {
             right += f64::from(u8::from(lexical_choice(&sample.conversation.tools, user_text(sample, turn)) == called));
         }
         println!("word overlap finds {:.3} of {all} ({split:?}, {naming:?}, 2-4 functions)", right / all);
-        assert!(right / all < 0.93, "{split:?} {naming:?}: {}", right / all);
-    }
-}
-
-#[test]
-fn thousands_of_samples_are_made_in_a_second() {
-    let start = std::time::Instant::now();
-    let turns: usize = samples(&SynthConfig::default(), 2000).map(|s| s.turns.len()).sum();
-    println!("{turns} turns in {:?}", start.elapsed());
-    assert!(turns > 2000);
-}
-
-/// Prints samples for the eye: `cargo test -p callsmith-train --lib -- --ignored --nocapture samples_for_the_eye`.
-#[test]
-#[ignore = "prints only"]
-fn samples_for_the_eye() {
-    for config in [SynthConfig::default(), held_out()] {
-        for sample in samples(&config, 40) {
-            for tool in &sample.conversation.tools {
-                println!("T {} // {:?} {}", tool.name, tool.description, tool.parameters.clone().unwrap_or(Json::Null));
-            }
-            for message in &sample.conversation.messages {
-                let calls: Vec<String> =
-                    message.tool_calls.iter().map(|c| format!("{} {}", c.name, c.arguments)).collect();
-                println!("{:?}: {} {}", message.role, message.content, calls.join(" ; "));
-            }
-            println!();
-        }
+        assert!(right / all < most, "{split:?} {naming:?}: {}", right / all);
     }
 }
