@@ -31,6 +31,7 @@ struct Job {
 
 /// A pool of compile threads over one tokenizer. Dropping it ends the threads after the compiles in progress.
 pub struct GrammarCompiler {
+    tok_env: TokEnv,
     jobs: Mutex<mpsc::Sender<Job>>,
 }
 
@@ -51,7 +52,12 @@ impl GrammarCompiler {
                 .spawn(move || worker.run(&queue))
                 .map_err(|error| GrammarError::Internal(format!("cannot start a compile thread: {error}")))?;
         }
-        Ok(Self { jobs: Mutex::new(jobs) })
+        Ok(Self { tok_env, jobs: Mutex::new(jobs) })
+    }
+
+    /// The tokenizer that the constraints speak.
+    pub fn tok_env(&self) -> &TokEnv {
+        &self.tok_env
     }
 
     /// Compiles Lark text. Blocks the caller's thread; see [`Self::compile`] for async callers.
@@ -127,7 +133,8 @@ impl Worker {
     }
 
     fn compile_new(&self, lark: &str) -> Compiled {
-        let parser = self.factory.create_parser(TopLevelGrammar::from_lark(lark.to_owned())).map_err(|error| refused(&error))?;
+        let parser =
+            self.factory.create_parser(TopLevelGrammar::from_lark(lark.to_owned())).map_err(|error| refused(&error))?;
         Constraint::start(Matcher::new(Ok(parser))).map_err(|error| refused(&error))
     }
 }

@@ -12,7 +12,9 @@ fn weather() -> Value {
 /// Text, or one or more calls of two functions; `None` is a function without arguments.
 fn turn(first: &Value) -> String {
     let schemas = [admit(first).unwrap(), admit_parameters(&None).unwrap()];
-    let mut lark = String::from("start: text | calls\ntext: /[^{](.|\\n)*/\ncalls: \"{\\\"tool_uses\\\":[\" call (\",\" call)* \"]}\"\n");
+    let mut lark = String::from(
+        "start: text | calls\ntext: /[^{](.|\\n)*/\ncalls: \"{\\\"tool_uses\\\":[\" call (\",\" call)* \"]}\"\n",
+    );
     lark.push_str("call: call0 | call1\n");
     for (index, schema) in schemas.iter().enumerate() {
         lark.push_str(&format!(
@@ -55,7 +57,10 @@ fn a_turn_is_text_or_valid_calls() {
 #[test]
 fn forced_tokens_are_committed_and_the_rest_is_sampled() {
     let lab = Lab::new(WordEnv::new());
-    let lark = format!("start: \"{{\\\"name\\\":\\\"the tool\\\",\\\"parameters\\\":\" args \"}}\"\nargs: %json {}", admit(&weather()).unwrap());
+    let lark = format!(
+        "start: \"{{\\\"name\\\":\\\"the tool\\\",\\\"parameters\\\":\" args \"}}\"\nargs: %json {}",
+        admit(&weather()).unwrap()
+    );
     let mut constraint = lab.compiler.compile_blocking(&lark).unwrap();
     let forced = constraint.take_forced().unwrap();
     let text = lab.env.tok_trie().decode_str(&forced);
@@ -96,8 +101,15 @@ fn a_forbidden_token_is_an_error_and_forks_are_independent() {
 fn bad_grammars_are_short_errors_and_the_threads_live_on() {
     let lab = Lab::new(byte_env());
     let bad = [
-        "", "start: (", "start: nothing_like_this", "nope: \"a\"", "start: %json {\"type\": \"stsring\"}", "start: %json {",
-        "start: %json {\"not\": {}}", "start: /(/", "start: %json {\"type\":\"string\",\"pattern\":\"(?=a)\"}",
+        "",
+        "start: (",
+        "start: nothing_like_this",
+        "nope: \"a\"",
+        "start: %json {\"type\": \"stsring\"}",
+        "start: %json {",
+        "start: %json {\"not\": {}}",
+        "start: /(/",
+        "start: %json {\"type\":\"string\",\"pattern\":\"(?=a)\"}",
     ];
     for lark in bad {
         match lab.compiler.compile_blocking(lark) {

@@ -11,9 +11,9 @@ pub(crate) fn byte_env() -> TokEnv {
 }
 
 const WORDS: [&str; 40] = [
-    "{\"", "\":", "\":\"", "\",\"", "\"}", "}}", "\"]", "]}", "[\"", "[[", "{}", "[]", "true", "false", "null", "name", "the",
-    " a", "ab", "abc", "tool", "10", "00", "123", "-1", "0.", ".5", "\\n", "\\\"", "\\\\", "\\u", "é", "日本", "🙂", "\u{7f}",
-    "\\", "\u{2028}", "\t", "  ", "a\"",
+    "{\"", "\":", "\":\"", "\",\"", "\"}", "}}", "\"]", "]}", "[\"", "[[", "{}", "[]", "true", "false", "null", "name",
+    "the", " a", "ab", "abc", "tool", "10", "00", "123", "-1", "0.", ".5", "\\n", "\\\"", "\\\\", "\\u", "é", "日本",
+    "🙂", "\u{7f}", "\\", "\u{2028}", "\t", "  ", "a\"",
 ];
 
 /// Bytes, JSON fragments and words that cross its borders, and two end-of-turn ids. Greedy, hence canonical.
@@ -96,7 +96,8 @@ impl Lab {
             let tired = random.below(limit) < step * 2;
             let pick = |wanted: &dyn Fn(&[u8]) -> bool| allowed.iter().copied().find(|id| wanted(trie.token(*id)));
             let plain = b"0123456789@.ab-}]"[random.below(17)];
-            let end = pick(&|token| matches!(token, b"\"" | b"\"}" | b"\"]")).or_else(|| pick(&|token| token == [plain]));
+            let end =
+                pick(&|token| matches!(token, b"\"" | b"\"}" | b"\"]")).or_else(|| pick(&|token| token == [plain]));
             let id = end.filter(|_| tired).unwrap_or_else(|| allowed[random.below(allowed.len())]);
             constraint.commit(id).unwrap();
             if trie.eos_tokens().contains(&id) {

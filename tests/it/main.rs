@@ -19,3 +19,5 @@ mod streaming;
 mod text;
 /// Tool choice in all its modes.
 mod tool_calls;
+/// A data file → a trained adapter → a hot-load → another answer.
+mod train_then_serve;

@@ -197,7 +197,7 @@ pub struct Phase {
     pub sources: Vec<SourceSection>,
 }
 
-/// One source of a mixture: exactly one of `copy`, `recall`, `synth`, `jsonl`.
+/// One source of a mixture: exactly one of `copy`, `recall`, `choose`, `synth`, `jsonl`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSection {
@@ -214,6 +214,9 @@ pub struct SourceSection {
     pub copy: Option<CopySection>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recall: Option<RecallSection>,
+    /// As `recall`, but the question comes before the candidates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub choose: Option<RecallSection>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub synth: Option<SynthConfig>,
     /// A file with one conversation per line.

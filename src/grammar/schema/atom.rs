@@ -3,23 +3,17 @@
 use super::super::GrammarError;
 use super::array::{self, Array};
 use super::document::{Document, Node};
+use super::keywords::asserts;
 use super::location::{Alternative, Chosen, Locations, alternatives};
 use super::number::{self, Number};
 use super::object::{self, Object};
-use super::text::{self, Text};
 use super::refuse;
+use super::text::{self, Text};
 use serde_json::Value;
 
 /// The `type` names with the bits of their instances: a number is an integer or not.
-pub(super) const TYPES: [(&str, u8); 7] = [
-    ("null", 1),
-    ("boolean", 2),
-    ("number", 12),
-    ("integer", 4),
-    ("string", 16),
-    ("array", 32),
-    ("object", 64),
-];
+pub(super) const TYPES: [(&str, u8); 7] =
+    [("null", 1), ("boolean", 2), ("number", 12), ("integer", 4), ("string", 16), ("array", 32), ("object", 64)];
 const FRACTION: u8 = 8;
 
 /// Values of one JSON type, or some constants. Children are locations.
@@ -125,6 +119,11 @@ fn filter<'a>(
     {
         return Ok(Some(values));
     }
+    // Checking a nested value against alternatives can take a validator exponential time.
+    if let Some(part) = parts.iter().find(|_| values.iter().any(|value| value.is_array() || value.is_object())) {
+        let message = "list and object values in `enum`/`const` cannot be combined with other keywords";
+        return Err(refuse(document.pointer(part), message));
+    }
     for node in nodes.iter().chain(parts) {
         let verdicts: Option<Vec<bool>> = values.iter().map(|value| document.accepts(node, value)).collect();
         let verdicts = verdicts.ok_or_else(|| refuse(document.pointer(node), "its constants cannot be checked"))?;
@@ -136,8 +135,7 @@ fn filter<'a>(
 
 /// Nothing but one of `const` and `enum` constrains the value.
 fn only_constants(part: Node<'_>) -> bool {
-    let asserting = |map: &serde_json::Map<String, Value>| map.keys().filter(|key| super::keywords::asserts(key)).count();
-    part.as_object().is_some_and(|map| asserting(map) == 1 && !map.contains_key("$ref"))
+    part.as_object().is_some_and(|map| map.keys().filter(|key| asserts(key)).count() == 1 && !map.contains_key("$ref"))
 }
 
 impl Atom<'_> {

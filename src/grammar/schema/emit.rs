@@ -104,7 +104,8 @@ impl Emitter {
     /// The object, in as many variants as its property count needs.
     fn object(&mut self, object: &Object) -> Result<Vec<Value>, GrammarError> {
         let required = object.fields.iter().filter(|field| field.required).count() as u64;
-        let optional: Vec<usize> = (0..object.fields.len()).filter(|index| self.is_optional(&object.fields[*index])).collect();
+        let optional: Vec<usize> =
+            (0..object.fields.len()).filter(|index| self.is_optional(&object.fields[*index])).collect();
         self.optional += optional.len();
         let spare = optional.len() as u64;
         let least = object.minimum.saturating_sub(required);
@@ -124,7 +125,8 @@ impl Emitter {
                 none.into_iter().chain(optional.into_iter().map(Some)).map(|index| self.only(object, index)).collect()
             }
             _ => {
-                let message = "`minProperties`/`maxProperties` cannot be enforced exactly beside these optional properties";
+                let message =
+                    "`minProperties`/`maxProperties` cannot be enforced exactly beside these optional properties";
                 return Err(refuse(&object.pointer, message));
             }
         };
@@ -138,7 +140,8 @@ impl Emitter {
     fn plain(&self, object: &Object, fields: &[Field]) -> Value {
         let properties: Map<String, Value> =
             fields.iter().map(|field| (field.name.clone(), self.reference(field.value))).collect();
-        let required: Vec<&str> = fields.iter().filter(|field| field.required).map(|field| field.name.as_str()).collect();
+        let required: Vec<&str> =
+            fields.iter().filter(|field| field.required).map(|field| field.name.as_str()).collect();
         let patterns: Map<String, Value> =
             object.patterns.iter().map(|(regex, value)| (regex.clone(), self.reference(*value))).collect();
         let additional = object.additional.map_or(Value::Bool(false), |value| self.reference(value));

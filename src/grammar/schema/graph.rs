@@ -121,7 +121,9 @@ fn children_first(states: &[State<'_>]) -> Vec<usize> {
         } else if !seen[id] {
             seen[id] = true;
             stack.push((id, true));
-            stack.extend(states[id].iter().flat_map(Atom::children).filter(|child| !seen[*child]).map(|child| (child, false)));
+            stack.extend(
+                states[id].iter().flat_map(Atom::children).filter(|child| !seen[*child]).map(|child| (child, false)),
+            );
         }
     }
     order

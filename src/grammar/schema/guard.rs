@@ -14,6 +14,8 @@ pub(super) const MAX_JSON_DEPTH: usize = 32;
 pub(super) const MAX_EXPANDED_DEPTH: usize = 64;
 /// Schemas that can be reached.
 pub(super) const MAX_SCHEMAS: usize = 5_000;
+/// Schemas that apply to one place of an instance, with repetitions.
+const MAX_COMBINATIONS: usize = 2_000;
 
 /// Refuses JSON that is too big or too deep. Safe on any nesting.
 pub(super) fn check_json(root: &Value) -> Result<(), GrammarError> {
@@ -94,11 +96,7 @@ fn children<'a>(
     Ok(found)
 }
 
-fn reference<'a>(
-    document: &Document<'a>,
-    value: &Value,
-    at: String,
-) -> Result<(String, Node<'a>), GrammarError> {
+fn reference<'a>(document: &Document<'a>, value: &Value, at: String) -> Result<(String, Node<'a>), GrammarError> {
     let text = value.as_str().unwrap_or_default();
     if !text.starts_with('#') {
         return Err(refuse(at, "`$ref` must point into this schema (`#/…`); nothing is fetched"));
@@ -109,33 +107,36 @@ fn reference<'a>(
     document.resolve(text).ok_or_else(|| refuse(at, "`$ref` points to nothing in this schema"))
 }
 
-/// Refuses references that come back to themselves without consuming any part of an instance.
+/// Refuses references that come back to themselves without consuming any part of an instance, and combinations whose parts
+/// are too many once multiplied out: a validator visits each for every scalar.
 fn check_progress<'a>(document: &Document<'a>, visited: &[Node<'a>]) -> Result<(), GrammarError> {
-    let mut blocked: HashMap<*const Value, (Node<'a>, usize)> = HashMap::new();
-    let mut waiting: HashMap<*const Value, Vec<Node<'a>>> = HashMap::new();
+    let mut costs: HashMap<*const Value, usize> = HashMap::new();
+    let mut open: HashMap<*const Value, usize> = HashMap::new();
+    let mut parents: HashMap<*const Value, Vec<Node<'a>>> = HashMap::new();
     let mut free = Vec::new();
     for node in visited {
         let inner = in_place(document, node);
-        if inner.is_empty() {
-            free.push(*node);
-        } else {
-            blocked.insert(std::ptr::from_ref(*node), (node, inner.len()));
-        }
+        open.insert(std::ptr::from_ref(*node), inner.len());
+        free.extend(inner.is_empty().then_some(*node));
         for child in inner {
-            waiting.entry(std::ptr::from_ref(child)).or_default().push(node);
+            parents.entry(std::ptr::from_ref(child)).or_default().push(node);
         }
     }
     while let Some(node) = free.pop() {
-        for parent in waiting.remove(&std::ptr::from_ref(node)).into_iter().flatten() {
-            let Some((_, left)) = blocked.get_mut(&std::ptr::from_ref(parent)) else { continue };
+        let cost = *costs.entry(std::ptr::from_ref(node)).or_default() + 1;
+        if cost > MAX_COMBINATIONS {
+            let message = format!("`allOf`/`anyOf`/`oneOf`/`$ref` multiply to more than {MAX_COMBINATIONS} schemas");
+            return Err(too_complex(document.pointer(node), message));
+        }
+        open.remove(&std::ptr::from_ref(node));
+        for parent in parents.remove(&std::ptr::from_ref(node)).into_iter().flatten() {
+            *costs.entry(std::ptr::from_ref(parent)).or_default() += cost;
+            let Some(left) = open.get_mut(&std::ptr::from_ref(parent)) else { continue };
             *left -= 1;
-            if *left == 0 {
-                blocked.remove(&std::ptr::from_ref(parent));
-                free.push(parent);
-            }
+            free.extend((*left == 0).then_some(parent));
         }
     }
-    let stuck = visited.iter().find(|node| blocked.contains_key(&std::ptr::from_ref(**node)));
+    let stuck = visited.iter().find(|node| open.contains_key(&std::ptr::from_ref(**node)));
     stuck.map_or(Ok(()), |node| Err(refuse(document.pointer(node), "this schema refers to itself without end")))
 }
 
@@ -167,7 +168,10 @@ pub(super) fn check_draft(draft: Draft, node: Node<'_>) -> Result<(), &'static s
     if has("additionalItems") && !tuple {
         return Err("`additionalItems` has a meaning only beside a list of `items` (draft 2019-09 and older)");
     }
-    if draft <= Draft::Seven && has("$ref") && node.as_object().is_some_and(|map| map.keys().any(|key| keywords::asserts(key))) {
+    if draft <= Draft::Seven
+        && has("$ref")
+        && node.as_object().is_some_and(|map| map.keys().any(|key| keywords::asserts(key)))
+    {
         return Err("this draft ignores keywords beside `$ref`; combine them with `allOf`");
     }
     Ok(())

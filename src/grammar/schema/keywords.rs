@@ -65,11 +65,20 @@ fn shape(keyword: &str) -> Option<Shape> {
         "$schema" => Shape::Draft,
         "title" | "description" | "default" | "example" | "examples" | "deprecated" | "readOnly" | "writeOnly"
         | "$comment" | "contentMediaType" | "contentEncoding" | "contentSchema" | "externalDocs" | "discriminator"
-        | "xml" => Shape::Note,
-        "not" | "if" | "then" | "else" | "contains" | "minContains" | "maxContains" | "propertyNames" | "dependencies"
-        | "dependentRequired" | "dependentSchemas" | "unevaluatedItems" | "unevaluatedProperties" => {
-            Shape::Refused(NOT_EXACT)
-        }
+        | "xml" | "optional" => Shape::Note,
+        "not"
+        | "if"
+        | "then"
+        | "else"
+        | "contains"
+        | "minContains"
+        | "maxContains"
+        | "propertyNames"
+        | "dependencies"
+        | "dependentRequired"
+        | "dependentSchemas"
+        | "unevaluatedItems"
+        | "unevaluatedProperties" => Shape::Refused(NOT_EXACT),
         "$id" | "id" | "$anchor" | "$dynamicRef" | "$dynamicAnchor" | "$recursiveRef" | "$recursiveAnchor"
         | "$vocabulary" => Shape::Refused(NO_IDENTIFIERS),
         "nullable" => Shape::Refused("is not JSON Schema; write `\"type\": [\"string\", \"null\"]`"),
@@ -81,9 +90,33 @@ fn shape(keyword: &str) -> Option<Shape> {
 
 /// Keywords that a misspelling may have meant.
 const COMMON: [&str; 27] = [
-    "type", "enum", "const", "properties", "required", "additionalProperties", "patternProperties", "items", "prefixItems",
-    "minItems", "maxItems", "uniqueItems", "minLength", "maxLength", "pattern", "format", "minimum", "maximum",
-    "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "anyOf", "oneOf", "allOf", "description", "default", "title",
+    "type",
+    "enum",
+    "const",
+    "properties",
+    "required",
+    "additionalProperties",
+    "patternProperties",
+    "items",
+    "prefixItems",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "format",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "anyOf",
+    "oneOf",
+    "allOf",
+    "description",
+    "default",
+    "title",
 ];
 
 /// Whether a keyword constrains instances (beside `$ref`).
@@ -160,7 +193,9 @@ fn check_value(shape: Shape, value: &Value) -> Result<(), String> {
         Shape::Constant => text::check_constant(value),
         Shape::Schema => expect(value.is_object() || value.is_boolean(), "must be a schema"),
         Shape::Items => expect(value.is_object() || value.is_boolean() || value.is_array(), "must be a schema"),
-        Shape::Schemas => expect(value.as_array().is_some_and(|list| !list.is_empty()), "must be a non-empty list of schemas"),
+        Shape::Schemas => {
+            expect(value.as_array().is_some_and(|list| !list.is_empty()), "must be a non-empty list of schemas")
+        }
         Shape::Properties | Shape::Definitions => expect(value.is_object(), "must be an object of schemas"),
         Shape::PatternProperties => check_pattern_properties(value),
         Shape::Names => expect(is_names(value), "must be a list of property names"),
@@ -184,7 +219,8 @@ fn expect(holds: bool, wanted: &str) -> Result<(), String> {
 
 fn check_types(value: &Value) -> Result<(), String> {
     let wanted = "must be one of null, boolean, integer, number, string, array, object, or a non-empty list of these";
-    let is_type = |value: &Value| value.as_str().is_some_and(|name| super::atom::TYPES.iter().any(|(known, _)| *known == name));
+    let is_type =
+        |value: &Value| value.as_str().is_some_and(|name| super::atom::TYPES.iter().any(|(known, _)| *known == name));
     expect(is_type(value) || value.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(is_type)), wanted)
 }
 

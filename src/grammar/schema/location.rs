@@ -8,6 +8,8 @@ use std::collections::HashMap;
 
 /// Ways to satisfy one place; bounds the product of alternatives that meet under an `allOf`.
 const MAX_ALTERNATIVES: usize = 256;
+/// Attempts to find them; also counts those that contradict themselves.
+const MAX_ATTEMPTS: usize = 4_000;
 /// Different places.
 const MAX_LOCATIONS: usize = 5_000;
 
@@ -79,6 +81,7 @@ pub(super) fn alternatives<'a>(
 ) -> Result<Vec<Alternative<'a>>, GrammarError> {
     let mut found = Vec::new();
     let mut open = vec![State { pending: nodes.iter().rev().copied().collect(), ..State::default() }];
+    let mut attempts = 0;
     while let Some(mut state) = open.pop() {
         if !expand(document, &mut state) {
             continue;
@@ -96,7 +99,8 @@ pub(super) fn alternatives<'a>(
             }
             open.push(next);
         }
-        if open.len() + found.len() > MAX_ALTERNATIVES {
+        attempts += branches.len();
+        if open.len() + found.len() > MAX_ALTERNATIVES || attempts > MAX_ATTEMPTS {
             let message = format!("`anyOf`/`oneOf` combine into more than {MAX_ALTERNATIVES} alternatives");
             return Err(too_complex(document.pointer(owner), message));
         }

@@ -67,7 +67,8 @@ fn root_object(map: &serde_json::Map<String, Value>) -> Result<serde_json::Map<S
         Some(Value::String(name)) if name == "object" => None,
         Some(_) => return Err(refuse("/type", "the parameters of a function must have `\"type\": \"object\"`")),
     };
-    let declares = ["patternProperties", "additionalProperties", "required", "$ref", "allOf", "anyOf", "oneOf", "const", "enum"];
+    let declares =
+        ["patternProperties", "additionalProperties", "required", "$ref", "allOf", "anyOf", "oneOf", "const", "enum"];
     if !declares.iter().any(|keyword| root.contains_key(*keyword)) {
         root.entry("properties").or_insert_with(|| json!({}));
     }

@@ -75,7 +75,9 @@ pub(super) fn check_divisor(value: &Value) -> Result<(), String> {
     let scaled = (0..divisor.decimals).fold(value.as_f64().unwrap_or_default(), |number, _| number * 10.0);
     let exact = scaled == divisor.coefficient as f64;
     if divisor.coefficient > MAX_DIVISOR || divisor.decimals > MAX_DECIMALS || !exact {
-        return Err(format!("cannot be enforced exactly; use at most {MAX_DECIMALS} decimals and {MAX_DIVISOR} as digits"));
+        return Err(format!(
+            "cannot be enforced exactly; use at most {MAX_DECIMALS} decimals and {MAX_DIVISOR} as digits"
+        ));
     }
     Ok(())
 }
@@ -88,7 +90,8 @@ pub(super) fn merge<'a>(parts: &[Node<'a>], integer: bool) -> Result<Option<Numb
         number.narrow(map);
         if let Some(divisor) = map.get("multipleOf").and_then(Divisor::parse) {
             let divisor = number.divisor.map_or(Some(divisor), |other| other.common(divisor));
-            number.divisor = Some(divisor.ok_or((*part, "`multipleOf` cannot be combined with the others here".to_owned()))?);
+            number.divisor =
+                Some(divisor.ok_or((*part, "`multipleOf` cannot be combined with the others here".to_owned()))?);
         }
     }
     Ok(number.settle())

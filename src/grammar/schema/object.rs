@@ -110,6 +110,7 @@ fn patterns<'a>(
 /// What further properties hold: as the parts say; nothing when they say nothing but declare some; else anything.
 fn additional<'a>(locations: &mut Locations<'a>, parts: &[Node<'a>]) -> Option<usize> {
     let said: Vec<Node<'a>> = parts.iter().filter_map(|part| part.get("additionalProperties")).collect();
-    let declares = |part: &Node<'a>| ["properties", "patternProperties", "required"].iter().any(|key| part.get(key).is_some());
+    let declares =
+        |part: &Node<'a>| ["properties", "patternProperties", "required"].iter().any(|key| part.get(key).is_some());
     (!said.is_empty() || !parts.iter().any(declares)).then(|| locations.id(said))
 }

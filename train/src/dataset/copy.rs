@@ -75,7 +75,7 @@ impl Source for Copy {
 pub struct Recall {
     settings: RecallSection,
     tokens: Arc<[u32]>,
-    seed: u64,
+    pub(super) seed: u64,
 }
 
 /// The three marker tokens, the first of the pool.
@@ -87,8 +87,25 @@ impl Recall {
         Ok(Self { settings, tokens, seed })
     }
 
+    /// The markers, and the tokens in use now.
+    pub(super) fn pool(&self, progress: f64) -> (&[u32], &[u32]) {
+        let RecallSection { pool, grow, .. } = self.settings;
+        self.tokens[..grown_pool(pool, progress, grow)].split_at(MARKERS)
+    }
+
+    /// Most noise tokens on a side of a key now.
+    pub(super) fn noise(&self, progress: f64) -> usize {
+        grown(self.settings.noise, progress, self.settings.grow)
+    }
+
+    /// The key with up to `most` random tokens before and after it.
+    pub(super) fn in_noise(rng: &mut ChaCha8Rng, pool: &[u32], most: usize, key: &[u32]) -> Vec<u32> {
+        let (before, after) = (rng.random_range(0..=most), rng.random_range(0..=most));
+        [draw(rng, pool, before), key.to_vec(), draw(rng, pool, after)].concat()
+    }
+
     /// (key, value) of each pair; first key tokens differ, so that every question has one answer.
-    fn pairs(&self, rng: &mut ChaCha8Rng, pool: &[u32], progress: f64) -> Vec<(Vec<u32>, Vec<u32>)> {
+    pub(super) fn pairs(&self, rng: &mut ChaCha8Rng, pool: &[u32], progress: f64) -> Vec<(Vec<u32>, Vec<u32>)> {
         let RecallSection { pairs, key_tokens, value_tokens, grow, .. } = self.settings;
         let count = rng.random_range(pairs[0]..=grown(pairs, progress, grow)).min(pool.len() / 2);
         let mut heads = pool.to_vec();
@@ -110,25 +127,20 @@ impl Recall {
 impl Source for Recall {
     fn sample(&self, index: u64, progress: f64) -> Result<Example> {
         let rng = &mut random::stream(self.seed, "recall", index);
-        let RecallSection { pool, noise, grow, .. } = self.settings;
-        let (markers, pool) = self.tokens[..grown_pool(pool, progress, grow)].split_at(MARKERS);
-        let noise = grown(noise, progress, grow);
+        let (markers, pool) = self.pool(progress);
+        let noise = self.noise(progress);
         let mut pairs = self.pairs(rng, pool, progress);
-        let in_noise = |rng: &mut ChaCha8Rng, key: &[u32]| {
-            let (before, after) = (rng.random_range(0..=noise), rng.random_range(0..=noise));
-            [draw(rng, pool, before), key.to_vec(), draw(rng, pool, after)].concat()
-        };
         let mut tokens = Vec::new();
         for (key, value) in &pairs {
             tokens.push(markers[0]);
             tokens.extend_from_slice(value);
-            tokens.extend(in_noise(rng, key));
+            tokens.extend(Self::in_noise(rng, pool, noise, key));
         }
         pairs.shuffle(rng);
         let mut answers = Vec::new();
         for (key, value) in &pairs {
             tokens.push(markers[1]);
-            tokens.extend(in_noise(rng, key));
+            tokens.extend(Self::in_noise(rng, pool, noise, key));
             tokens.push(markers[2]);
             answers.push(tokens.len()..tokens.len() + value.len());
             tokens.extend_from_slice(value);

@@ -1,6 +1,7 @@
 //! Where samples come from: random token tasks, the dialogue generator, a file of conversations.
 
 use super::Example;
+use super::choose::Choose;
 use super::copy::{Copy, Recall, shuffled};
 use super::encode::{Encoder, Weights};
 use crate::data::{native, synth};
@@ -58,6 +59,9 @@ impl Builder<'_> {
         }
         if let Some(recall) = &section.recall {
             return Ok(Box::new(Recall::new(recall.clone(), tokens, seed)?));
+        }
+        if let Some(choose) = &section.choose {
+            return Ok(Box::new(Choose(Recall::new(choose.clone(), tokens, seed)?)));
         }
         if let Some(config) = &section.synth {
             return Ok(Box::new(Synth { config: config.clone(), first: number << 40, encoder, weights }));

@@ -118,9 +118,10 @@ fn phase(index: usize, phase: &Phase) -> Result<()> {
 }
 
 fn source(at: &str, source: &SourceSection) -> Result<()> {
-    let kinds = [source.copy.is_some(), source.recall.is_some(), source.synth.is_some(), source.jsonl.is_some()];
+    let SourceSection { copy, recall, choose, synth, jsonl, .. } = source;
+    let kinds = [copy.is_some(), recall.is_some(), choose.is_some(), synth.is_some(), jsonl.is_some()];
     let one = kinds.into_iter().filter(|&given| given).count() == 1;
-    ensure(one, at, "give exactly one of copy, recall, synth, jsonl")?;
+    ensure(one, at, "give exactly one of copy, recall, choose, synth, jsonl")?;
     ensure(source.weight > 0.0 && source.weight.is_finite(), format!("{at}.weight"), "must be positive")?;
     ensure((0.0..=1.0).contains(&source.lm_weight), format!("{at}.lm_weight"), "must lie in 0..1")?;
     ensure(
@@ -136,13 +137,14 @@ fn source(at: &str, source: &SourceSection) -> Result<()> {
         range(&format!("{at}.copy.length"), copy.length, 2)?;
         grow(at, copy.grow)?;
     }
-    if let Some(recall) = &source.recall {
-        range(&format!("{at}.recall.pool"), recall.pool, 8)?;
-        range(&format!("{at}.recall.pairs"), recall.pairs, 1)?;
-        range(&format!("{at}.recall.noise"), recall.noise, 0)?;
-        range(&format!("{at}.recall.key_tokens"), recall.key_tokens, 1)?;
-        range(&format!("{at}.recall.value_tokens"), recall.value_tokens, 1)?;
-        grow(at, recall.grow)?;
+    for (name, section) in [("recall", &source.recall), ("choose", &source.choose)] {
+        let Some(section) = section else { continue };
+        range(&format!("{at}.{name}.pool"), section.pool, 8)?;
+        range(&format!("{at}.{name}.pairs"), section.pairs, 1)?;
+        range(&format!("{at}.{name}.noise"), section.noise, 0)?;
+        range(&format!("{at}.{name}.key_tokens"), section.key_tokens, 1)?;
+        range(&format!("{at}.{name}.value_tokens"), section.value_tokens, 1)?;
+        grow(at, section.grow)?;
     }
     Ok(())
 }

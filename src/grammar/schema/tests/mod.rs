@@ -4,3 +4,4 @@ mod limits;
 mod refusals;
 mod sampling;
 mod shapes;
+mod suite;

@@ -92,7 +92,9 @@ fn malformed_values_are_refused_at_their_keyword() {
 
 #[test]
 fn references_stay_inside_the_schema() {
-    for target in ["http://127.0.0.1:9/a", "https://x", "file:///etc/passwd", "ftp://x", "other.json", "#name", "#/$defs/no"] {
+    for target in
+        ["http://127.0.0.1:9/a", "https://x", "file:///etc/passwd", "ftp://x", "other.json", "#name", "#/$defs/no"]
+    {
         let (pointer, _) = refusal(&json!({"properties": {"a": {"$ref": target}}}));
         assert_eq!(pointer, "/properties/a/$ref", "{target}");
     }
@@ -104,7 +106,20 @@ fn references_stay_inside_the_schema() {
 
 #[test]
 fn patterns_that_read_differently_elsewhere_are_refused() {
-    for pattern in [r"a(?=b)", r"(?!a)", r"(?<=a)b", r"(a)\1", r"\bword", r"(?i)a", r"(?P<stop>a)", r"[a&&b]", r"[[a]]", r"[]", r"\q", "a\\"] {
+    for pattern in [
+        r"a(?=b)",
+        r"(?!a)",
+        r"(?<=a)b",
+        r"(a)\1",
+        r"\bword",
+        r"(?i)a",
+        r"(?P<stop>a)",
+        r"[a&&b]",
+        r"[[a]]",
+        r"[]",
+        r"\q",
+        "a\\",
+    ] {
         assert_eq!(refusal(&json!({"type": "string", "pattern": pattern})).0, "/pattern", "{pattern}");
     }
 }
@@ -161,7 +176,9 @@ fn parameters_must_be_an_object() {
         assert_eq!(admitted["additionalProperties"], false);
     }
     assert_eq!(admit_parameters(&Some(json!({"properties": {"a": {"type": "null"}}}))).unwrap()["type"], "object");
-    for parameters in [json!(true), json!([]), json!("x"), json!({"type": "array"}), json!({"type": ["object", "null"]})] {
+    for parameters in
+        [json!(true), json!([]), json!("x"), json!({"type": "array"}), json!({"type": ["object", "null"]})]
+    {
         assert!(matches!(admit_parameters(&Some(parameters)), Err(GrammarError::Schema { .. })));
     }
 }

@@ -124,3 +124,66 @@ fn random_decoding_of_words_is_always_valid() {
     let finished: usize = scalars().iter().chain(&structures()).map(|schema| decode(&lab, schema)).sum();
     assert!(finished > 2_000, "{finished} samples");
 }
+
+const TYPES: [&str; 7] = ["string", "integer", "null", "boolean", "number", "array", "object"];
+
+/// A small random schema over few names and values, so that its parts often meet.
+fn random_schema(random: &mut Random, depth: usize) -> Value {
+    let name = |random: &mut Random| ["a", "b", "c"][random.below(3)].to_owned();
+    let below = |random: &mut Random, keyword: &str| match random.below(2) {
+        0 => json!({"minimum": random.below(5), "minLength": random.below(3), "minItems": random.below(3)}),
+        _ => json!({keyword: random.below(6)}),
+    };
+    let kind = if depth == 0 { random.below(6) } else { random.below(14) };
+    let list =
+        |random: &mut Random| (0..1 + random.below(3)).map(|_| random_schema(random, depth - 1)).collect::<Vec<_>>();
+    let map = |random: &mut Random| {
+        (0..random.below(4))
+            .map(|_| (name(random), random_schema(random, depth - 1)))
+            .collect::<serde_json::Map<_, _>>()
+    };
+    match kind {
+        0 => json!({"type": TYPES[random.below(7)]}),
+        1 => json!({"enum": [random.below(3), "a", null, 1.5]}),
+        2 => json!({"const": (["a", "b"][random.below(2)])}),
+        3 => below(random, "maximum"),
+        4 => below(random, "maxLength"),
+        5 => json!(random.below(4) > 0),
+        6 => json!({"anyOf": list(random)}),
+        7 => json!({"allOf": list(random)}),
+        8 => json!({"oneOf": list(random)}),
+        9 => {
+            json!({"type": "array", "prefixItems": list(random), "items": random_schema(random, depth - 1), "maxItems": 3})
+        }
+        10 => json!({"properties": map(random), "required": [name(random)]}),
+        11 => {
+            json!({"type": "object", "properties": map(random), "additionalProperties": random_schema(random, depth - 1)})
+        }
+        12 => json!({"properties": map(random), "minProperties": random.below(3), "maxProperties": random.below(4)}),
+        _ => {
+            let mut both = json!({"properties": map(random), "type": "object"});
+            both["anyOf"] = json!(list(random));
+            both
+        }
+    }
+}
+
+/// `CALLSMITH_TRIALS` asks for more schemas than a quick run tries.
+#[test]
+fn random_schemas_are_refused_or_keep_the_promise() {
+    let trials = std::env::var("CALLSMITH_TRIALS").ok().and_then(|count| count.parse().ok()).unwrap_or(250);
+    let lab = Lab::new(byte_env());
+    let mut random = Random::new(trials);
+    let (mut admitted, mut finished) = (0, 0);
+    for _ in 0..trials {
+        let schema = random_schema(&mut random, 3);
+        let Ok(constraint) = admit(&schema).and_then(|copy| lab.schema(&copy)) else { continue };
+        admitted += 1;
+        for _ in 0..4 {
+            let Some(text) = lab.sample(constraint.fork(), &mut random, 100) else { continue };
+            finished += 1;
+            assert_eq!(complaint(&schema, &text), None, "schema {schema}");
+        }
+    }
+    assert!(admitted > trials / 3 && finished > trials, "{admitted} admitted, {finished} samples");
+}

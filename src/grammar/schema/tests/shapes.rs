@@ -19,14 +19,34 @@ fn check(lab: &Lab, schema: &Value, allowed: &[&str], forbidden: &[&str]) {
 #[test]
 fn numbers_are_bounded_and_exact() {
     let lab = Lab::new(byte_env());
-    check(&lab, &json!({"type": "number"}), &["0", "-1.5", "1000000000000000"], &["1e5", "1000000000000001", "01", "-0"]);
+    check(
+        &lab,
+        &json!({"type": "number"}),
+        &["0", "-1.5", "1000000000000000"],
+        &["1e5", "1000000000000001", "01", "-0"],
+    );
     check(&lab, &json!({"type": "integer"}), &["9007199254740991", "-9007199254740991"], &["9007199254740992", "1.0"]);
-    check(&lab, &json!({"exclusiveMinimum": 0, "type": "number"}), &["0.5", "0.000000000000001"], &["0", "-1", "0.0000000000000001"]);
-    check(&lab, &json!({"exclusiveMaximum": 0.3, "type": "number"}), &["0.29", "0.2", "-4"], &["0.3", "0.299999999999999999999999999"]);
+    check(
+        &lab,
+        &json!({"exclusiveMinimum": 0, "type": "number"}),
+        &["0.5", "0.000000000000001"],
+        &["0", "-1", "0.0000000000000001"],
+    );
+    check(
+        &lab,
+        &json!({"exclusiveMaximum": 0.3, "type": "number"}),
+        &["0.29", "0.2", "-4"],
+        &["0.3", "0.299999999999999999999999999"],
+    );
     check(&lab, &json!({"type": "integer", "exclusiveMinimum": 2, "exclusiveMaximum": 4}), &["3"], &["2", "4"]);
     check(&lab, &json!({"type": "integer", "minimum": 1.5, "maximum": 3.5}), &["2", "3"], &["1", "4"]);
     check(&lab, &json!({"type": "number", "multipleOf": 5}), &["10", "-5", "0"], &["7", "2.5"]);
-    check(&lab, &json!({"type": "number", "multipleOf": 0.25, "minimum": 0, "maximum": 9}), &["0.25", "8.75", "3"], &["0.3"]);
+    check(
+        &lab,
+        &json!({"type": "number", "multipleOf": 0.25, "minimum": 0, "maximum": 9}),
+        &["0.25", "8.75", "3"],
+        &["0.3"],
+    );
     check(&lab, &json!({"type": "integer", "multipleOf": 1.5}), &["3", "-6"], &["1", "4"]);
     check(&lab, &json!({"type": "integer", "format": "int32"}), &["2147483647"], &["2147483648"]);
     check(&lab, &json!({"enum": [1.0, 2.5, -3, 0.1, -0.0]}), &["1", "2.5", "-3", "0.1"], &["1.5", "3"]);
@@ -54,7 +74,8 @@ fn objects_are_closed_unless_they_say_otherwise() {
 fn property_counts_are_enforced() {
     let lab = Lab::new(byte_env());
     let three = |extra: Value| {
-        let mut schema = json!({"type": "object", "properties": {"a": {"const": 1}, "b": {"const": 1}, "c": {"const": 1}}});
+        let mut schema =
+            json!({"type": "object", "properties": {"a": {"const": 1}, "b": {"const": 1}, "c": {"const": 1}}});
         schema.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         schema
     };
@@ -74,22 +95,31 @@ fn property_counts_are_enforced() {
 #[test]
 fn arrays_have_tuples_and_lengths() {
     let lab = Lab::new(byte_env());
-    let tuple = json!({"type": "array", "prefixItems": [{"type": "integer"}, {"type": "null"}], "items": {"type": "boolean"}});
+    let tuple =
+        json!({"type": "array", "prefixItems": [{"type": "integer"}, {"type": "null"}], "items": {"type": "boolean"}});
     check(&lab, &tuple, &["[]", "[1]", "[1,null]", "[1,null,true,false]"], &["[null]", "[1,null,3]"]);
     let old = json!({"$schema": "http://json-schema.org/draft-07/schema#", "type": "array", "items": [{"type": "integer"}], "additionalItems": false});
     check(&lab, &old, &["[]", "[1]"], &["[1,2]", "[null]"]);
-    check(&lab, &json!({"type": "array", "items": {"const": 1}, "minItems": 2, "maxItems": 3}), &["[1,1]", "[1,1,1]"], &["[1]", "[1,1,1,1]"]);
+    check(
+        &lab,
+        &json!({"type": "array", "items": {"const": 1}, "minItems": 2, "maxItems": 3}),
+        &["[1,1]", "[1,1,1]"],
+        &["[1]", "[1,1,1,1]"],
+    );
     check(&lab, &json!({"type": "array", "prefixItems": [true, false]}), &["[]", "[1]"], &["[1,2]"]);
 }
 
 #[test]
 fn exclusive_one_of_is_offered_as_alternatives() {
     let lab = Lab::new(byte_env());
-    let shape = |kind: &str, field: &str| {
-        json!({"type": "object", "properties": {"kind": {"const": kind}, field: {"type": "integer"}}, "required": ["kind"]})
-    };
+    let shape = |kind: &str, field: &str| json!({"type": "object", "properties": {"kind": {"const": kind}, field: {"type": "integer"}}, "required": ["kind"]});
     let tagged = json!({"oneOf": [shape("circle", "r"), shape("square", "side")]});
-    check(&lab, &tagged, &[r#"{"kind":"circle","r":1}"#, r#"{"kind":"square","side":2}"#], &[r#"{"kind":"circle","side":1}"#, "{}"]);
+    check(
+        &lab,
+        &tagged,
+        &[r#"{"kind":"circle","r":1}"#, r#"{"kind":"square","side":2}"#],
+        &[r#"{"kind":"circle","side":1}"#, "{}"],
+    );
     let types = json!({"oneOf": [{"type": "string"}, {"type": "integer"}, {"type": "null"}]});
     check(&lab, &types, &[r#""a""#, "1", "null"], &["true"]);
     let keys = json!({"type": "object", "oneOf": [
@@ -106,7 +136,8 @@ fn references_combine_and_recurse() {
     let tree = json!({"$defs": {"node": {"type": "object", "properties": {"v": {"type": "integer"}, "next": {"$ref": "#/$defs/node"}},
         "required": ["v"]}}, "$ref": "#/$defs/node"});
     check(&lab, &tree, &[r#"{"v":1}"#, r#"{"v":1,"next":{"v":2,"next":{"v":3}}}"#], &["{}"]);
-    let escaped = json!({"$defs": {"a/b~c d": {"const": 1}}, "items": {"$ref": "#/$defs/a~1b~0c%20d"}, "type": "array"});
+    let escaped =
+        json!({"$defs": {"a/b~c d": {"const": 1}}, "items": {"$ref": "#/$defs/a~1b~0c%20d"}, "type": "array"});
     check(&lab, &escaped, &["[1]"], &["[2]"]);
     let beside = json!({"$defs": {"s": {"type": "string", "minLength": 2}}, "$ref": "#/$defs/s", "maxLength": 2});
     check(&lab, &beside, &[r#""ab""#], &[r#""a""#, r#""abc""#]);
