@@ -1,7 +1,7 @@
 //! The training recipe: one TOML file says everything that a run does. An unknown key is an error.
 //!
 //! Knows no tensors and no data; paths are relative to the working directory. What the values must satisfy is in
-//! [`validate`].
+//! `recipe/validate.rs`.
 
 mod overrides;
 pub(crate) mod validate;
