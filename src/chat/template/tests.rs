@@ -100,13 +100,13 @@ fn conversation() -> Conversation {
 #[test]
 fn the_embedded_template_renders_its_documented_format() {
     let expected = concat!(
-        "<|system|>Be brief.\n\nnamespace functions {\n// Weather of a city\ntype weather = (_: {\n// Name of the city\ncity: string,\n",
+        "<|system|>Be brief.\n\nnamespace functions {\ntype weather = (_: { // Weather of a city\ncity: string, // Name of the city\n",
         "days?: integer /* 1..10, default 2 */,\nunit?: \"c\" | \"f\" | 3,\n",
-        "spots?: { x: number /* >0.. */, tags?: (string | null)[] }[],\n}) => any;\ntype now = (_: {}) => any;\n}<|end|>",
-        "<|user|>Weather in Rome?<|end|><|functions|>Weather of a city: weather\nnow\n<|end|>",
+        "spots?: { x: number /* >0.. */, tags?: (string | null)[] }[],\n}) => any;\ntype now = (_: {\n}) => any;\n}<|end|>",
+        "<|user|>Weather in Rome?<|end|>",
         "<|assistant|>{\"tool_uses\":[{\"recipient_name\":\"functions.weather\",\"parameters\":{\"unit\":\"c\",\"city\":\"Rome\"}}]}<|end|>",
         "<|tool|>[{\"sky\": \"CLEAR\"}]<|end|><|assistant|>Clear.<|end|>",
-        "<|user|>Thanks<|end|><|functions|>Weather of a city: weather\nnow\n<|end|><|assistant|>",
+        "<|user|>Thanks<|end|><|assistant|>",
     );
     assert_eq!(text(&embedded().render(&conversation(), true).unwrap()), expected);
 }
