@@ -140,7 +140,8 @@ fn named_schemas(tools: &[AdmittedTool]) -> Vec<(String, Value)> {
 fn admit(index: usize, tool: &Tool) -> Result<AdmittedTool, ApiError> {
     let none = json!({"type": "object", "properties": {}});
     let original = tool.parameters.as_ref().unwrap_or(&none);
-    let schema = schema::admit(original).map_err(|error| bad_parameters(index, &tool.name, &explain(&error)))?;
+    let schema = schema::admit_parameters(&tool.parameters)
+        .map_err(|error| bad_parameters(index, &tool.name, &explain(&error)))?;
     let validator = validator(original).map_err(|cause| bad_parameters(index, &tool.name, &cause))?;
     Ok(AdmittedTool { index, name: tool.name.clone(), schema, validator })
 }
