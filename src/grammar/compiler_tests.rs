@@ -26,7 +26,7 @@ fn turn(first: &Value) -> String {
 
 #[test]
 fn a_turn_is_text_or_valid_calls() {
-    for env in [byte_env(), WordEnv::new()] {
+    for env in [byte_env(), WordEnv::shared()] {
         let lab = Lab::new(env);
         let constraint = lab.compiler.compile_blocking(&turn(&weather())).unwrap();
         let mut calls = 0;
@@ -56,7 +56,7 @@ fn a_turn_is_text_or_valid_calls() {
 
 #[test]
 fn forced_tokens_are_committed_and_the_rest_is_sampled() {
-    let lab = Lab::new(WordEnv::new());
+    let lab = Lab::new(WordEnv::shared());
     let lark = format!(
         "start: \"{{\\\"name\\\":\\\"the tool\\\",\\\"parameters\\\":\" args \"}}\"\nargs: %json {}",
         admit(&weather()).unwrap()
@@ -71,7 +71,7 @@ fn forced_tokens_are_committed_and_the_rest_is_sampled() {
 
 #[test]
 fn every_end_of_turn_id_is_allowed_where_the_turn_may_end_and_padding_never() {
-    let lab = Lab::new(WordEnv::new());
+    let lab = Lab::new(WordEnv::shared());
     let ends = lab.env.tok_trie().eos_tokens().to_vec();
     let mut constraint = lab.compiler.compile_blocking("start: /a+/").unwrap();
     assert!(!lab.allowed(&mut constraint).iter().any(|id| ends.contains(id)));

@@ -20,7 +20,7 @@ const WORDS: [&str; 40] = [
 pub(crate) struct WordEnv(TokTrie);
 
 impl WordEnv {
-    pub(crate) fn new() -> TokEnv {
+    pub(crate) fn shared() -> TokEnv {
         let mut words: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
         words.extend(WORDS.iter().map(|word| word.as_bytes().to_vec()));
         let end = words.len() as u32;

@@ -252,7 +252,8 @@ impl Fields<'_> {
     }
 
     fn rope_scaling(&self) -> Result<RopeScaling, ModelError> {
-        let scaling = if self.0["rope_scaling"].is_object() { &self.0["rope_scaling"] } else { &self.0["rope_parameters"] };
+        let scaling =
+            if self.0["rope_scaling"].is_object() { &self.0["rope_scaling"] } else { &self.0["rope_parameters"] };
         let kind = scaling["rope_type"].as_str().or_else(|| scaling["type"].as_str()).unwrap_or("default");
         let number = |field: &str| match scaling[field].as_f64() {
             Some(x) if x > 0.0 => Ok(x),

@@ -18,7 +18,9 @@ pub use super::ops::HeadLoss as TokenLosses;
 pub fn parameter_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![config.vocab_size, config.hidden_size])];
     for layer in 0..config.num_layers {
-        shapes.extend(block_shapes(config).into_iter().map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)));
+        shapes.extend(
+            block_shapes(config).into_iter().map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)),
+        );
     }
     shapes.push(("model.norm.weight".to_owned(), vec![config.hidden_size]));
     if !config.tie_word_embeddings {
@@ -128,7 +130,8 @@ impl Decoder {
     pub(super) fn load(config: ModelConfig, tensors: &mut dyn Tensors) -> Result<Self, ModelError> {
         let table = [config.vocab_size, config.hidden_size];
         let embedding = take(tensors, "model.embed_tokens.weight", &table)?;
-        let blocks = (0..config.num_layers).map(|layer| Block::load(&config, layer, tensors)).collect::<Result<_, _>>()?;
+        let blocks =
+            (0..config.num_layers).map(|layer| Block::load(&config, layer, tensors)).collect::<Result<_, _>>()?;
         let norm = take(tensors, "model.norm.weight", &[config.hidden_size])?;
         let head = match config.tie_word_embeddings {
             true => embedding.clone(),

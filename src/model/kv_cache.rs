@@ -19,7 +19,8 @@ impl KvCache {
     /// Storage for `blocks` blocks of [`BLOCK_SIZE`] positions.
     pub fn new(config: &ModelConfig, blocks: usize, dtype: DType, device: &Device) -> Result<Self, ModelError> {
         let shape = (blocks * BLOCK_SIZE, config.num_kv_heads, config.head_dim);
-        let layer = |_| candle_core::Result::Ok((Tensor::zeros(shape, dtype, device)?, Tensor::zeros(shape, dtype, device)?));
+        let layer =
+            |_| candle_core::Result::Ok((Tensor::zeros(shape, dtype, device)?, Tensor::zeros(shape, dtype, device)?));
         Ok(Self { layers: (0..config.num_layers).map(layer).collect::<candle_core::Result<_>>()? })
     }
 
@@ -29,7 +30,13 @@ impl KvCache {
     }
 
     /// Writes the new rows' keys and values (`[T, kv_heads, d]`) and returns the layer's whole storage.
-    pub(super) fn write(&self, layer: usize, k: &Tensor, v: &Tensor, layout: &PagedLayout) -> candle_core::Result<(&Tensor, &Tensor)> {
+    pub(super) fn write(
+        &self,
+        layer: usize,
+        k: &Tensor,
+        v: &Tensor,
+        layout: &PagedLayout,
+    ) -> candle_core::Result<(&Tensor, &Tensor)> {
         let (keys, values) = &self.layers[layer];
         for (row, len, slot) in runs(&layout.slots()) {
             keys.slice_set(&k.narrow(0, row, len)?.contiguous()?, 0, slot)?;

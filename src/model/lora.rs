@@ -104,7 +104,9 @@ impl AdapterWeights {
 
     /// Memory held by the factors, in bytes.
     pub fn bytes(&self) -> usize {
-        self.iter().map(|(_, p)| [&p.a, &p.b].map(|t| t.elem_count() * t.dtype().size_in_bytes()).iter().sum::<usize>()).sum()
+        self.iter()
+            .map(|(_, p)| [&p.a, &p.b].map(|t| t.elem_count() * t.dtype().size_in_bytes()).iter().sum::<usize>())
+            .sum()
     }
 }
 

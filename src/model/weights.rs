@@ -52,11 +52,9 @@ impl Tensors for Bytes {
 pub(super) fn expect_shape(name: &str, tensor: &Tensor, expected: &[usize]) -> Result<(), ModelError> {
     match tensor.dims() == expected {
         true => Ok(()),
-        false => Err(ModelError::Shape {
-            name: name.to_owned(),
-            expected: expected.to_vec(),
-            found: tensor.dims().to_vec(),
-        }),
+        false => {
+            Err(ModelError::Shape { name: name.to_owned(), expected: expected.to_vec(), found: tensor.dims().to_vec() })
+        }
     }
 }
 

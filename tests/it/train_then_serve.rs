@@ -70,7 +70,10 @@ async fn a_trained_adapter_is_hot_loaded_and_answers_while_a_stream_on_the_base_
     train_adapter(&server);
     let stream = server.send(request()).await;
     let load = json!({"lora_name": "lesson", "lora_path": "trained/model"});
-    assert_eq!(server.post("/v1/load_lora_adapter", &load).await.text, "Success: LoRA adapter 'lesson' added successfully.");
+    assert_eq!(
+        server.post("/v1/load_lora_adapter", &load).await.text,
+        "Success: LoRA adapter 'lesson' added successfully."
+    );
     assert_eq!(say(&server, "lesson").await, LESSON);
     assert!(server.state.engine.stats().running >= 1, "the stream ended too early to show anything");
 

@@ -13,7 +13,13 @@ const QUERY_BLOCK: usize = 64;
 
 /// `q: [T, heads, d]`, `k, v: [T, kv_heads, d]` → `[T, heads, d]`. `lengths` (sum T) are the segments; a token sees its
 /// own segment up to itself, at most the last `window` positions.
-pub fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor, lengths: &[usize], window: Option<usize>) -> Result<Tensor> {
+pub fn causal_attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    lengths: &[usize],
+    window: Option<usize>,
+) -> Result<Tensor> {
     if is_fused(q) {
         let op = CausalAttention { lengths: lengths.to_vec(), window: window.unwrap_or(usize::MAX) };
         return q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op);
@@ -224,7 +230,6 @@ impl CustomOp3 for CausalAttention {
         "causal-attention"
     }
 
-    #[expect(clippy::too_many_arguments, reason = "candle's signature")]
     fn cpu_fwd(
         &self,
         q: &CpuStorage,

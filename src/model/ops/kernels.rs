@@ -152,9 +152,10 @@ pub(super) fn linear_rows(x: &[f32], w: &[f32], width: usize) -> Vec<f32> {
     let (rows, outputs) = (x.len() / width, w.len() / width);
     let mut transposed = vec![0f32; rows * outputs];
     let outputs_per_task = (PARALLEL_WORK / (width * rows).max(1)).clamp(4, outputs.max(4));
-    transposed.par_chunks_mut(outputs_per_task * rows).zip(w.par_chunks(outputs_per_task * width)).for_each(
-        |(out, w)| vectorised(DotBlock { x, w, width, out }),
-    );
+    transposed
+        .par_chunks_mut(outputs_per_task * rows)
+        .zip(w.par_chunks(outputs_per_task * width))
+        .for_each(|(out, w)| vectorised(DotBlock { x, w, width, out }));
     if rows == 1 { transposed } else { transpose(&transposed, outputs, rows) }
 }
 

@@ -23,8 +23,8 @@ pub use rope::{Rotary, rope};
 pub use swiglu::swiglu;
 
 use candle_core::{CpuStorage, DType, Layout, Result, Shape, Storage, Tensor, bail};
-use std::ops::Deref;
 use parking_lot::RwLockReadGuard;
+use std::ops::Deref;
 
 /// Whether the fused CPU path applies.
 fn is_fused(x: &Tensor) -> bool {

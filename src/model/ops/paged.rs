@@ -110,7 +110,6 @@ impl CustomOp3 for PagedAttention<'_> {
         "paged-attention"
     }
 
-    #[expect(clippy::too_many_arguments, reason = "candle's signature")]
     fn cpu_fwd(
         &self,
         q: &CpuStorage,

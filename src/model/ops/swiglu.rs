@@ -54,7 +54,10 @@ impl CustomOp2 for SwiGlu {
     }
 
     fn cpu_fwd(&self, gate: &CpuStorage, lg: &Layout, up: &CpuStorage, lu: &Layout) -> Result<(CpuStorage, Shape)> {
-        Ok(output(run(&Forward { gate: slice(gate, lg)?, up: slice(up, lu)? }, lg.shape().elem_count()), lg.shape().clone()))
+        Ok(output(
+            run(&Forward { gate: slice(gate, lg)?, up: slice(up, lu)? }, lg.shape().elem_count()),
+            lg.shape().clone(),
+        ))
     }
 
     /// `d up = grad * silu(gate)` is the forward rule again.

@@ -37,12 +37,8 @@ fn configs() -> Vec<ModelConfig> {
     let mut all = [Family::Llama, Family::Mistral, Family::Qwen2, Family::Qwen3].map(config).to_vec();
     all.push(ModelConfig { num_kv_heads: 4, tie_word_embeddings: true, ..config(Family::Llama) });
     all.push(ModelConfig { rope_scaling: RopeScaling::Linear { factor: 4.0 }, ..config(Family::Llama) });
-    let llama3 = RopeScaling::Llama3 {
-        factor: 8.0,
-        low_freq_factor: 1.0,
-        high_freq_factor: 4.0,
-        original_max_position: 64.0,
-    };
+    let llama3 =
+        RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position: 64.0 };
     all.push(ModelConfig { rope_scaling: llama3, rope_theta: 500_000.0, ..config(Family::Llama) });
     all
 }
@@ -183,7 +179,8 @@ fn an_adapter_equals_its_weights_merged_into_the_base() {
 fn a_mixed_batch_gives_every_row_exactly_its_solo_result() {
     let config = config(Family::Llama);
     let decoder = Decoder::from_tensors(config.clone(), &random_tensors(&config, 3)).unwrap();
-    let adapters = [None, Some(2), Some(5), Some(3)].map(|rank| rank.map(|r| Arc::new(random_adapter(&config, r, r as u64))));
+    let adapters =
+        [None, Some(2), Some(5), Some(3)].map(|rank| rank.map(|r| Arc::new(random_adapter(&config, r, r as u64))));
     let prompts = [tokens(5, 1), tokens(9, 2), tokens(1, 3), tokens(17, 4)];
     let run = |members: &[usize]| {
         let mut cache = KvCache::new(&config, 8, DType::F32, &Device::Cpu).unwrap();

@@ -3,6 +3,9 @@
 use crate::model::{Family, ModelConfig, RopeScaling};
 use std::collections::HashMap;
 
+/// One vector for each head.
+type Heads = Vec<Vec<f64>>;
+
 pub(super) type Weights = HashMap<String, (Vec<usize>, Vec<f64>)>;
 
 /// Row vector times the transpose of a `[out, in]` matrix.
@@ -54,16 +57,14 @@ fn rotate(config: &ModelConfig, head: &[f64], position: usize) -> Vec<f64> {
 }
 
 /// Projects, splits into heads, normalises (Qwen 3) and rotates.
-fn heads(config: &ModelConfig, weights: &Weights, prefix: &str, which: &str, x: &[f64], position: usize) -> Vec<Vec<f64>> {
+fn heads(config: &ModelConfig, weights: &Weights, (prefix, which): (&str, &str), x: &[f64], position: usize) -> Heads {
     let flat = linear(weights, &format!("{prefix}.self_attn.{which}_proj"), x);
     let per_head = flat.chunks(config.head_dim).map(|head| {
         if which == "v" {
             return head.to_vec();
         }
         let head = match config.family {
-            Family::Qwen3 => {
-                rms_norm(weights, &format!("{prefix}.self_attn.{which}_norm"), head, config.rms_norm_eps)
-            }
+            Family::Qwen3 => rms_norm(weights, &format!("{prefix}.self_attn.{which}_norm"), head, config.rms_norm_eps),
             _ => head.to_vec(),
         };
         rotate(config, &head, position)
@@ -71,14 +72,13 @@ fn heads(config: &ModelConfig, weights: &Weights, prefix: &str, which: &str, x: 
     per_head.collect()
 }
 
-fn attend(config: &ModelConfig, q: &[Vec<f64>], past: &[(Vec<Vec<f64>>, Vec<Vec<f64>>)]) -> Vec<f64> {
+fn attend(config: &ModelConfig, q: &[Vec<f64>], past: &[(Heads, Heads)]) -> Vec<f64> {
     let group = config.num_heads / config.num_kv_heads;
     let first = config.sliding_window.map_or(0, |w| past.len().saturating_sub(w));
     let mut out = Vec::new();
     for (h, q) in q.iter().enumerate() {
-        let score = |k: &Vec<Vec<f64>>| {
-            q.iter().zip(&k[h / group]).map(|(a, b)| a * b).sum::<f64>() / (config.head_dim as f64).sqrt()
-        };
+        let score =
+            |k: &Heads| q.iter().zip(&k[h / group]).map(|(a, b)| a * b).sum::<f64>() / (config.head_dim as f64).sqrt();
         let weights: Vec<f64> = past[first..].iter().map(|(k, _)| score(k).exp()).collect();
         let total: f64 = weights.iter().sum();
         for d in 0..config.head_dim {
@@ -99,7 +99,7 @@ pub(super) fn logits(config: &ModelConfig, weights: &Weights, tokens: &[u32]) ->
         let mut past = Vec::new();
         for (position, x) in xs.iter_mut().enumerate() {
             let normed = rms_norm(weights, &format!("{prefix}.input_layernorm"), x, config.rms_norm_eps);
-            let project = |which| heads(config, weights, &prefix, which, &normed, position);
+            let project = |which| heads(config, weights, (&prefix, which), &normed, position);
             past.push((project("k"), project("v")));
             let attended = attend(config, &project("q"), &past);
             let out = linear(weights, &format!("{prefix}.self_attn.o_proj"), &attended);

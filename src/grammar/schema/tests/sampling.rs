@@ -120,7 +120,7 @@ fn random_decoding_byte_by_byte_is_always_valid() {
 
 #[test]
 fn random_decoding_of_words_is_always_valid() {
-    let lab = Lab::new(WordEnv::new());
+    let lab = Lab::new(WordEnv::shared());
     let finished: usize = scalars().iter().chain(&structures()).map(|schema| decode(&lab, schema)).sum();
     assert!(finished > 2_000, "{finished} samples");
 }

@@ -36,7 +36,7 @@ struct Tally {
 #[test]
 #[ignore = "needs the JSON Schema test suite under $CALLSMITH_DATA"]
 fn every_schema_of_the_suite_is_refused_or_right() {
-    let (bytes, words) = (Lab::new(byte_env()), Lab::new(WordEnv::new()));
+    let (bytes, words) = (Lab::new(byte_env()), Lab::new(WordEnv::shared()));
     for (draft, uri) in [("draft2020-12", None), ("draft7", Some("http://json-schema.org/draft-07/schema#"))] {
         let mut tally = Tally::default();
         for (name, group) in groups(draft) {
