@@ -154,9 +154,10 @@ impl Metrics {
     }
 
     /// The text for `/metrics`.
-    pub fn render(&self, stats: &EngineStats, adapters: &[Lease]) -> String {
+    pub fn render(&self, stats: &EngineStats, adapters: &[Lease], adapter_bytes: u64) -> String {
         let _one = self.scrape.lock();
         self.scraped.update_engine(stats);
+        self.scraped.resident_bytes.set(i64::try_from(adapter_bytes).unwrap_or(i64::MAX));
         self.scraped.update_adapters(adapters, &self.in_flight.lock());
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| {
             tracing::error!(%error, "metrics cannot be written");
@@ -187,7 +188,10 @@ impl Scraped {
             ],
             cache: maker.keep(IntGaugeVec::new(cache, &["block_size", "num_gpu_blocks"]))?,
             residents: maker.gauge("adapters_resident", "Loaded adapters.")?,
-            resident_bytes: maker.gauge("adapter_bytes_resident", "Memory of the loaded adapters.")?,
+            resident_bytes: maker.gauge(
+                "adapter_bytes_resident",
+                "Memory of the adapters, retired ones with running requests included.",
+            )?,
             loaded: maker.keep(IntGaugeVec::new(loaded, &["adapter_name", "level", "pinned"]))?,
             lora: maker.keep(GaugeVec::new(lora, &["max_lora", "running_lora_adapters", "waiting_lora_adapters"]))?,
             max_lora: max_batch.to_string(),
@@ -208,7 +212,6 @@ impl Scraped {
 
     fn update_adapters(&self, adapters: &[Lease], in_flight: &BTreeMap<String, usize>) {
         self.residents.set(adapters.len() as i64);
-        self.resident_bytes.set(adapters.iter().map(|lease| lease.bytes as i64).sum());
         self.loaded.reset();
         for lease in adapters {
             self.loaded.with_label_values(&[lease.name.as_str(), "cpu", "false"]).set(1);
@@ -275,8 +278,8 @@ mod tests {
     #[test]
     fn the_engines_totals_and_the_gateway_names_are_rendered() {
         let metrics = Metrics::new("base", 8).unwrap();
-        metrics.render(&stats(7), &[]);
-        let text = metrics.render(&stats(9), &[]);
+        metrics.render(&stats(7), &[], 0);
+        let text = metrics.render(&stats(9), &[], 0);
         for line in [
             "callsmith_generated_tokens_total 9",
             "callsmith_constraint_violations_total 0",
@@ -298,10 +301,10 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let timer = metrics.start_request("weather", true);
-        let busy = series(&metrics.render(&stats(0), &[]));
+        let busy = series(&metrics.render(&stats(0), &[], 0));
         assert!(busy.len() == 1 && busy[0].contains("running_lora_adapters=\"weather\""), "{busy:?}");
         drop(timer);
-        let idle = series(&metrics.render(&stats(0), &[]));
+        let idle = series(&metrics.render(&stats(0), &[], 0));
         assert!(idle.len() == 1 && idle[0].contains("running_lora_adapters=\"\""), "{idle:?}");
     }
 
@@ -310,7 +313,7 @@ mod tests {
         let metrics = Arc::new(Metrics::new("base", 8).unwrap());
         drop(metrics.start_request("base", false));
         metrics.start_request("base", false).finish("stop");
-        let text = metrics.render(&stats(0), &[]);
+        let text = metrics.render(&stats(0), &[], 0);
         assert!(text.contains("callsmith_requests_total{model=\"base\",outcome=\"cancelled\"} 1"), "{text}");
         assert!(text.contains("callsmith_requests_total{model=\"base\",outcome=\"stop\"} 1"), "{text}");
     }

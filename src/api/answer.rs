@@ -42,13 +42,15 @@ pub(super) struct Answer {
     pub(super) usage: Usage,
     pub(super) timer: RequestTimer,
     pub(super) logprobs: bool,
-    pub(super) _permit: OwnedSemaphorePermit,
+    /// Given back when the last choice is over, however slowly the client reads.
+    pub(super) permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Answer {
     /// What happened next; `None` when every choice is over. After an error nothing more comes.
     pub(super) async fn next(&mut self) -> Option<Result<Update, ApiError>> {
         let (choice, event) = next_event(&mut self.choices).await?;
+        let over = matches!(event, Some(Event::Finished(_) | Event::Failed(_)) | None);
         let update = match event {
             Some(Event::Tokens(tokens)) => self.tokens(choice, &tokens),
             Some(Event::Finished(reason)) => self.finished(choice, reason),
@@ -58,6 +60,9 @@ impl Answer {
         if update.is_err() {
             self.choices.iter_mut().for_each(|choice| choice.events = None);
             self.timer.finish("error");
+        }
+        if over && self.choices.iter().all(|choice| choice.events.is_none()) {
+            self.permit = None;
         }
         Some(update)
     }
@@ -96,9 +101,9 @@ impl Answer {
         let deltas = choice.turn.finish();
         let spoken = choice.turn.spoken();
         let finish = match reason {
-            FinishReason::Length => "length",
             // A stop string found in the held-back end cuts the text; the rest is not to be checked.
-            FinishReason::Stop if choice.turn.is_stopped() => "stop",
+            _ if choice.turn.is_stopped() => "stop",
+            FinishReason::Length => "length",
             FinishReason::Stop => {
                 self.rules.check_turn(spoken).map_err(|cause| self.state.violation(&cause))?;
                 if spoken.calls.iter().any(|call| call.complete) { "tool_calls" } else { "stop" }

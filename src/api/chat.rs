@@ -46,7 +46,7 @@ pub(super) async fn create(State(state): State<Arc<AppState>>, request: Request)
         usage: Usage { prompt: prompt.len(), completion: 0 },
         timer,
         logprobs: request.params.logprobs.is_some(),
-        _permit: permit,
+        permit: Some(permit),
         state,
     };
     if request.stream { Ok(stream::events(answer, request.include_usage)) } else { stream::whole(answer).await }
@@ -87,7 +87,7 @@ fn prepare(state: &AppState, mut request: ChatRequest) -> Result<Prepared, ApiEr
     let segments = state.template.render(&request.conversation, true).map_err(|error| template_refused(&error))?;
     let bytes: usize = segments.iter().map(segment_bytes).sum();
     state.check_prompt_bytes(bytes)?;
-    let prompt = state.tokenizer.encode(&segments).map_err(ApiError::internal)?;
+    let prompt = state.tokenizer.encode(&segments).map_err(|error| template_refused(&error))?;
     let room = state.room_after(prompt.len())?;
     let max_tokens = request.max_tokens.unwrap_or(room).min(room);
     Ok(Prepared { request, rules, prompt, max_tokens })

@@ -1,6 +1,7 @@
 //! Probes and metrics: `/livez` (the engine shows life), `/readyz` and `/health` (send requests here), `/metrics`.
 
 use super::AppState;
+use crate::engine::EngineStats;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -12,8 +13,7 @@ use std::sync::Arc;
 const HEARTBEAT_LIMIT: u64 = 10_000;
 
 pub(super) async fn live(State(state): State<Arc<AppState>>) -> (StatusCode, Json<Value>) {
-    let age = state.engine.stats().heartbeat_age_ms;
-    if age < HEARTBEAT_LIMIT { (StatusCode::OK, Json(json!({"status": "ok"}))) } else { stalled() }
+    if lives(&state.engine.stats()) { (StatusCode::OK, Json(json!({"status": "ok"}))) } else { stalled() }
 }
 
 /// Ready = alive, not draining, and the queue has room. Adapters never make a server unready.
@@ -21,7 +21,7 @@ pub(super) async fn ready(State(state): State<Arc<AppState>>) -> (StatusCode, Js
     let stats = state.engine.stats();
     if state.is_draining() {
         unavailable("draining")
-    } else if stats.heartbeat_age_ms >= HEARTBEAT_LIMIT {
+    } else if !lives(&stats) {
         stalled()
     } else if stats.waiting >= state.limits.max_queue {
         unavailable("the queue is full")
@@ -31,8 +31,13 @@ pub(super) async fn ready(State(state): State<Arc<AppState>>) -> (StatusCode, Js
 }
 
 pub(super) async fn metrics(State(state): State<Arc<AppState>>) -> Response {
-    let text = state.metrics.render(&state.engine.stats(), &state.registry.list());
+    let (adapters, bytes) = (state.registry.list(), state.registry.bytes_used());
+    let text = state.metrics.render(&state.engine.stats(), &adapters, bytes);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+fn lives(stats: &EngineStats) -> bool {
+    stats.alive && stats.heartbeat_age_ms < HEARTBEAT_LIMIT
 }
 
 fn stalled() -> (StatusCode, Json<Value>) {

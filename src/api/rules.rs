@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Longest compilation of one grammar.
 const COMPILE_LIMIT: Duration = Duration::from_secs(10);
+/// Longest search for the tool whose schema does not compile.
+const BLAME_LIMIT: Duration = Duration::from_secs(1);
 /// Deepest nesting of a `json_object` answer.
 const JSON_OBJECT_DEPTH: usize = 16;
 
@@ -84,22 +86,26 @@ impl TurnRules {
             Ok(Ok(constraint)) => Ok(Some(constraint)),
             Ok(Err(GrammarError::Internal(cause))) => Err(ApiError::internal(cause)),
             Ok(Err(error)) => Err(self.blame(state, &error).await),
-            Err(_) => {
-                Err(self.refusal(0, &format!("the grammar took longer than {} s to compile", COMPILE_LIMIT.as_secs())))
-            }
+            // The schema guard bounds the cost of one compile: who waits this long has waited for others.
+            Err(_) => Err(ApiError::new(Kind::Overloaded, "The grammar compiler is overloaded. Try again later.")),
         }
     }
 
     /// Finds the tool whose schema does not compile by compiling each alone.
     async fn blame(&self, state: &AppState, error: &GrammarError) -> ApiError {
+        let guilty = tokio::time::timeout(BLAME_LIMIT, self.find_guilty(state)).await.ok().flatten();
+        guilty.unwrap_or_else(|| self.refusal(0, &error.to_string()))
+    }
+
+    async fn find_guilty(&self, state: &AppState) -> Option<ApiError> {
         for (position, tool) in self.tools.iter().enumerate() {
             let spec = [(tool.name.clone(), tool.schema.clone())];
             let turn = TurnSpec { tools: &spec, choice: &ToolChoice::Required, parallel: false };
             if let Err(alone) = state.compiler.compile(state.dialect.grammar(&turn)).await {
-                return self.refusal(position, &alone.to_string());
+                return Some(self.refusal(position, &alone.to_string()));
             }
         }
-        self.refusal(0, &error.to_string())
+        None
     }
 
     fn refusal(&self, position: usize, message: &str) -> ApiError {

@@ -6,7 +6,6 @@ use super::{Constraint, GrammarError};
 use llguidance::api::TopLevelGrammar;
 use llguidance::{Matcher, ParserFactory};
 use parking_lot::Mutex;
-use serde_json::Value;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
@@ -26,7 +25,7 @@ type Compiled = Result<Constraint, GrammarError>;
 
 struct Job {
     lark: String,
-    reply: Box<dyn FnOnce(Compiled) + Send>,
+    reply: Reply,
 }
 
 /// A pool of compile threads over one tokenizer. Dropping it ends the threads after the compiles in progress.
@@ -66,8 +65,7 @@ impl GrammarCompiler {
     /// [`GrammarError::Compile`] when the grammar is malformed, unsatisfiable or too complex.
     pub fn compile_blocking(&self, lark: &str) -> Result<Constraint, GrammarError> {
         let (reply, answer) = mpsc::sync_channel(1);
-        // The receiver may be gone; then nobody wants the answer.
-        self.submit(lark.to_owned(), Box::new(move |compiled| drop(reply.send(compiled))))?;
+        self.submit(lark.to_owned(), Reply::Blocking(reply))?;
         answer.recv().map_err(|_| stopped())?
     }
 
@@ -77,20 +75,35 @@ impl GrammarCompiler {
     /// As [`Self::compile_blocking`].
     pub async fn compile(&self, lark: String) -> Result<Constraint, GrammarError> {
         let (reply, answer) = oneshot::channel();
-        self.submit(lark, Box::new(move |compiled| drop(reply.send(compiled))))?;
+        self.submit(lark, Reply::Async(reply))?;
         answer.await.map_err(|_| stopped())?
     }
 
-    /// Compiles one admitted schema alone: tells which of several schemas a turn's grammar fails for.
-    ///
-    /// # Errors
-    /// As [`Self::compile_blocking`].
-    pub async fn check_schema(&self, admitted: &Value) -> Result<(), GrammarError> {
-        self.compile(format!("start: %json {admitted}")).await.map(drop)
+    fn submit(&self, lark: String, reply: Reply) -> Result<(), GrammarError> {
+        self.jobs.lock().send(Job { lark, reply }).map_err(|_| stopped())
+    }
+}
+
+/// Where a compiled grammar goes.
+enum Reply {
+    Blocking(mpsc::SyncSender<Compiled>),
+    Async(oneshot::Sender<Compiled>),
+}
+
+impl Reply {
+    /// Nobody waits any more for a request that timed out or whose client left.
+    fn is_wanted(&self) -> bool {
+        match self {
+            Self::Blocking(_) => true,
+            Self::Async(reply) => !reply.is_closed(),
+        }
     }
 
-    fn submit(&self, lark: String, reply: Box<dyn FnOnce(Compiled) + Send>) -> Result<(), GrammarError> {
-        self.jobs.lock().send(Job { lark, reply }).map_err(|_| stopped())
+    fn send(self, compiled: Compiled) {
+        match self {
+            Self::Blocking(reply) => drop(reply.send(compiled)),
+            Self::Async(reply) => drop(reply.send(compiled)),
+        }
     }
 }
 
@@ -118,7 +131,9 @@ impl Worker {
         loop {
             let job = queue.lock().recv();
             let Ok(Job { lark, reply }) = job else { return };
-            reply(self.compile(&lark));
+            if reply.is_wanted() {
+                reply.send(self.compile(&lark));
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::grammar::schema::{admit, admit_parameters};
 use crate::grammar::testing::{Lab, Random, WordEnv, byte_env, complaint};
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn weather() -> Value {
     json!({"type": "object", "properties": {"city": {"type": "string", "minLength": 1}, "days": {"type": "integer"}}, "required": ["city"]})

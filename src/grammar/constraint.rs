@@ -64,6 +64,7 @@ impl Constraint {
             return Ok(Vec::new());
         }
         let tokens = self.matcher.consume_ff_tokens();
+        // A broken parser forces nothing and counts as stopped: it must not pass for a finished one.
         if let Some(error) = self.matcher.get_error() {
             return Err(broken(&error));
         }
@@ -83,7 +84,7 @@ impl Constraint {
 
     /// Nothing more can follow: the turn is complete.
     pub fn is_finished(&self) -> bool {
-        self.matcher.is_stopped()
+        self.matcher.is_stopped() && !self.matcher.is_error()
     }
 }
 

@@ -10,7 +10,7 @@ use crate::engine::{EngineHandle, EngineOptions};
 use crate::grammar::GrammarCompiler;
 use crate::metrics::Metrics;
 use crate::model::kv_cache::BLOCK_SIZE;
-use crate::model::{Decoder, KvCache, ModelConfig, decoder, weights};
+use crate::model::{Decoder, KvCache, ModelConfig, weights};
 use crate::settings::{ModelSource, Settings};
 use candle_core::Device;
 use std::sync::Arc;
@@ -133,15 +133,13 @@ fn longest_token(tokenizer: &ChatTokenizer, vocab_size: usize) -> usize {
 }
 
 fn summarise(settings: &Settings, config: &ModelConfig, dialect: &str) -> String {
-    let parameters: usize =
-        decoder::parameter_shapes(config).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     let adapters: Vec<&str> = settings.adapters.iter().map(|(name, _)| name.as_str()).collect();
     format!(
         "loaded `{}`: {} layers of width {}, {:.1} M parameters, {:?}, context {}, dialect {dialect}, adapters: {}",
         settings.name,
         config.num_layers,
         config.hidden_size,
-        parameters as f64 / 1e6,
+        config.parameters() as f64 / 1e6,
         settings.dtype,
         config.max_position_embeddings,
         if adapters.is_empty() { "none".to_owned() } else { adapters.join(", ") },

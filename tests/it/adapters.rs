@@ -59,7 +59,10 @@ async fn a_batch_of_base_and_adapters_gives_each_its_solo_answer() {
         for name in names {
             solo.push(say_with(&server, name, temperature).await);
         }
+        let alone = server.state.engine.stats().steps;
         let together = futures::future::join_all(names.map(|name| say_with(&server, name, temperature))).await;
+        let shared = server.state.engine.stats().steps - alone;
+        assert!(shared < 3 * 40, "{shared} steps for four times 40 tokens: the requests were not batched");
         assert_eq!(together, solo);
         assert!((0..4).all(|i| (0..i).all(|j| solo[i] != solo[j])), "adapters do not differ: {solo:?}");
     }
@@ -73,7 +76,7 @@ async fn a_running_stream_keeps_its_generation_while_the_name_is_replaced_and_un
     assert_eq!(load(&server, "x", "old").await.status, 200);
     let mut body = text_request();
     (body["model"], body["stream"], body["temperature"], body["max_tokens"]) =
-        (json!("x"), json!(true), json!(0), json!(600));
+        (json!("x"), json!(true), json!(0), json!(3000));
     body["logit_bias"] = json!({server.end_token(): -100});
     let undisturbed = server.chat(&body).await.text;
     let response = server.send(post("/v1/chat/completions", body.to_string().into_bytes())).await;
@@ -83,6 +86,7 @@ async fn a_running_stream_keeps_its_generation_while_the_name_is_replaced_and_un
     assert_eq!(server.post("/v1/load_lora_adapter", &replace).await.status, 200);
     let replaced = say(&server, "x").await;
     assert_eq!(server.post("/v1/unload_lora_adapter", &json!({"lora_name": "x"})).await.status, 200);
+    assert!(server.state.engine.stats().running >= 1, "the stream ended too early to show anything");
     while let Some(chunk) = stream.next().await {
         text.extend_from_slice(&chunk.unwrap());
     }

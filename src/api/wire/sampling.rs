@@ -19,7 +19,8 @@ pub(super) fn parse(fields: &Fields<'_>, limits: WireLimits) -> Result<SamplingP
     let penalty = || Decimal { min: -2.0, max: 2.0, above: false };
     let unit = |above| Decimal { min: 0.0, max: 1.0, above };
     let temperature = Decimal { min: 0.0, max: 2.0, above: false };
-    let repetition = Decimal { min: 0.0, max: 10.0, above: true };
+    // Below this, logits divided by it leave what f32 can hold.
+    let repetition = Decimal { min: 0.01, max: 10.0, above: false };
     let top_k = fields.integer("top_k", -1..=i64::from(u32::MAX))?.unwrap_or(0);
     Ok(SamplingParams {
         temperature: fields.decimal("temperature", temperature)?.unwrap_or(defaults.temperature),
