@@ -40,6 +40,13 @@ impl Example {
         Self { tokens, weights: vec![0.0; count], tags: vec![Tag::Other; count], answers: Vec::new() }
     }
 
+    /// Trains a value that had to be found: its first token counts as a name in the log, the rest as values.
+    fn found(&mut self, value: Range<usize>) {
+        self.tags[value.clone()].fill(Tag::Value);
+        self.tags[value.start] = Tag::Name;
+        self.answer(value);
+    }
+
     /// Trains `range` with weight 1 and counts it as an answer.
     pub fn answer(&mut self, range: Range<usize>) {
         self.weights[range.clone()].fill(1.0);

@@ -3,9 +3,9 @@
 //! The layout is that of the embedded model's prompt (request, then `description: name` lines, then the name), so the
 //! circuit that forms here is the one that the text needs. Recall with the question last is in [`super::copy`].
 
+use super::Example;
 use super::copy::Recall;
 use super::source::Source;
-use super::{Example, Tag};
 use crate::error::Result;
 use crate::random;
 use rand::RngExt;
@@ -33,15 +33,14 @@ impl Source for Choose {
         let answer = tokens.len()..tokens.len() + asked.1.len();
         tokens.extend_from_slice(&asked.1);
         let mut example = Example::new(tokens);
-        example.tags[answer.clone()].fill(Tag::Value);
-        example.tags[answer.start] = Tag::Name;
-        example.answer(answer);
+        example.found(answer);
         Ok(example)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Tag;
     use super::super::copy::shuffled;
     use super::*;
     use crate::recipe::RecallSection;

@@ -146,11 +146,7 @@ impl Source for Recall {
             tokens.extend_from_slice(value);
         }
         let mut example = Example::new(tokens);
-        for answer in answers {
-            example.tags[answer.clone()].fill(Tag::Value);
-            example.tags[answer.start] = Tag::Name;
-            example.answer(answer);
-        }
+        answers.into_iter().for_each(|answer| example.found(answer));
         Ok(example)
     }
 }
