@@ -130,7 +130,7 @@ fn start_up_tells_what_was_loaded_and_how_to_try_it() {
 
 #[test]
 fn sigterm_lets_running_streams_finish_and_refuses_new_requests() {
-    let server = Server::start(&["--drain-seconds", "25"]);
+    let server = Server::start(&["--drain-seconds", "100"]);
     let (stream, seen) = server.long_stream();
     server.signal();
     server.until_unready();
