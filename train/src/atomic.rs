@@ -1,12 +1,12 @@
-//! Directories that appear whole or not at all: written beside their place, flushed, then renamed.
+//! Files and directories that appear whole or not at all: written beside their place, flushed, then renamed.
 
 use crate::error::{Result, TrainError};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Prefix of directories that are being written; what is left of them after a kill may be removed.
+/// Prefix of what is being written; what is left of it after a kill may be removed.
 pub const TEMPORARY: &str = ".writing-";
 
 /// Creates the directory `target` from what `write` puts into a temporary one. An existing `target` is replaced.
@@ -27,17 +27,34 @@ pub fn directory(target: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Resu
     sync(&parent)
 }
 
-/// Writes one file and flushes it to the device.
+/// Writes one file.
 pub fn file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = File::create(path).map_err(TrainError::io(path))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(TrainError::io(path))
+    stream(path, |out| out.write_all(bytes)).map_err(TrainError::io(path))
+}
+
+/// Writes one file from what `write` puts out; makes the folder where it is absent.
+pub fn stream(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let folder = parent(path);
+    fs::create_dir_all(&folder)?;
+    // As readable as the user's other files: a server that runs as somebody else reads them.
+    let readable = fs::Permissions::from_mode(0o666);
+    let mut file = tempfile::Builder::new().prefix(TEMPORARY).permissions(readable).tempfile_in(&folder)?;
+    let mut buffered = BufWriter::new(file.as_file_mut());
+    write(&mut buffered)?;
+    buffered.flush()?;
+    drop(buffered);
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// Removes what a killed process left half written in `parent`.
 pub fn clean(parent: &Path) -> Result<()> {
     for entry in fs::read_dir(parent).map_err(TrainError::io(parent))?.flatten() {
         if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-            fs::remove_dir_all(entry.path()).map_err(TrainError::io(entry.path()))?;
+            let path = entry.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(TrainError::io(path))?;
         }
     }
     Ok(())
@@ -70,6 +87,41 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(fs::read(target.join("a")).unwrap(), b"1");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_failed_file_leaves_the_old_one_and_no_trace() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("made/on/the/way/out");
+        file(&target, b"1").unwrap();
+        let failed = stream(&target, |out| {
+            out.write_all(b"2")?;
+            Err(io::Error::other("stop"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read(&target).unwrap(), b"1");
+        assert_eq!(fs::read_dir(target.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn others_may_read_a_file_as_far_as_the_user_lets_them() {
+        let root = tempfile::tempdir().unwrap();
+        let (ours, plain) = (root.path().join("ours"), root.path().join("plain"));
+        file(&ours, b"1").unwrap();
+        fs::write(&plain, b"1").unwrap();
+        let mode = |path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(ours), mode(plain));
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join(format!("{TEMPORARY}a"))).unwrap();
+        fs::write(root.path().join(format!("{TEMPORARY}b")), b"half").unwrap();
+        fs::write(root.path().join("kept"), b"whole").unwrap();
+        clean(root.path()).unwrap();
+        let left: Vec<_> = fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["kept"]);
     }
 
     #[test]

@@ -3,10 +3,10 @@
 //! A sample depends on its index and on the progress of its phase alone, so a resumed run needs only a counter. Knows
 //! no batches ([`crate::collate`]) and no tensors.
 
-pub mod choose;
 pub mod copy;
 pub mod encode;
 pub mod feeder;
+pub mod recall;
 pub mod source;
 
 use std::ops::Range;
@@ -16,8 +16,10 @@ use std::ops::Range;
 pub enum Tag {
     /// First token of a function's name: where the choice is made.
     Name,
-    /// Part of an argument's value.
+    /// Part of an argument's value, or a copy.
     Value,
+    /// As [`Tag::Name`], in the warm-up task over random words.
+    Found,
     /// Anything else.
     Other,
 }
@@ -38,13 +40,6 @@ impl Example {
     pub fn new(tokens: Vec<u32>) -> Self {
         let count = tokens.len();
         Self { tokens, weights: vec![0.0; count], tags: vec![Tag::Other; count], answers: Vec::new() }
-    }
-
-    /// Trains a value that had to be found: its first token counts as a name in the log, the rest as values.
-    fn found(&mut self, value: Range<usize>) {
-        self.tags[value.clone()].fill(Tag::Value);
-        self.tags[value.start] = Tag::Name;
-        self.answer(value);
     }
 
     /// Trains `range` with weight 1 and counts it as an answer.

@@ -94,6 +94,9 @@ fn write_model(
     let tensors: HashMap<_, _> = tensors.iter().map(cast).collect::<Result<_>>()?;
     let path = dir.join("model.safetensors");
     candle_core::safetensors::save(&tensors, &path)?;
+    // The writer above makes a file that others cannot read.
+    let readable = fs::metadata(dir.join("config.json")).map(|config| config.permissions());
+    readable.and_then(|mode| fs::set_permissions(&path, mode)).map_err(TrainError::io(&path))?;
     fs::File::open(&path).and_then(|file| file.sync_all()).map_err(TrainError::io(&path))?;
     for name in TOKENIZER_FILES {
         let from = tokenizer_dir.join(name);

@@ -45,6 +45,8 @@ pub struct Tally {
     pub names: Ratio,
     /// Tokens of argument values.
     pub values: Ratio,
+    /// First tokens of what warm-up tasks ask for.
+    pub found: Ratio,
     /// All answer tokens.
     pub answers: Ratio,
 }
@@ -61,6 +63,7 @@ impl Tally {
         match label.tag {
             Tag::Name => self.names.add(right),
             Tag::Value => self.values.add(right),
+            Tag::Found => self.found.add(right),
             Tag::Other => {}
         }
     }
@@ -72,6 +75,7 @@ impl Tally {
         self.answer_loss += other.answer_loss;
         self.names.merge(other.names);
         self.values.merge(other.values);
+        self.found.merge(other.found);
         self.answers.merge(other.answers);
     }
 

@@ -1,8 +1,12 @@
-//! AdamW over flat f32 buffers (Loshchilov & Hutter 2019): decoupled decay on matrices only, bias-corrected moments.
+//! Updates of flat f32 buffers: AdamW (Loshchilov & Hutter 2019), decoupled decay on matrices only, bias-corrected
+//! moments; or Muon for the matrices of the layers and AdamW for the rest.
 //!
-//! Knows no tensor library: parameters, gradients and moments are slices in the order of the slots.
+//! Knows no model: parameters, gradients and moments are slices in the order of the slots.
 
-use crate::recipe::OptimSection;
+mod muon;
+
+use crate::error::Result;
+use crate::recipe::{OptimSection, OptimizerKind};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -30,12 +34,17 @@ impl Slot {
         tensors.into_iter().map(place).collect()
     }
 
-    fn decays(&self) -> bool {
+    fn is_matrix(&self) -> bool {
         self.shape.len() == 2
+    }
+
+    /// Whether the tensor maps activations to activations: its rows are not of one token each.
+    fn is_hidden_matrix(&self) -> bool {
+        self.is_matrix() && !self.name.contains("embed_tokens") && !self.name.starts_with("lm_head")
     }
 }
 
-/// First and second moments and the number of updates made.
+/// First and second moments and the number of updates made. Muon has no second moments: theirs stay 0.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moments {
     pub first: Vec<f32>,
@@ -44,9 +53,11 @@ pub struct Moments {
 }
 
 /// The optimizer.
-pub struct AdamW {
+pub struct Optimizer {
+    kind: OptimizerKind,
     betas: [f64; 2],
     eps: f64,
+    momentum: f64,
     weight_decay: f64,
     pub moments: Moments,
 }
@@ -74,28 +85,35 @@ struct Coefficients {
     gradient_scale: f32,
 }
 
-impl AdamW {
+impl Optimizer {
     /// Zero moments for `count` elements.
     pub fn new(optim: &OptimSection, count: usize) -> Self {
         let moments = Moments { first: vec![0.0; count], second: vec![0.0; count], updates: 0 };
-        Self { betas: optim.betas, eps: optim.eps, weight_decay: optim.weight_decay, moments }
+        let OptimSection { optimizer: kind, betas, eps, momentum, weight_decay, .. } = *optim;
+        Self { kind, betas, eps, momentum, weight_decay, moments }
     }
 
     /// One update of `values`.
-    pub fn update(&mut self, slots: &[Slot], values: &mut [f32], gradients: &[f32], size: StepSize) {
+    pub fn update(&mut self, slots: &[Slot], values: &mut [f32], gradients: &[f32], size: StepSize) -> Result<()> {
         self.moments.updates += 1;
-        for slot in slots {
-            let numbers = self.coefficients(slot.decays(), size);
-            let range = slot.range.clone();
-            values[range.clone()]
-                .par_chunks_mut(CHUNK)
-                .zip(gradients[range.clone()].par_chunks(CHUNK))
-                .zip(self.moments.first[range.clone()].par_chunks_mut(CHUNK))
-                .zip(self.moments.second[range].par_chunks_mut(CHUNK))
-                .for_each(|(((values, gradients), first), second)| {
-                    update_chunk(numbers, values, gradients, first, second)
-                });
+        let (hidden, rest): (Vec<&Slot>, Vec<&Slot>) =
+            slots.iter().partition(|slot| self.kind == OptimizerKind::Muon && slot.is_hidden_matrix());
+        for slot in rest {
+            self.adamw(slot, values, gradients, size);
         }
+        let step = muon::Step { lr: size.lr, momentum: self.momentum, keep: 1.0 - size.lr * self.weight_decay };
+        step.update(&hidden, values, gradients, &mut self.moments.first)
+    }
+
+    fn adamw(&mut self, slot: &Slot, values: &mut [f32], gradients: &[f32], size: StepSize) {
+        let numbers = self.coefficients(slot.is_matrix(), size);
+        let range = slot.range.clone();
+        values[range.clone()]
+            .par_chunks_mut(CHUNK)
+            .zip(gradients[range.clone()].par_chunks(CHUNK))
+            .zip(self.moments.first[range.clone()].par_chunks_mut(CHUNK))
+            .zip(self.moments.second[range].par_chunks_mut(CHUNK))
+            .for_each(|(((values, gradients), first), second)| update_chunk(numbers, values, gradients, first, second));
     }
 
     fn coefficients(&self, decays: bool, StepSize { lr, gradient_scale }: StepSize) -> Coefficients {
@@ -148,12 +166,12 @@ mod tests {
     fn two_updates_equal_the_values_worked_out_by_hand() {
         // One matrix [1, 1] (decayed) and one norm [1] (not), decay 0.5, gradients 0.2 then -0.4.
         let slots = Slot::layout([("w".into(), vec![1, 1]), ("norm".into(), vec![1])]);
-        let mut adam = AdamW::new(&optim(0.5), 2);
+        let mut adam = Optimizer::new(&optim(0.5), 2);
         let mut values = [1.0, 1.0];
-        adam.update(&slots, &mut values, &[0.2, 0.2], StepSize { lr: 0.1, gradient_scale: 1.0 });
+        adam.update(&slots, &mut values, &[0.2, 0.2], StepSize { lr: 0.1, gradient_scale: 1.0 }).unwrap();
         // m̂ = g, v̂ = g²: the step is lr * sign(g).
         close(&values, &[1.0 * 0.95 - 0.1, 1.0 - 0.1]);
-        adam.update(&slots, &mut values, &[-0.4, -0.4], StepSize { lr: 0.1, gradient_scale: 1.0 });
+        adam.update(&slots, &mut values, &[-0.4, -0.4], StepSize { lr: 0.1, gradient_scale: 1.0 }).unwrap();
         let m = (0.9 * 0.02 + 0.1 * -0.4) / (1.0 - 0.81);
         let v = (0.99 * 0.0004 + 0.01 * 0.16_f64) / (1.0 - 0.9801);
         let step = 0.1 * m / (v.sqrt() + 1e-8);
@@ -164,10 +182,10 @@ mod tests {
     #[test]
     fn scaling_the_gradient_equals_scaling_its_values() {
         let slots = Slot::layout([("w".into(), vec![2, 2])]);
-        let (mut a, mut b) = (AdamW::new(&optim(0.1), 4), AdamW::new(&optim(0.1), 4));
+        let (mut a, mut b) = (Optimizer::new(&optim(0.1), 4), Optimizer::new(&optim(0.1), 4));
         let (mut left, mut right) = ([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]);
-        a.update(&slots, &mut left, &[0.4, -0.8, 1.2, 1.6], StepSize { lr: 0.01, gradient_scale: 0.25 });
-        b.update(&slots, &mut right, &[0.1, -0.2, 0.3, 0.4], StepSize { lr: 0.01, gradient_scale: 1.0 });
+        a.update(&slots, &mut left, &[0.4, -0.8, 1.2, 1.6], StepSize { lr: 0.01, gradient_scale: 0.25 }).unwrap();
+        b.update(&slots, &mut right, &[0.1, -0.2, 0.3, 0.4], StepSize { lr: 0.01, gradient_scale: 1.0 }).unwrap();
         for (left, right) in left.iter().zip(right) {
             assert!((left - right).abs() < 1e-6);
         }

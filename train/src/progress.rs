@@ -70,6 +70,7 @@ impl Progress {
             "event": "step", "step": line.step, "phase": line.phase,
             "loss": round(tally.mean()), "answer_loss": round(tally.answer_loss / tally.answers.total.max(1) as f64),
             "name_accuracy": share(tally.names), "value_accuracy": share(tally.values),
+            "found_accuracy": share(tally.found),
             "token_accuracy": share(tally.answers), "lr": line.report.lr, "gradient_norm": round(line.report.gradient_norm),
             "tokens": line.tokens, "tokens_per_second": speed.round(), "skipped": line.skipped, "dropped": line.dropped,
             "elapsed_seconds": self.started.elapsed().as_secs_f64().round(),
@@ -77,10 +78,11 @@ impl Progress {
         let percent =
             |ratio: crate::loss::Ratio| ratio.share().map_or("-".into(), |share| format!("{:.1}%", share * 100.0));
         let message = format!(
-            "loss {:.4}  name {}  value {}  lr {:.2e}  {speed:.0} tok/s",
+            "loss {:.4}  name {}  value {}  found {}  lr {:.2e}  {speed:.0} tok/s",
             tally.mean(),
             percent(tally.names),
             percent(tally.values),
+            percent(tally.found),
             line.report.lr
         );
         self.show(line.step, &message);

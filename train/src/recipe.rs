@@ -3,6 +3,7 @@
 //! Knows no tensors and no data; paths are relative to the working directory. What the values must satisfy is in
 //! `recipe/validate.rs`.
 
+mod default;
 mod overrides;
 pub(crate) mod validate;
 
@@ -104,6 +105,9 @@ pub struct ShapeSection {
     /// RMSNorm over each head of q and k (the model is then a Qwen 3).
     #[serde(default)]
     pub qk_norm: bool,
+    /// Biases on q, k and v (the model is then a Qwen 2).
+    #[serde(default)]
+    pub attention_bias: bool,
 }
 
 /// Spread of random initial weights.
@@ -112,11 +116,13 @@ pub struct ShapeSection {
 pub struct InitSection {
     pub embedding_std: f64,
     pub std: f64,
+    /// Let some heads of each layer start out looking at the token before and at near tokens, by their biases.
+    pub positional_heads: bool,
 }
 
 impl Default for InitSection {
     fn default() -> Self {
-        Self { embedding_std: 0.15, std: 0.02 }
+        Self { embedding_std: 0.15, std: 0.02, positional_heads: false }
     }
 }
 
@@ -145,10 +151,22 @@ pub enum Decay {
     Constant,
 }
 
-/// AdamW and its learning rate.
+/// How gradients become updates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    #[default]
+    AdamW,
+    /// Muon for the matrices of the layers, AdamW for embeddings, head, norms and biases.
+    Muon,
+}
+
+/// The optimizer and its learning rate.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimSection {
+    #[serde(default)]
+    pub optimizer: OptimizerKind,
     /// Peak learning rate.
     pub lr: f64,
     #[serde(default = "default::min_lr_ratio")]
@@ -164,6 +182,9 @@ pub struct OptimSection {
     pub betas: [f64; 2],
     #[serde(default = "default::eps")]
     pub eps: f64,
+    /// Of Muon.
+    #[serde(default = "default::momentum")]
+    pub momentum: f64,
     /// Largest global gradient norm.
     #[serde(default = "default::clip")]
     pub clip: f64,
@@ -197,14 +218,15 @@ pub struct Phase {
     pub sources: Vec<SourceSection>,
 }
 
-/// One source of a mixture: exactly one of `copy`, `recall`, `choose`, `synth`, `jsonl`.
+/// One source of a mixture: exactly one of `copy`, `recall`, `synth`, `jsonl`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSection {
     /// Share of the samples, relative to the phase's other sources.
     #[serde(default = "default::one")]
     pub weight: f64,
-    /// Loss weight of tokens that the assistant did not write (conversations only).
+    /// Loss weight of what follows the system message and functions and is not the assistant's: requests and results
+    /// (conversations only).
     #[serde(default)]
     pub lm_weight: f32,
     /// Loss weight of the first token of each function name.
@@ -214,9 +236,6 @@ pub struct SourceSection {
     pub copy: Option<CopySection>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recall: Option<RecallSection>,
-    /// As `recall`, but the question comes before the candidates.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub choose: Option<RecallSection>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub synth: Option<SynthConfig>,
     /// A file with one conversation per line.
@@ -237,20 +256,22 @@ pub struct CopySection {
     pub grow: f64,
 }
 
-/// Pairs of value and key in noise, then the keys again in another order.
+/// Functions named and described by random words, and requests for them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecallSection {
+    /// Different words in use; grows geometrically.
     pub pool: [usize; 2],
-    pub pairs: [usize; 2],
-    /// Most noise tokens on each side of a key.
+    /// Most functions on offer; the start is also the least.
+    pub functions: [usize; 2],
+    /// Most other words in a description, and in a request.
     pub noise: [usize; 2],
-    /// Most tokens of a key.
+    /// Most words that a description and a request for it share.
     #[serde(default = "default::single")]
-    pub key_tokens: [usize; 2],
-    /// Most tokens of a value.
+    pub key_words: [usize; 2],
+    /// Most words of a name.
     #[serde(default = "default::single")]
-    pub value_tokens: [usize; 2],
+    pub name_words: [usize; 2],
     #[serde(default = "default::grow")]
     pub grow: f64,
 }
@@ -340,55 +361,6 @@ impl Recipe {
     pub fn tokenizer_dir(&self) -> Result<&Path> {
         let dir = self.model.tokenizer.as_deref().or(self.model.path.as_deref());
         dir.ok_or_else(|| TrainError::field("model.tokenizer", "give the directory of tokenizer.json"))
-    }
-}
-
-mod default {
-    //! Values of absent keys.
-
-    use callsmith::model::TargetModule;
-
-    pub(super) fn rope_theta() -> f64 {
-        10_000.0
-    }
-    pub(super) fn rms_norm_eps() -> f64 {
-        1e-5
-    }
-    pub(super) fn yes() -> bool {
-        true
-    }
-    pub(super) fn target_modules() -> Vec<String> {
-        TargetModule::ALL.iter().map(|module| module.peft_name().to_owned()).collect()
-    }
-    pub(super) fn min_lr_ratio() -> f64 {
-        0.1
-    }
-    pub(super) fn betas() -> [f64; 2] {
-        [0.9, 0.98]
-    }
-    pub(super) fn eps() -> f64 {
-        1e-8
-    }
-    pub(super) fn clip() -> f64 {
-        1.0
-    }
-    pub(super) fn max_skipped() -> usize {
-        10
-    }
-    pub(super) fn workers() -> usize {
-        1
-    }
-    pub(super) fn one() -> f64 {
-        1.0
-    }
-    pub(super) fn one_f32() -> f32 {
-        1.0
-    }
-    pub(super) fn grow() -> f64 {
-        0.8
-    }
-    pub(super) fn single() -> [usize; 2] {
-        [1, 1]
     }
 }
 

@@ -3,6 +3,7 @@
 //! Knows no optimizer: values go in and gradients come out as flat f32 buffers in the order of [`Trainable::slots`].
 
 mod init;
+mod positional;
 
 use crate::error::{Result, TrainError};
 use crate::optim::Slot;
@@ -61,8 +62,13 @@ fn shape_config(shape: &ShapeSection, tokenizer_dir: &Path) -> Result<ModelConfi
         return Err(TrainError::field("model.shape.vocab_size", format!("must be at least the tokenizer's {least}")));
     }
     let eos_token_ids = ChatTokenizer::load(tokenizer_dir, vocab_size)?.eos_token_ids().to_vec();
+    let family = match (shape.qk_norm, shape.attention_bias) {
+        (true, _) => Family::Qwen3,
+        (false, true) => Family::Qwen2,
+        (false, false) => Family::Llama,
+    };
     Ok(ModelConfig {
-        family: if shape.qk_norm { Family::Qwen3 } else { Family::Llama },
+        family,
         vocab_size,
         hidden_size: shape.hidden_size,
         intermediate_size: shape.intermediate_size,
@@ -176,6 +182,11 @@ impl Trainable {
         self.adapter.as_ref().map_or_else(AdapterBatch::none, |weights| AdapterBatch::uniform(rows, weights.clone()))
     }
 
+    /// Whether the weights are in main memory.
+    pub fn on_cpu(&self) -> bool {
+        self.decoder.device().is_cpu()
+    }
+
     /// Number of trained values.
     pub fn count(&self) -> usize {
         self.slots.last().map_or(0, |slot| slot.range.end)
@@ -234,15 +245,19 @@ impl Gradients {
     /// Adds what one backward pass found.
     pub fn add(&mut self, trainable: &Trainable, found: &GradStore) -> Result<()> {
         let mut rest = self.values.as_mut_slice();
-        for ((slot, var), present) in trainable.slots.iter().zip(&trainable.vars).zip(&mut self.present) {
+        let mut sums = Vec::with_capacity(trainable.slots.len());
+        for slot in &trainable.slots {
             let (sum, tail) = rest.split_at_mut(slot.range.len());
+            sums.push(sum);
             rest = tail;
+        }
+        sums.into_par_iter().zip(&trainable.vars).zip(&mut self.present).try_for_each(|((sum, var), present)| {
             if let Some(gradient) = found.get(var.as_tensor()) {
                 *present = true;
                 sum.iter_mut().zip(flat(gradient)?).for_each(|(sum, gradient)| *sum += gradient);
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// At the first step every variable must have been reached. A LoRA A factor's gradient is exactly zero then,

@@ -7,17 +7,19 @@ use crate::collate::MicroBatch;
 use crate::dataset::feeder::StepBatch;
 use crate::error::{Result, TrainError};
 use crate::loss::{self, Tally};
-use crate::optim::{AdamW, Moments, StepSize, norm};
+use crate::optim::{Moments, Optimizer, StepSize, norm};
 use crate::recipe::{OptimSection, Recipe};
 use crate::schedule::Schedule;
 use crate::trainable::{Gradients, Trainable};
+use candle_core::backprop::GradStore;
+use rayon::prelude::*;
 
 /// Runs steps on a trainable.
 pub struct Trainer {
     pub trainable: Trainable,
     /// The current values of all variables.
     pub values: Vec<f32>,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     gradients: Gradients,
     schedule: Schedule,
     clip: f64,
@@ -54,7 +56,7 @@ impl Trainer {
         let optim: &OptimSection = &recipe.optim;
         Ok(Self {
             values: trainable.values()?,
-            optimizer: AdamW::new(optim, trainable.count()),
+            optimizer: Optimizer::new(optim, trainable.count()),
             gradients: Gradients::new(&trainable),
             schedule: Schedule::new(optim, recipe.total_steps()),
             clip: optim.clip,
@@ -100,12 +102,18 @@ impl Trainer {
     fn backward(&mut self, micros: &[MicroBatch], weight_sum: f64) -> Result<Tally> {
         self.gradients.clear();
         let mut tally = Tally::default();
-        for micro in micros {
-            let adapters = self.trainable.adapters(micro.tokens.len());
-            let found = loss::evaluate(&self.trainable.decoder, &adapters, micro)?;
-            tally.merge(&found.tally);
-            if let Some(sum) = found.sum {
-                self.gradients.add(&self.trainable, &(sum / weight_sum)?.backward()?)?;
+        let (trainable, total) = (&self.trainable, &mut self.gradients);
+        let one = |micro| backward(trainable, micro, weight_sum);
+        // On a CPU every thread takes whole micro-batches, which keeps all of them busy in every operation.
+        let width = if trainable.on_cpu() { 4 * rayon::current_num_threads() } else { 1 };
+        for group in micros.chunks(width) {
+            let found: Vec<_> = group.par_iter().with_max_len(1).map(one).collect();
+            for found in found {
+                let (part, gradients) = found?;
+                tally.merge(&part);
+                if let Some(gradients) = gradients {
+                    total.add(trainable, &gradients)?;
+                }
             }
         }
         Ok(tally)
@@ -118,9 +126,17 @@ impl Trainer {
             &mut self.values,
             &self.gradients.values,
             StepSize { lr, gradient_scale },
-        );
+        )?;
         self.trainable.set_values(&self.values)
     }
+}
+
+/// One micro-batch's tally and its part of the step's gradient; no gradient without labels.
+fn backward(trainable: &Trainable, micro: &MicroBatch, weight_sum: f64) -> Result<(Tally, Option<GradStore>)> {
+    let adapters = trainable.adapters(micro.tokens.len());
+    let found = loss::evaluate(&trainable.decoder, &adapters, micro)?;
+    let scaled = found.sum.map(|sum| sum / weight_sum).transpose()?;
+    Ok((found.tally, scaled.map(|sum| sum.backward()).transpose()?))
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ fn conversation() -> Conversation {
 #[test]
 fn the_embedded_template_renders_its_documented_format() {
     let expected = concat!(
-        "<|system|>Be brief.\n\nnamespace functions {\ntype weather = (_: { // Weather of a city\ncity: string, // Name of the city\n",
+        "<|system|>Be brief.\n\nnamespace functions {\n// Weather of a city\ntype weather = (_: {\ncity: string, // Name of the city\n",
         "days?: integer /* 1..10, default 2 */,\nunit?: \"c\" | \"f\" | 3,\n",
         "spots?: { x: number /* >0.. */, tags?: (string | null)[] }[],\n}) => any;\ntype now = (_: {\n}) => any;\n}<|end|>",
         "<|user|>Weather in Rome?<|end|>",

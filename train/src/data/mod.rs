@@ -34,26 +34,3 @@ impl DataError {
         Self::File { path: path.to_path_buf(), problem: problem.to_string() }
     }
 }
-
-/// Writes a file so that it is there whole or not at all.
-///
-/// # Errors
-/// When the folder cannot be made or the file cannot be written.
-pub fn write_atomically(
-    path: &std::path::Path,
-    write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>,
-) -> Result<(), DataError> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| std::path::Path::new("."));
-    let attempt = || -> std::io::Result<()> {
-        std::fs::create_dir_all(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        let mut buffered = std::io::BufWriter::new(file.as_file_mut());
-        write(&mut buffered)?;
-        std::io::Write::flush(&mut buffered)?;
-        drop(buffered);
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        Ok(())
-    };
-    attempt().map_err(|e| DataError::file(path, e))
-}

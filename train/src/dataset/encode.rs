@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Loss weights beside the 1 of an ordinary answer token.
 #[derive(Debug, Clone, Copy)]
 pub struct Weights {
-    /// Tokens that the assistant did not write.
+    /// Tokens after the opening (system message and functions) that the assistant did not write.
     pub lm: f32,
     /// First token of a function name.
     pub name: f32,
@@ -79,8 +79,17 @@ impl Encoder {
         if example.answers.is_empty() {
             return Err(TrainError::Data("the conversation has no assistant message to learn from".into()));
         }
-        apply(&mut example, weights);
+        let opening = if weights.lm > 0.0 { self.opening(conversation)? } else { example.tokens.len() };
+        apply(&mut example, weights, opening);
         Ok(example)
+    }
+
+    /// Number of tokens before the first message that is not the system's.
+    fn opening(&self, conversation: &Conversation) -> Result<usize> {
+        let mut head = conversation.clone();
+        let system = head.messages.iter().take_while(|message| message.role == Role::System).count();
+        head.messages.truncate(system);
+        Ok(self.prompt(&head, false)?.len())
     }
 
     /// (message index, token range) of each assistant turn, in order.
@@ -137,11 +146,11 @@ impl Encoder {
     }
 }
 
-fn apply(example: &mut Example, weights: Weights) {
+fn apply(example: &mut Example, weights: Weights, opening: usize) {
     for (index, weight) in example.weights.iter_mut().enumerate() {
         if example.tags[index] == Tag::Name {
             *weight = weights.name;
-        } else if *weight == 0.0 {
+        } else if *weight == 0.0 && index >= opening {
             *weight = weights.lm;
         }
     }

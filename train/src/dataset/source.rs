@@ -1,9 +1,9 @@
 //! Where samples come from: random token tasks, the dialogue generator, a file of conversations.
 
 use super::Example;
-use super::choose::Choose;
-use super::copy::{Copy, Recall, shuffled};
+use super::copy::{Copy, shuffled};
 use super::encode::{Encoder, Weights};
+use super::recall::Recall;
 use crate::data::{native, synth};
 use crate::error::{Result, TrainError};
 use crate::random;
@@ -58,10 +58,7 @@ impl Builder<'_> {
             return Ok(Box::new(Copy::new(copy.clone(), tokens, seed)?));
         }
         if let Some(recall) = &section.recall {
-            return Ok(Box::new(Recall::new(recall.clone(), tokens, seed)?));
-        }
-        if let Some(choose) = &section.choose {
-            return Ok(Box::new(Choose(Recall::new(choose.clone(), tokens, seed)?)));
+            return Ok(Box::new(Recall::new(recall.clone(), &tokens, encoder, weights, seed)?));
         }
         if let Some(config) = &section.synth {
             return Ok(Box::new(Synth { config: config.clone(), first: number << 40, encoder, weights }));

@@ -21,7 +21,7 @@ copy = { pool = [32, 100], length = [4, 16] }
 steps = 50
 [[phase.source]]
 weight = 0.5
-recall = { pool = [32, 64], pairs = [2, 4], noise = [0, 3] }
+recall = { pool = [32, 64], functions = [2, 4], noise = [0, 3] }
 [[phase.source]]
 lm_weight = 0.1
 jsonl = "data.jsonl"
@@ -58,6 +58,8 @@ fn values_that_cannot_work_name_their_field() {
         ("lr = 0.002", "lr = 0.0", "optim.lr"),
         ("max_len = 256", "max_len = 2048", "batch.tokens"),
         ("steps = 50", "steps = 0", "phase[1].steps"),
+        ("lr = 0.002", "lr = 0.002\nmomentum = 1.0", "optim.momentum"),
+        ("[optim]", "[init]\npositional_heads = true\n[optim]", "init.positional_heads"),
         ("weight = 0.5", "weight = -1.0", "phase[1].source[0].weight"),
         ("pool = [32, 100]", "pool = [100, 32]", "phase[0].source[0].copy.pool"),
         ("jsonl = \"data.jsonl\"", "", "phase[1].source[1]"),

@@ -24,7 +24,15 @@ pub(super) fn recipe(recipe: &Recipe) -> Result<()> {
     ensure(recipe.checkpoint.keep > 0, "checkpoint.keep", "must be at least 1")?;
     let eval = recipe.eval.as_ref().is_none_or(|eval| eval.every > 0 && eval.samples > 0);
     ensure(eval, "eval", "every and samples must be at least 1; leave [eval] out for none")?;
-    ensure(recipe.init.std > 0.0 && recipe.init.embedding_std > 0.0, "init", "std and embedding_std must be positive")
+    init(recipe)
+}
+
+fn init(recipe: &Recipe) -> Result<()> {
+    let init = &recipe.init;
+    ensure(init.std > 0.0 && init.embedding_std > 0.0, "init", "std and embedding_std must be positive")?;
+    let biased = recipe.model.shape.as_ref().is_some_and(|shape| shape.attention_bias);
+    let possible = biased || !init.positional_heads;
+    ensure(possible, "init.positional_heads", "are made of biases; set model.shape.attention_bias = true")
 }
 
 fn model(method: Method, model: &ModelSection) -> Result<()> {
@@ -59,7 +67,9 @@ fn shape(shape: &ShapeSection) -> Result<()> {
     let head_dim = shape.head_dim.unwrap_or(shape.hidden_size / heads);
     let divides = shape.head_dim.is_some() || shape.hidden_size.is_multiple_of(heads);
     ensure(divides, "model.shape.hidden_size", "must be a multiple of num_attention_heads, or give head_dim")?;
-    ensure(head_dim > 0 && head_dim.is_multiple_of(2), "model.shape.head_dim", "must be even (rotary embedding)")
+    ensure(head_dim > 0 && head_dim.is_multiple_of(2), "model.shape.head_dim", "must be even (rotary embedding)")?;
+    let family = !(shape.qk_norm && shape.attention_bias);
+    ensure(family, "model.shape.attention_bias", "no family has both this and qk_norm; remove one")
 }
 
 fn lora(method: Method, lora: Option<&LoraSection>) -> Result<()> {
@@ -95,6 +105,7 @@ fn optim(optim: &OptimSection) -> Result<()> {
     ensure(optim.weight_decay >= 0.0, "optim.weight_decay", "must not be negative")?;
     ensure(optim.betas.iter().all(|beta| (0.0..1.0).contains(beta)), "optim.betas", "must lie in 0..1, below 1")?;
     ensure(optim.eps > 0.0, "optim.eps", "must be positive")?;
+    ensure((0.0..1.0).contains(&optim.momentum), "optim.momentum", "must lie in 0..1, below 1")?;
     ensure(optim.clip > 0.0, "optim.clip", "must be positive; a large number switches clipping off")?;
     ensure(optim.max_skipped > 0, "optim.max_skipped", "must be at least 1")
 }
@@ -118,10 +129,10 @@ fn phase(index: usize, phase: &Phase) -> Result<()> {
 }
 
 fn source(at: &str, source: &SourceSection) -> Result<()> {
-    let SourceSection { copy, recall, choose, synth, jsonl, .. } = source;
-    let kinds = [copy.is_some(), recall.is_some(), choose.is_some(), synth.is_some(), jsonl.is_some()];
+    let SourceSection { copy, recall, synth, jsonl, .. } = source;
+    let kinds = [copy.is_some(), recall.is_some(), synth.is_some(), jsonl.is_some()];
     let one = kinds.into_iter().filter(|&given| given).count() == 1;
-    ensure(one, at, "give exactly one of copy, recall, choose, synth, jsonl")?;
+    ensure(one, at, "give exactly one of copy, recall, synth, jsonl")?;
     ensure(source.weight > 0.0 && source.weight.is_finite(), format!("{at}.weight"), "must be positive")?;
     ensure((0.0..=1.0).contains(&source.lm_weight), format!("{at}.lm_weight"), "must lie in 0..1")?;
     ensure(
@@ -137,14 +148,13 @@ fn source(at: &str, source: &SourceSection) -> Result<()> {
         range(&format!("{at}.copy.length"), copy.length, 2)?;
         grow(at, copy.grow)?;
     }
-    for (name, section) in [("recall", &source.recall), ("choose", &source.choose)] {
-        let Some(section) = section else { continue };
-        range(&format!("{at}.{name}.pool"), section.pool, 8)?;
-        range(&format!("{at}.{name}.pairs"), section.pairs, 1)?;
-        range(&format!("{at}.{name}.noise"), section.noise, 0)?;
-        range(&format!("{at}.{name}.key_tokens"), section.key_tokens, 1)?;
-        range(&format!("{at}.{name}.value_tokens"), section.value_tokens, 1)?;
-        grow(at, section.grow)?;
+    if let Some(recall) = &source.recall {
+        range(&format!("{at}.recall.pool"), recall.pool, 8)?;
+        range(&format!("{at}.recall.functions"), recall.functions, 1)?;
+        range(&format!("{at}.recall.noise"), recall.noise, 0)?;
+        range(&format!("{at}.recall.key_words"), recall.key_words, 1)?;
+        range(&format!("{at}.recall.name_words"), recall.name_words, 1)?;
+        grow(at, recall.grow)?;
     }
     Ok(())
 }

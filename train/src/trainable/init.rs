@@ -1,5 +1,6 @@
 //! Initial values: random by name and seed, or read from a model directory.
 
+use super::positional;
 use crate::error::{Result, TrainError};
 use crate::optim::Slot;
 use crate::random;
@@ -17,6 +18,8 @@ pub(super) fn random(recipe: &Recipe, config: &ModelConfig, slots: &[Slot], devi
     let values = |slot: &Slot| {
         let std = match slot.name.as_str() {
             name if name.contains("norm") => return vec![1.0; slot.range.len()],
+            name if init.positional_heads && name.ends_with("q_proj.bias") => return positional::queries(config),
+            name if init.positional_heads && name.ends_with("k_proj.bias") => return positional::keys(config),
             name if name.ends_with(".bias") => return vec![0.0; slot.range.len()],
             name if name.contains("embed_tokens") => init.embedding_std,
             name if name.contains("o_proj") || name.contains("down_proj") => init.std * residual,

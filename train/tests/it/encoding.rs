@@ -38,11 +38,16 @@ fn only_answers_are_trained_and_the_rest_as_the_weights_say() {
     let encoder = fixture::encoder(dir.path());
     let conversation = generate(&SynthConfig::default(), 3).conversation;
     let example = encoder.example(&conversation, Weights { lm: 0.25, name: 3.0 }).unwrap();
+    let mut opening = conversation.clone();
+    opening.messages.retain(|message| message.role == Role::System);
+    let opening = encoder.prompt(&opening, false).unwrap().len();
+    assert!(opening > 0);
     for at in 0..example.tokens.len() {
         let answer = example.answers.iter().any(|answer| answer.contains(&at));
         let expected = match (answer, example.tags[at]) {
             (_, Tag::Name) => 3.0,
             (true, _) => 1.0,
+            (false, _) if at < opening => 0.0,
             (false, _) => 0.25,
         };
         assert_eq!(example.weights[at], expected, "token {at}");

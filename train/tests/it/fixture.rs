@@ -2,7 +2,7 @@
 
 use callsmith::chat::dialect;
 use callsmith_train::data::synth::bpe_corpus;
-use callsmith_train::data::tokenizer::{SPECIAL_TOKENS, train_bpe, write_tokenizer};
+use callsmith_train::data::tokenizer::{train_bpe, write_tokenizer};
 use callsmith_train::dataset::encode::{Encoder, write_template};
 use std::path::Path;
 
@@ -12,7 +12,7 @@ pub(crate) const VOCAB: usize = 600;
 /// Writes a tokenizer and chat template into `dir`.
 pub(crate) fn tokenizer(dir: &Path) {
     let corpus = bpe_corpus(1, 60, dialect::by_name("tool_uses").unwrap().as_ref()).collect::<Vec<_>>();
-    write_tokenizer(&train_bpe(corpus.into_iter(), VOCAB, &SPECIAL_TOKENS).unwrap(), dir).unwrap();
+    write_tokenizer(&train_bpe(corpus.into_iter(), VOCAB, &[]).unwrap(), dir).unwrap();
     write_template(dir).unwrap();
 }
 

@@ -35,7 +35,7 @@ fn recipe(root: &Path, output: &str, sets: &[&str]) -> Recipe {
         max_len = 1200
         [[phase]]
         steps = 2
-        source = [{{ copy = {{ pool = [8, 20], length = [3, 8] }} }}, {{ recall = {{ pool = [16, 20], pairs = [2, 3], noise = [0, 2] }} }}]
+        source = [{{ copy = {{ pool = [8, 20], length = [3, 8] }} }}, {{ recall = {{ pool = [16, 20], functions = [2, 3], noise = [0, 2] }} }}]
         [[phase]]
         steps = 4
         source = [{{ synth = {{ tools = [1, 2] }}, lm_weight = 0.1 }}, {{ copy = {{ pool = [8, 20], length = [3, 8] }}, weight = 0.2 }}]

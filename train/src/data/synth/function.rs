@@ -132,6 +132,9 @@ impl Pen<'_> {
         case: Case,
     ) -> Vec<(Param, Option<String>)> {
         let mut params = Vec::new();
+        if self.config.bare > 0.0 && dice.chance(self.config.bare) {
+            return params;
+        }
         if matches!(verb.class, Class::Key | Class::Edit) {
             params.push(key_param(dice, family, case));
         }

@@ -157,6 +157,8 @@ pub struct SynthConfig {
     pub descriptions: f64,
     /// Probability that two parameters are put into a nested object.
     pub nested: f64,
+    /// Probability that a function of the tables takes no arguments, and that a request is the task alone.
+    pub bare: f64,
 }
 
 impl Default for SynthConfig {
@@ -174,6 +176,7 @@ impl Default for SynthConfig {
             system: 0.2,
             descriptions: 0.95,
             nested: 0.05,
+            bare: 0.0,
         }
     }
 }
@@ -198,7 +201,8 @@ impl SynthConfig {
         probability("results", self.results)?;
         probability("system", self.system)?;
         probability("descriptions", self.descriptions)?;
-        probability("nested", self.nested)
+        probability("nested", self.nested)?;
+        probability("bare", self.bare)
     }
 }
 

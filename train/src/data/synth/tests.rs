@@ -12,6 +12,24 @@ fn samples(config: &SynthConfig, count: u64) -> impl Iterator<Item = Sample> + '
     (0..count).map(|index| generate(config, index))
 }
 
+#[test]
+fn bare_functions_of_the_tables_take_no_arguments() {
+    let sources = SourceMix { everyday: 0.0, ..SourceMix::default() };
+    let config = SynthConfig { bare: 1.0, nested: 0.0, sources, ..SynthConfig::default() };
+    let mut calls = 0;
+    for sample in samples(&config, 100) {
+        for tool in &sample.conversation.tools {
+            let parameters = tool.parameters.as_ref().map(|schema| &schema["properties"]);
+            assert!(parameters.is_none_or(|p| p == &Json::Object(Map::new())), "{tool:?}");
+        }
+        for call in sample.conversation.messages.iter().flat_map(|message| &message.tool_calls) {
+            assert_eq!(call.arguments, Json::Object(Map::new()));
+            calls += 1;
+        }
+    }
+    assert!(calls > 100);
+}
+
 fn held_out() -> SynthConfig {
     SynthConfig { split: Split::HeldOut, ..SynthConfig::default() }
 }

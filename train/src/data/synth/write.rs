@@ -1,8 +1,9 @@
 //! Writes samples to files and as text for the tokenizer. Knows how samples are stored, not how they are made.
 
 use super::{SourceMix, SynthConfig, generate};
-use crate::data::tokenizer::{SPECIAL_TOKENS, train_bpe, write_tokenizer};
-use crate::data::{DataError, native, write_atomically};
+use crate::atomic;
+use crate::data::tokenizer::{train_bpe, write_tokenizer};
+use crate::data::{DataError, native};
 use callsmith::chat::dialect::Dialect;
 use callsmith::chat::{Conversation, Role};
 use std::path::Path;
@@ -16,21 +17,29 @@ const TOKENIZER_SAMPLES: u64 = 20_000;
 /// An invalid configuration, or a file that cannot be written.
 pub fn write_jsonl(config: &SynthConfig, count: u64, path: &Path) -> Result<(), DataError> {
     config.validate()?;
-    write_atomically(path, |out| {
-        for index in 0..count {
-            let line = native::to_json(&generate(config, index).conversation);
-            writeln!(out, "{line}")?;
-        }
-        Ok(())
-    })
+    let mut lines = (0..count).map(|index| native::to_json(&generate(config, index).conversation));
+    atomic::stream(path, |out| lines.try_for_each(|line| writeln!(out, "{line}"))).map_err(|e| DataError::file(path, e))
 }
+
+/// What every prompt and every call repeats, as the chat template of our own models and the dialect `tool_uses` write it.
+/// As single tokens they keep a request close to its answer, and a description close to its name.
+const PHRASES: [&str; 8] = [
+    "namespace functions {\n",
+    "\ntype ",
+    " = (_: {\n",
+    "}) => any;\n",
+    r#"{"tool_uses":[{"recipient_name":"functions."#,
+    r#"","parameters":{"#,
+    r#"}},{"recipient_name":"functions."#,
+    "}}]}",
+];
 
 /// Trains a tokenizer with `vocab` tokens on training samples and writes its files into `dir`.
 ///
 /// # Errors
 /// A vocabulary that is too small, or a file that cannot be written.
 pub fn write_synth_tokenizer(seed: u64, vocab: usize, dialect: &dyn Dialect, dir: &Path) -> Result<(), DataError> {
-    let tokenizer = train_bpe(bpe_corpus(seed, TOKENIZER_SAMPLES, dialect), vocab, &SPECIAL_TOKENS)?;
+    let tokenizer = train_bpe(bpe_corpus(seed, TOKENIZER_SAMPLES, dialect), vocab, &PHRASES)?;
     write_tokenizer(&tokenizer, dir)
 }
 
