@@ -45,7 +45,7 @@ pub struct Tally {
     pub names: Ratio,
     /// Tokens of argument values.
     pub values: Ratio,
-    /// First tokens of what warm-up tasks ask for.
+    /// First tokens of function names in the recall warm-up.
     pub found: Ratio,
     /// All answer tokens.
     pub answers: Ratio,

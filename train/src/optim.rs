@@ -93,6 +93,13 @@ impl Optimizer {
         Self { kind, betas, eps, momentum, weight_decay, moments }
     }
 
+    /// Whether this optimizer can go on with `moments`: AdamW divides by the second ones, which Muon leaves 0.
+    pub fn can_continue(&self, slots: &[Slot], moments: &Moments) -> bool {
+        let moved = |slot: &Slot| moments.first[slot.range.clone()].iter().any(|&m| m != 0.0);
+        let of_muon = |slot: &Slot| moved(slot) && moments.second[slot.range.clone()].iter().all(|&v| v == 0.0);
+        self.kind == OptimizerKind::Muon || !slots.iter().any(of_muon)
+    }
+
     /// One update of `values`.
     pub fn update(&mut self, slots: &[Slot], values: &mut [f32], gradients: &[f32], size: StepSize) -> Result<()> {
         self.moments.updates += 1;
@@ -101,7 +108,8 @@ impl Optimizer {
         for slot in rest {
             self.adamw(slot, values, gradients, size);
         }
-        let step = muon::Step { lr: size.lr, momentum: self.momentum, keep: 1.0 - size.lr * self.weight_decay };
+        let keep = 1.0 - size.lr * self.weight_decay;
+        let step = muon::Step { lr: size.lr, momentum: self.momentum, keep, gradient_scale: size.gradient_scale };
         step.update(&hidden, values, gradients, &mut self.moments.first)
     }
 
@@ -189,6 +197,17 @@ mod tests {
         for (left, right) in left.iter().zip(right) {
             assert!((left - right).abs() < 1e-6);
         }
+    }
+
+    #[test]
+    fn adamw_does_not_continue_with_what_muon_left() {
+        let slots = Slot::layout([("w".into(), vec![2, 2])]);
+        let muon: OptimSection = toml::from_str("lr = 0.1\noptimizer = \"muon\"").unwrap();
+        let mut before = Optimizer::new(&muon, 4);
+        before.update(&slots, &mut [1.0; 4], &[0.5; 4], StepSize { lr: 0.1, gradient_scale: 1.0 }).unwrap();
+        assert!(Optimizer::new(&muon, 4).can_continue(&slots, &before.moments));
+        assert!(!Optimizer::new(&optim(0.1), 4).can_continue(&slots, &before.moments));
+        assert!(Optimizer::new(&optim(0.1), 4).can_continue(&slots, &Optimizer::new(&muon, 4).moments));
     }
 
     #[test]

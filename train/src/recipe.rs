@@ -201,7 +201,8 @@ pub struct BatchSection {
     pub tokens: usize,
     /// Longer samples are dropped and counted.
     pub max_len: usize,
-    /// Most tokens of one forward pass; gradients are accumulated. `tokens` when absent.
+    /// Most tokens of one forward pass; gradients are accumulated. `tokens` when absent. On a CPU as many passes as threads
+    /// run at once, each with activations and gradients of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro_tokens: Option<usize>,
     /// Threads that prepare data.

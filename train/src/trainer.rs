@@ -67,6 +67,10 @@ impl Trainer {
 
     /// Continues from saved values and moments.
     pub fn restore(&mut self, values: Vec<f32>, moments: Moments) -> Result<()> {
+        if !self.optimizer.can_continue(&self.trainable.slots, &moments) {
+            let message = "the checkpoint was made with muon, whose moments adamw cannot continue; keep muon, or start from its weights";
+            return Err(TrainError::field("optim.optimizer", message));
+        }
         self.trainable.set_values(&values)?;
         self.values = values;
         self.optimizer.moments = moments;
@@ -105,7 +109,7 @@ impl Trainer {
         let (trainable, total) = (&self.trainable, &mut self.gradients);
         let one = |micro| backward(trainable, micro, weight_sum);
         // On a CPU every thread takes whole micro-batches, which keeps all of them busy in every operation.
-        let width = if trainable.on_cpu() { 4 * rayon::current_num_threads() } else { 1 };
+        let width = if trainable.on_cpu() { rayon::current_num_threads() } else { 1 };
         for group in micros.chunks(width) {
             let found: Vec<_> = group.par_iter().with_max_len(1).map(one).collect();
             for found in found {

@@ -34,7 +34,7 @@ pub(super) fn check_pool(field: &str, pool: [usize; 2], available: usize) -> Res
     if pool[1] <= available {
         return Ok(());
     }
-    Err(TrainError::field(field, format!("the tokenizer has only {available} such tokens; lower {}", pool[1])))
+    Err(TrainError::field(field, format!("the tokenizer has only {available} tokens for it; lower {}", pool[1])))
 }
 
 fn draw(rng: &mut ChaCha8Rng, pool: &[u32], count: usize) -> Vec<u32> {

@@ -79,17 +79,19 @@ impl Encoder {
         if example.answers.is_empty() {
             return Err(TrainError::Data("the conversation has no assistant message to learn from".into()));
         }
-        let opening = if weights.lm > 0.0 { self.opening(conversation)? } else { example.tokens.len() };
+        let opening = self.opening(conversation, &example.tokens);
         apply(&mut example, weights, opening);
         Ok(example)
     }
 
-    /// Number of tokens before the first message that is not the system's.
-    fn opening(&self, conversation: &Conversation) -> Result<usize> {
+    /// Number of tokens before the first message that is not the system's; 0 when the chat template cannot show that much
+    /// alone.
+    fn opening(&self, conversation: &Conversation, tokens: &[u32]) -> usize {
         let mut head = conversation.clone();
         let system = head.messages.iter().take_while(|message| message.role == Role::System).count();
         head.messages.truncate(system);
-        Ok(self.prompt(&head, false)?.len())
+        let opening = self.prompt(&head, false).unwrap_or_default();
+        opening.iter().zip(tokens).take_while(|(a, b)| a == b).count()
     }
 
     /// (message index, token range) of each assistant turn, in order.

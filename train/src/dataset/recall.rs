@@ -50,7 +50,7 @@ impl Recall {
         Ok(Self { settings, words, encoder, weights, seed })
     }
 
-    /// First words of keys and of names differ, so that every request has one answer.
+    /// First words of keys and of names differ. Noise may still say another function's key, seldom in a large pool.
     fn functions(&self, rng: &mut ChaCha8Rng, pool: &[String], progress: f64) -> Vec<Function> {
         let RecallSection { functions, key_words, name_words, grow, .. } = self.settings;
         let count = rng.random_range(functions[0]..=grown(functions, progress, grow)).min(pool.len() / 2);

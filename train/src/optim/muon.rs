@@ -21,6 +21,8 @@ pub(super) struct Step {
     pub(super) momentum: f64,
     /// 1 - lr * decay.
     pub(super) keep: f64,
+    /// Factor on the gradient (clipping): a spike must not fill the momentum.
+    pub(super) gradient_scale: f64,
 }
 
 impl Step {
@@ -46,16 +48,17 @@ impl Step {
     }
 
     fn accumulate(&self, momenta: &mut [f32], gradients: &[f32]) {
-        let momentum = self.momentum as f32;
+        let (momentum, scale) = (self.momentum as f32, self.gradient_scale as f32);
         for (m, gradient) in momenta.iter_mut().zip(gradients) {
-            *m += (1.0 - momentum) * (gradient - *m);
+            *m += (1.0 - momentum) * (scale * gradient - *m);
         }
     }
 
     /// Nesterov's look-ahead, orthogonalized.
     fn direction(&self, slot: &Slot, momenta: &[f32], gradients: &[f32]) -> Result<Vec<f32>> {
-        let momentum = self.momentum as f32;
-        let ahead = momenta.iter().zip(gradients).map(|(m, gradient)| gradient + momentum * (m - gradient)).collect();
+        let (momentum, scale) = (self.momentum as f32, self.gradient_scale as f32);
+        let ahead = |(m, gradient): (&f32, &f32)| scale * gradient + momentum * (m - scale * gradient);
+        let ahead = momenta.iter().zip(gradients).map(ahead).collect();
         orthogonalize(ahead, slot.shape[0], slot.shape[1])
     }
 
@@ -130,10 +133,22 @@ mod tests {
     }
 
     #[test]
+    fn clipping_scales_what_enters_the_momentum() {
+        let slots = Slot::layout([("w".into(), vec![2, 2])]);
+        let run = |gradient: [f32; 4], gradient_scale: f64| {
+            let (mut values, mut momenta) = ([0.0; 4], [0.1; 4]);
+            let step = Step { lr: 0.1, momentum: 0.9, keep: 1.0, gradient_scale };
+            step.update(&[&slots[0]], &mut values, &gradient, &mut momenta).unwrap();
+            (values, momenta)
+        };
+        assert_eq!(run([4.0, 0.0, -8.0, 2.0], 0.25), run([1.0, 0.0, -2.0, 0.5], 1.0));
+    }
+
+    #[test]
     fn no_gradient_changes_nothing_but_the_decay() {
         let slots = Slot::layout([("w".into(), vec![2, 2])]);
         let mut values = [1.0, 2.0, 3.0, 4.0];
-        let step = Step { lr: 0.1, momentum: 0.9, keep: 0.5 };
+        let step = Step { lr: 0.1, momentum: 0.9, keep: 0.5, gradient_scale: 1.0 };
         step.update(&[&slots[0]], &mut values, &[0.0; 4], &mut [0.0; 4]).unwrap();
         assert_eq!(values, [0.5, 1.0, 1.5, 2.0]);
     }

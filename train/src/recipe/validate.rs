@@ -32,7 +32,11 @@ fn init(recipe: &Recipe) -> Result<()> {
     ensure(init.std > 0.0 && init.embedding_std > 0.0, "init", "std and embedding_std must be positive")?;
     let biased = recipe.model.shape.as_ref().is_some_and(|shape| shape.attention_bias);
     let possible = biased || !init.positional_heads;
-    ensure(possible, "init.positional_heads", "are made of biases; set model.shape.attention_bias = true")
+    let message = "need a model from random weights with model.shape.attention_bias = true";
+    ensure(possible, "init.positional_heads", message)?;
+    let heads = recipe.model.shape.as_ref().map_or(0, |shape| shape.num_key_value_heads);
+    let content = heads > 4 || !init.positional_heads;
+    ensure(content, "init.positional_heads", "take four key-value heads of each layer; give at least five")
 }
 
 fn model(method: Method, model: &ModelSection) -> Result<()> {

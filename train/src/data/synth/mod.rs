@@ -157,7 +157,7 @@ pub struct SynthConfig {
     pub descriptions: f64,
     /// Probability that two parameters are put into a nested object.
     pub nested: f64,
-    /// Probability that a function of the tables takes no arguments, and that a request is the task alone.
+    /// Probability that a function of the tables takes no arguments, and that a request for one call is the task alone.
     pub bare: f64,
 }
 
