@@ -79,7 +79,8 @@ impl Encoder {
         if example.answers.is_empty() {
             return Err(TrainError::Data("the conversation has no assistant message to learn from".into()));
         }
-        let opening = self.opening(conversation, &example.tokens);
+        // Only a loss outside the answers asks where the opening ends.
+        let opening = if weights.lm > 0.0 { self.opening(conversation, &example.tokens) } else { 0 };
         apply(&mut example, weights, opening);
         Ok(example)
     }

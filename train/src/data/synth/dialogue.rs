@@ -60,8 +60,8 @@ impl Writer<'_> {
 
     fn single(&mut self) {
         let at = self.dice.below(self.functions.len());
-        let plain = self.config.bare > 0.0 && self.dice.chance(self.config.bare);
-        let manner = self.manner(plain);
+        let bare = self.config.draw_bare(&mut self.dice);
+        let manner = self.manner(bare);
         if let Some(said) = request(&mut self.dice, &self.functions[at], 1, manner) {
             let calls: Vec<Planned> = said.calls.into_iter().map(|c| (at, c)).collect();
             self.call_turn(Kind::SingleCall, &said.text, &calls);

@@ -132,7 +132,7 @@ impl Pen<'_> {
         case: Case,
     ) -> Vec<(Param, Option<String>)> {
         let mut params = Vec::new();
-        if self.config.bare > 0.0 && dice.chance(self.config.bare) {
+        if self.config.draw_bare(dice) {
             return params;
         }
         if matches!(verb.class, Class::Key | Class::Edit) {

@@ -204,6 +204,12 @@ impl SynthConfig {
         probability("nested", self.nested)?;
         probability("bare", self.bare)
     }
+
+    /// Whether the next function or request is bare. Draws nothing where none can be, so that data without them stays as
+    /// it was.
+    fn draw_bare(&self, dice: &mut dice::Dice) -> bool {
+        self.bare > 0.0 && dice.chance(self.bare)
+    }
 }
 
 fn range(field: &'static str, (low, high): (usize, usize), most: usize) -> Result<(), DataError> {
