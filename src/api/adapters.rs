@@ -21,7 +21,10 @@ pub(super) async fn load(State(state): State<Arc<AppState>>, request: Request) -
     let path = fields.required_string("lora_path")?.to_owned();
     let replace = fields.boolean("load_inplace")?.unwrap_or(false);
     let reply = format!("Success: LoRA adapter '{name}' added successfully.");
+    let place = state.gate.load()?;
     let loading = move || {
+        // Kept by the thread: a client that goes away does not end its load.
+        let _place = place;
         let started = Instant::now();
         let outcome = state.registry.load(&name, &path, replace);
         state.metrics.adapter_loaded(started.elapsed(), outcome.is_ok());

@@ -26,8 +26,9 @@ pub trait Runner: Send {
     /// Never changes.
     fn shape(&self) -> Shape;
 
-    /// Computes the new tokens; returns the logits of `batch.logit_rows`, row after row.
-    fn forward(&mut self, batch: &Batch<'_>) -> Result<Vec<f32>, ModelError>;
+    /// Computes the new tokens; returns the logits of `batch.logit_rows`, row after row. Calls `beat` as it gets on: a
+    /// large model on a slow device takes longer for one pass than a dead engine may stay silent.
+    fn forward(&mut self, batch: &Batch<'_>, beat: &dyn Fn()) -> Result<Vec<f32>, ModelError>;
 
     /// Rebuilds the cache after a failed pass; nothing in it is needed any more.
     fn reset(&mut self) -> Result<(), ModelError>;
@@ -68,15 +69,16 @@ impl Runner for DecoderRunner {
         }
     }
 
-    fn forward(&mut self, batch: &Batch<'_>) -> Result<Vec<f32>, ModelError> {
+    fn forward(&mut self, batch: &Batch<'_>, beat: &dyn Fn()) -> Result<Vec<f32>, ModelError> {
         let no_cache = || candle_core::Error::Msg("the KV cache is not there after a failed reset".to_owned());
         let cache = self.cache.as_mut().ok_or_else(no_cache)?;
-        let hidden = self.decoder.hidden_states(ForwardPass {
+        let pass = ForwardPass {
             tokens: &batch.tokens,
             positions: &batch.positions,
             attention: Attention::Paged { cache, sequences: &batch.sequences },
             adapters: &batch.adapters,
-        })?;
+        };
+        let hidden = self.decoder.hidden_states_observed(pass, beat)?;
         if batch.logit_rows.is_empty() {
             return Ok(Vec::new());
         }

@@ -8,7 +8,9 @@ use super::{EngineOptions, Event, GenerateRequest, SamplingParams};
 use crate::adapter::registry::{Generation, Lease};
 use crate::grammar::GrammarError;
 use crate::model::{AdapterWeights, ModelError, PagedSequence};
-use std::sync::{Arc, mpsc::Receiver};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 pub(super) const VOCAB: usize = 64;
@@ -27,7 +29,7 @@ pub(super) struct ToyRunner {
     shape: Shape,
     /// The token at each position of each block; `u32::MAX` = nothing.
     cache: Vec<u32>,
-    /// Each pass waits for one permit, until the sender is dropped.
+    /// Each pass waits for one permit, showing life, until the sender is dropped.
     gate: Option<Receiver<()>>,
 }
 
@@ -65,9 +67,11 @@ impl Runner for ToyRunner {
         self.shape
     }
 
-    fn forward(&mut self, batch: &Batch<'_>) -> Result<Vec<f32>, ModelError> {
+    fn forward(&mut self, batch: &Batch<'_>, beat: &dyn Fn()) -> Result<Vec<f32>, ModelError> {
         if let Some(gate) = &self.gate {
-            let _ = gate.recv();
+            while gate.recv_timeout(Duration::from_millis(5)) == Err(RecvTimeoutError::Timeout) {
+                beat();
+            }
         }
         assert!(!batch.tokens.contains(&PANIC), "a token that the model cannot stand");
         if batch.tokens.contains(&FAIL) {

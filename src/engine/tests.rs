@@ -4,7 +4,7 @@ use super::sampler::Sampler;
 use super::testing::*;
 use super::*;
 use std::sync::mpsc::{Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 type Events = UnboundedReceiver<Event>;
@@ -321,6 +321,21 @@ fn a_step_is_one_event() {
         }
     }
     assert!(most > 1);
+}
+
+#[test]
+fn a_long_pass_shows_life() {
+    let (engine, permits) = gated(100, options(1, 64));
+    let submitted = Instant::now();
+    let events = submit(&engine, request(&[1, 2], 2, greedy()));
+    // The pass waits for a permit: only it can have beaten well after the request came.
+    let beaten = || submitted.elapsed() > Duration::from_millis(engine.stats().heartbeat_age_ms + 300);
+    while !beaten() {
+        assert!(submitted.elapsed() < Duration::from_secs(20), "no life for {} ms", engine.stats().heartbeat_age_ms);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(permits);
+    assert_eq!(Answer::collect(events).tokens.len(), 2);
 }
 
 #[test]

@@ -113,7 +113,9 @@ impl Worker {
     fn step(&mut self) -> Result<(), EngineError> {
         self.scheduler.schedule();
         let (batch, readers) = Batch::build(self.scheduler.running());
-        let mut logits = self.runner.forward(&batch).map_err(|error| EngineError::Internal(error.to_string()))?;
+        let beat = || self.shared.beat();
+        let mut logits =
+            self.runner.forward(&batch, &beat).map_err(|error| EngineError::Internal(error.to_string()))?;
         let expected = readers.len() * self.shared.shape.vocab_size;
         if logits.len() != expected {
             return Err(EngineError::Internal(format!("the model gave {} logits, not {expected}", logits.len())));

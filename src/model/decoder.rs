@@ -157,6 +157,11 @@ impl Decoder {
 
     /// Hidden states after the final norm, `[T, hidden]`. `pass.attention` decides caching.
     pub fn hidden_states(&self, pass: ForwardPass<'_>) -> Result<Tensor, ModelError> {
+        self.hidden_states_observed(pass, &|| {})
+    }
+
+    /// As [`Self::hidden_states`]; calls `after_block` after each block, for whoever watches a long pass.
+    pub fn hidden_states_observed(&self, pass: ForwardPass<'_>, after_block: &dyn Fn()) -> Result<Tensor, ModelError> {
         let tokens = Tensor::new(pass.tokens, self.device())?;
         let mut x = self.embedding.index_select(&tokens, 0)?;
         let lookback = match pass.attention {
@@ -171,6 +176,7 @@ impl Decoder {
         let context = LayerContext { config: &self.config, rotary, lookback, adapters: pass.adapters };
         for block in &self.blocks {
             x = block.forward(&x, &context)?;
+            after_block();
         }
         Ok(ops::rms_norm(&x, &self.norm, self.config.rms_norm_eps)?)
     }

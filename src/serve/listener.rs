@@ -1,6 +1,6 @@
-//! The accept loop: HTTP/1.1 with a time limit on headers, and connections that can be asked to close.
+//! The accept loop: HTTP/1.1 with time limits on headers and on unread answers, and connections that can be asked to close.
 //!
-//! Not `axum::serve`, which sets no timer: slow headers would hold connections for ever.
+//! Not `axum::serve`, which sets no timer: slow headers and slow readers would hold connections for ever.
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -9,9 +9,12 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_io_timeout::TimeoutStream;
 
 /// Longest time for a request's headers to arrive.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
+/// Longest time that a client may take no byte of its answer. Then the connection ends, and with it the generation.
+const UNREAD_LIMIT: Duration = Duration::from_secs(60);
 /// Largest head of a request, in bytes.
 const HEAD_BYTES: usize = 64 * 1024;
 /// Pause after a failed accept (out of file descriptors).
@@ -23,13 +26,15 @@ pub(super) struct Server {
     service: TowerToHyperService<Router>,
     http: http1::Builder,
     connections: GracefulShutdown,
+    unread_limit: Duration,
 }
 
 impl Server {
     pub(super) fn new(listener: TcpListener, router: Router) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT).max_buf_size(HEAD_BYTES);
-        Self { listener, service: TowerToHyperService::new(router), http, connections: GracefulShutdown::new() }
+        let (service, connections) = (TowerToHyperService::new(router), GracefulShutdown::new());
+        Self { listener, service, http, connections, unread_limit: UNREAD_LIMIT }
     }
 
     /// Accepts connections for ever; cancel it at any time.
@@ -54,12 +59,53 @@ impl Server {
     fn start(&self, stream: TcpStream) {
         // Tokens are small writes that must not wait for each other.
         let _ = stream.set_nodelay(true);
-        let connection = self.http.serve_connection(TokioIo::new(stream), self.service.clone());
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.unread_limit));
+        let connection = self.http.serve_connection(TokioIo::new(Box::pin(stream)), self.service.clone());
         let connection = self.connections.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection ended");
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::{Body, Bytes};
+    use axum::routing::get;
+    use std::convert::Infallible;
+    use std::io::Write;
+    use tokio::sync::mpsc;
+
+    /// An answer without end that tells when it is dropped.
+    fn endless(dropped: mpsc::Sender<()>) -> Router {
+        let body = move || {
+            let held = dropped.clone();
+            futures::stream::repeat_with(move || {
+                let _held = &held;
+                Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 65_536]))
+            })
+        };
+        Router::new().route("/", get(move || async move { Body::from_stream(body()) }))
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_nothing_loses_its_answer() {
+        let (held, mut dropped) = mpsc::channel(1);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut server = Server::new(listener, endless(held));
+        server.unread_limit = Duration::from_millis(100);
+        let mut client = std::net::TcpStream::connect(address).unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n").unwrap();
+        server.start(server.listener.accept().await.unwrap().0);
+        // The connection holds the router: when the body and all else of it are gone, no sender is left.
+        let Server { connections, service, .. } = server;
+        drop(service);
+        tokio::time::timeout(Duration::from_secs(20), dropped.recv()).await.expect("the answer lives on");
+        drop((connections, client));
     }
 }

@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use reference::Weights;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -124,6 +125,16 @@ fn logits_agree_with_the_plain_f64_reference() {
             assert!(difference <= 1e-4, "{name} of {config:?}: {difference}");
         }
     }
+}
+
+#[test]
+fn a_pass_tells_after_each_block() {
+    let (tokens, config) = (tokens(5, 1), config(Family::Llama));
+    let decoder = Decoder::from_tensors(config.clone(), &random_tensors(&config, 3)).unwrap();
+    let (at, adapters, told) = (positions(5), AdapterBatch::none(), Cell::new(0));
+    let pass = ForwardPass { tokens: &tokens, positions: &at, attention: Attention::Causal(&[5]), adapters: &adapters };
+    decoder.hidden_states_observed(pass, &|| told.set(told.get() + 1)).unwrap();
+    assert_eq!(told.get(), config.num_layers);
 }
 
 #[test]
