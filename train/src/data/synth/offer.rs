@@ -3,7 +3,7 @@
 
 use super::dice::Dice;
 use super::function::{Function, Origin, Pen};
-use super::open::{made_noun, open_family};
+use super::open::{made_noun, open_family, open_noun};
 use super::tables::{Everyday, Family, Verb, tables};
 use super::{Naming, Split, SynthConfig};
 
@@ -56,7 +56,7 @@ fn any(dice: &mut Dice, pen: &Pen<'_>, families: &mut Vec<Family>) -> Function {
             of_family(dice, pen, &family)
         }
         source => {
-            let noun = if source == 2 { dice.pick_ref(&tables().open_nouns).clone() } else { made_noun(dice) };
+            let noun = if source == 2 { open_noun(dice) } else { made_noun(dice) };
             let family = open_family(dice, noun);
             let function = of_family(dice, pen, &family);
             families.push(family);
@@ -116,7 +116,7 @@ fn family_of(function: &Function, families: &[Family]) -> Option<Family> {
 /// The same verb on another noun.
 fn with_verb(dice: &mut Dice, pen: &Pen<'_>, verb: &'static Verb, families: &mut Vec<Family>) -> Function {
     if pen.config.split == Split::Train && dice.chance(pen.config.sources.open) {
-        let noun = if dice.chance(0.6) { dice.pick_ref(&tables().open_nouns).clone() } else { made_noun(dice) };
+        let noun = if dice.chance(0.6) { open_noun(dice) } else { made_noun(dice) };
         let family = open_family(dice, noun);
         let function = pen.family_function(dice, &family, verb);
         families.push(family);

@@ -8,7 +8,8 @@ use super::tables::{Family, Key, Noun, tables};
 use super::values::{Kind, capitalise};
 use std::borrow::Cow;
 
-/// A family around a noun that no table knows, with attributes that training families use.
+/// A family around a noun that no family of the tables has, with attributes that training families use. Every other one
+/// has a second noun for the same thing.
 pub(super) fn open_family(dice: &mut Dice, noun: Noun) -> Family {
     let tables = tables();
     let count = 2 + dice.below(4);
@@ -22,7 +23,22 @@ pub(super) fn open_family(dice: &mut Dice, noun: Noun) -> Family {
     let prefix: String = noun.one.chars().filter(char::is_ascii_alphabetic).take(3).collect();
     let key = if dice.chance(0.6) { Key::Id(Cow::Owned(prefix.to_uppercase())) } else { Key::Name };
     let verbs = tables.verbs.iter().map(|v| v.key).collect();
-    Family { domain: "open", nouns: vec![noun], gloss: "", verbs, key, attributes, held_out: false }
+    let mut nouns = vec![noun];
+    if dice.chance(0.5) {
+        nouns.push(if dice.chance(0.8) { open_noun(dice) } else { made_noun(dice) });
+    }
+    Family { domain: "open", nouns, gloss: "", verbs, key, attributes, held_out: false }
+}
+
+/// A noun of the list, or two: "lantern", "harvest lantern".
+pub(super) fn open_noun(dice: &mut Dice) -> Noun {
+    let noun = dice.pick_ref(&tables().open_nouns).clone();
+    if !dice.chance(0.35) {
+        return noun;
+    }
+    let first = &dice.pick_ref(&tables().open_nouns).one;
+    let compound = |last: &str| Cow::Owned(format!("{first} {last}"));
+    Noun { one: compound(&noun.one), many: compound(&noun.many), mass: noun.mass }
 }
 
 /// A noun of made-up syllables.

@@ -104,6 +104,7 @@ pub(super) struct Everyday {
 pub(super) struct Tables {
     /// Word pools; the flag says whether made-up words may join.
     pub(super) pools: HashMap<&'static str, (bool, Words)>,
+    /// Of no family.
     pub(super) open_nouns: Vec<Noun>,
     pub(super) attributes: HashMap<&'static str, Attribute>,
     /// Keys of the attributes that are not of held-out families alone, in the order of the file.
@@ -146,11 +147,16 @@ impl Tables {
             families.iter().any(|f| f.held_out == held_out && f.attributes.iter().any(|(a, _)| *a == key))
         };
         let train_attributes = keys.into_iter().filter(|key| used(key, false) || !used(key, true)).collect();
-        let mut pools = parse_pools();
-        let open_nouns = pools.remove("opennoun").map(|(_, w)| w).unwrap_or_default();
-        let open_nouns = open_nouns.into_iter().map(noun).collect();
-        let everyday = parse_everyday();
-        Self { pools, open_nouns, attributes, train_attributes, verbs, families, everyday, phrases: parse_phrases() }
+        Self {
+            pools: parse_pools(),
+            open_nouns: parse_nouns(),
+            attributes,
+            train_attributes,
+            verbs,
+            families,
+            everyday: parse_everyday(),
+            phrases: parse_phrases(),
+        }
     }
 }
 
@@ -186,6 +192,10 @@ fn parse_pools() -> HashMap<&'static str, (bool, Words)> {
             (name.trim_start_matches('+'), (open, split(items, ',')))
         })
         .collect()
+}
+
+fn parse_nouns() -> Vec<Noun> {
+    lines(include_str!("text/nouns.txt")).flat_map(|line| split(line, ',')).map(noun).collect()
 }
 
 fn parse_attributes() -> (Words, HashMap<&'static str, Attribute>) {
