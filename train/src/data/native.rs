@@ -3,7 +3,8 @@
 //! Knows the field names and what each must hold; does not check calls against their schemas.
 
 use super::DataError;
-use callsmith::chat::{Conversation, Message, Role, Tool, ToolCall, ToolChoice};
+use callsmith::chat::{Conversation, Message, Names, Role, Tool, ToolCall, ToolChoice};
+use callsmith::grammar::schema::standardise;
 use serde_json::{Map, Value as Json, json};
 use std::io::BufRead;
 use std::path::Path;
@@ -105,7 +106,10 @@ pub fn from_json(json: &Json, place: &str) -> Result<Conversation, DataError> {
     };
     let tool_choice = root.optional(object, "tool_choice").map_or(Ok(ToolChoice::Auto), |c| choice(&c))?;
     let parallel_tool_calls = root.optional(object, "parallel_tool_calls").map_or(Ok(true), |p| p.boolean())?;
-    Ok(Conversation { messages, tools, tool_choice, parallel_tool_calls })
+    let mut conversation = Conversation { messages, tools, tool_choice, parallel_tool_calls };
+    // As the server shows them: what is trained is what is served.
+    Names::legalise(&mut conversation);
+    Ok(conversation)
 }
 
 /// A JSON value and the way to it.
@@ -217,9 +221,16 @@ fn tool(reader: &Reader<'_>) -> Result<Tool, DataError> {
     Ok(Tool {
         name: function.field(fields, "name")?.string()?,
         description: function.optional(fields, "description").map(|r| r.string()).transpose()?,
-        parameters: parameters.map(|p| p.value.clone()),
+        parameters: parameters.map(|p| standard(p.value)),
         strict: function.optional(fields, "strict").map_or(Ok(false), |r| r.boolean())?,
     })
+}
+
+/// The schema as the server would show it.
+fn standard(schema: &Json) -> Json {
+    let mut schema = schema.clone();
+    standardise(&mut schema);
+    schema
 }
 
 fn choice(reader: &Reader<'_>) -> Result<ToolChoice, DataError> {

@@ -2,7 +2,7 @@
 
 use super::dice::Dice;
 use super::names::{Case, content_words, meaningless};
-use super::open::open_attribute;
+use super::open::{OPEN, open_attribute};
 use super::tables::{Class, Everyday, Family, Key, Noun, Verb, tables};
 use super::values::{Kind, capitalise};
 use super::{Naming, Split, SynthConfig};
@@ -112,13 +112,15 @@ impl Pen<'_> {
     /// The nouns of the name and of the description, given the one that the request says.
     fn nouns(&self, dice: &mut Dice, family: &Family, said: &Noun) -> (Noun, Noun) {
         let others: Vec<&Noun> = family.nouns.iter().filter(|n| *n != said).collect();
+        let open = family.domain == OPEN;
         match (self.naming, others.is_empty()) {
             (Naming::Synonym, false) => {
                 let other = dice.pick(&others).clone();
-                let described = if dice.chance(0.85) { said.clone() } else { other.clone() };
+                // Open families pair nouns at random: nothing but the description tells that they mean the same.
+                let described = if open || dice.chance(0.85) { said.clone() } else { other.clone() };
                 (other, described)
             }
-            (Naming::Unrelated, false) if dice.chance(0.12) => (said.clone(), dice.pick(&others).clone()),
+            (Naming::Unrelated, false) if !open && dice.chance(0.12) => (said.clone(), dice.pick(&others).clone()),
             (Naming::Overlap, false) if dice.chance(0.3) => (said.clone(), dice.pick(&others).clone()),
             _ => (said.clone(), said.clone()),
         }
@@ -145,7 +147,7 @@ impl Pen<'_> {
                 params.push(attribute_param(dice, key, required, case));
             }
         }
-        let open = if family.domain == "open" { 0.4 } else { 0.06 };
+        let open = if family.domain == OPEN { 0.4 } else { 0.06 };
         if self.config.split == Split::Train && !params.is_empty() && dice.chance(open) {
             params.push(open_attribute(dice, case));
         }

@@ -1,6 +1,6 @@
 //! The seeded generator of function-calling dialogues: `(config, index)` → one dialogue, always the same.
 //!
-//! Function families are nouns with attributes and verbs from hand-written tables (`text/`); a quarter of the nouns is
+//! Function families are nouns with attributes and verbs from hand-written tables (`text/`); a quarter of the families is
 //! held out of training, with most of their parameter names. Knows no dialect, no tokens and no model.
 
 mod dialogue;

@@ -3,7 +3,7 @@
 
 use super::dice::Dice;
 use super::function::{Function, Origin, Pen};
-use super::open::{made_noun, open_family, open_noun};
+use super::open::{OPEN, made_noun, open_family, open_noun};
 use super::tables::{Everyday, Family, Verb, tables};
 use super::{Naming, Split, SynthConfig};
 
@@ -156,7 +156,7 @@ fn cannot_serve(offered: &Function, wanted: &Function) -> bool {
     if offered.topic == wanted.topic {
         return kin(offered.cluster) != kin(wanted.cluster);
     }
-    let both_open = offered.domain == "open" && wanted.domain == "open";
+    let both_open = offered.domain == OPEN && wanted.domain == OPEN;
     both_open || region(offered.domain) != region(wanted.domain)
 }
 

@@ -8,7 +8,10 @@ use super::tables::{Family, Key, Noun, tables};
 use super::values::{Kind, capitalise};
 use std::borrow::Cow;
 
-/// A family around a noun that no family of the tables has, with attributes that training families use. Every other one
+/// The domain of all open families.
+pub(super) const OPEN: &str = "open";
+
+/// A family around a noun that is not from the families' table, with attributes that training families use. Every other one
 /// has a second noun for the same thing.
 pub(super) fn open_family(dice: &mut Dice, noun: Noun) -> Family {
     let tables = tables();
@@ -27,10 +30,10 @@ pub(super) fn open_family(dice: &mut Dice, noun: Noun) -> Family {
     if dice.chance(0.5) {
         nouns.push(if dice.chance(0.8) { open_noun(dice) } else { made_noun(dice) });
     }
-    Family { domain: "open", nouns, gloss: "", verbs, key, attributes, held_out: false }
+    Family { domain: OPEN, nouns, gloss: "", verbs, key, attributes, held_out: false }
 }
 
-/// A noun of the list, or two: "lantern", "harvest lantern".
+/// A noun of the list, or two: "lantern", "castle lantern".
 pub(super) fn open_noun(dice: &mut Dice) -> Noun {
     let noun = dice.pick_ref(&tables().open_nouns).clone();
     if !dice.chance(0.35) {

@@ -1,4 +1,4 @@
-//! The hand-written word tables under `text/`, parsed once. Knows their syntax, not how sentences are made of them.
+//! The word tables under `text/`, parsed once. Knows their syntax, not how sentences are made of them.
 
 use super::values::Kind;
 use std::borrow::Cow;
