@@ -28,3 +28,5 @@ pub mod serve;
 pub mod settings;
 #[cfg(feature = "serve")]
 pub mod telemetry;
+#[cfg(test)]
+mod testing;

@@ -1,13 +1,14 @@
 //! What a turn may say: admits the schemas, asks the dialect for the turn's grammar, and checks finished calls once more.
 //!
-//! The caller's own schema is what the last check uses; only the grammar sees the normalised copy.
+//! The caller's own schema, with standard type names, is what the last check uses; only the grammar sees the normalised copy.
 
 use super::AppState;
+use super::callers_names::CallersNames;
 use super::error::{ApiError, Kind};
 use super::wire::response::{Call, Spoken};
 use super::wire::{ChatRequest, ResponseFormat};
 use crate::chat::dialect::{Dialect, TurnParser, TurnSpec};
-use crate::chat::{Tool, ToolChoice};
+use crate::chat::{Names, Tool, ToolChoice};
 use crate::grammar::{Constraint, GrammarError, schema};
 use jsonschema::Validator;
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ pub(super) struct TurnRules {
     /// The tools that may be called.
     tools: Vec<AdmittedTool>,
     may_call: bool,
+    names: Names,
     format: Option<Validator>,
 }
 
@@ -48,7 +50,7 @@ impl TurnRules {
         let conversation = &request.conversation;
         let mut tools = Vec::with_capacity(conversation.tools.len());
         for (index, tool) in conversation.tools.iter().enumerate() {
-            let admitted = admit(index, tool)?;
+            let admitted = admit(index, tool, request.names.given(&tool.name))?;
             if request.callable.contains(&index) && may_name(&conversation.tool_choice, &tool.name) {
                 tools.push(admitted);
             }
@@ -68,12 +70,13 @@ impl TurnRules {
                 (Some(dialect.grammar(&turn)), None)
             }
         };
-        Ok(Self { lark, tools, may_call, format })
+        Ok(Self { lark, tools, may_call, names: request.names.clone(), format })
     }
 
-    /// A parser for one choice's calls; `None` when the turn is text alone.
+    /// A parser for one choice's calls, which it gives the caller's names; `None` when the turn is text alone.
     pub(super) fn parser(&self, dialect: &dyn Dialect) -> Option<Box<dyn TurnParser>> {
-        self.may_call.then(|| dialect.parser())
+        let parser = || CallersNames::new(dialect.parser(), self.names.clone());
+        self.may_call.then(|| Box::new(parser()) as Box<dyn TurnParser>)
     }
 
     /// Compiles the grammar off the async threads; the first mask is computed when this returns.
@@ -110,14 +113,14 @@ impl TurnRules {
 
     fn refusal(&self, position: usize, message: &str) -> ApiError {
         match self.tools.get(position) {
-            Some(tool) => bad_parameters(tool.index, &tool.name, message),
+            Some(tool) => bad_parameters(tool.index, self.names.given(&tool.name), message),
             None => bad_format(message),
         }
     }
 
     /// Checks a finished call's arguments against the caller's schema.
     pub(super) fn check_call(&self, call: &Call) -> Result<(), String> {
-        let Some(tool) = self.tools.iter().find(|tool| tool.name == call.name) else {
+        let Some(tool) = self.tools.iter().find(|tool| self.names.given(&tool.name) == call.name) else {
             return Err(format!("call of `{}`, which may not be called", call.name));
         };
         check(&tool.validator, &call.arguments).map_err(|cause| format!("call of `{}`: {cause}", call.name))
@@ -143,12 +146,13 @@ fn named_schemas(tools: &[AdmittedTool]) -> Vec<(String, Value)> {
     tools.iter().map(|tool| (tool.name.clone(), tool.schema.clone())).collect()
 }
 
-fn admit(index: usize, tool: &Tool) -> Result<AdmittedTool, ApiError> {
+/// `given` is the caller's name of the tool.
+fn admit(index: usize, tool: &Tool, given: &str) -> Result<AdmittedTool, ApiError> {
     let none = json!({"type": "object", "properties": {}});
     let original = tool.parameters.as_ref().unwrap_or(&none);
-    let schema = schema::admit_parameters(&tool.parameters)
-        .map_err(|error| bad_parameters(index, &tool.name, &explain(&error)))?;
-    let validator = validator(original).map_err(|cause| bad_parameters(index, &tool.name, &cause))?;
+    let schema =
+        schema::admit_parameters(&tool.parameters).map_err(|error| bad_parameters(index, given, &explain(&error)))?;
+    let validator = validator(original).map_err(|cause| bad_parameters(index, given, &cause))?;
     Ok(AdmittedTool { index, name: tool.name.clone(), schema, validator })
 }
 

@@ -48,7 +48,7 @@ pub struct ToolCall {
 pub struct Tool {
     pub name: String,
     pub description: Option<String>,
-    /// JSON Schema of the arguments as the caller wrote it; `None` = no arguments.
+    /// JSON Schema of the arguments as the caller wrote it, with standard type names; `None` = no arguments.
     pub parameters: Option<Value>,
     pub strict: bool,
 }

@@ -8,10 +8,12 @@ mod guard;
 mod jinja;
 mod json;
 pub mod messages;
+mod names;
 pub mod template;
 pub mod tokenizer;
 
 pub use messages::{Conversation, Message, Role, Tool, ToolCall, ToolChoice};
+pub use names::Names;
 
 /// Why a conversation cannot become a prompt.
 #[derive(Debug, thiserror::Error)]

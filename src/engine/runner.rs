@@ -26,8 +26,8 @@ pub trait Runner: Send {
     /// Never changes.
     fn shape(&self) -> Shape;
 
-    /// Computes the new tokens; returns the logits of `batch.logit_rows`, row after row. Calls `beat` as it gets on: a
-    /// large model on a slow device takes longer for one pass than a dead engine may stay silent.
+    /// Computes the new tokens; returns the logits of `batch.logit_rows`, row after row. Calls `beat` as it gets on: on a CPU
+    /// one pass of a large model takes longer than a dead engine may stay silent.
     fn forward(&mut self, batch: &Batch<'_>, beat: &dyn Fn()) -> Result<Vec<f32>, ModelError>;
 
     /// Rebuilds the cache after a failed pass; nothing in it is needed any more.

@@ -1,4 +1,4 @@
-//! The accept loop: HTTP/1.1 with time limits on headers and on unread answers, and connections that can be asked to close.
+//! The accept loop: HTTP/1.1 with time limits on headers and on unread answers; connections can be asked to close.
 //!
 //! Not `axum::serve`, which sets no timer: slow headers and slow readers would hold connections for ever.
 
@@ -77,7 +77,7 @@ mod tests {
     use axum::body::{Body, Bytes};
     use axum::routing::get;
     use std::convert::Infallible;
-    use std::io::Write;
+    use std::io::{Read, Write};
     use tokio::sync::mpsc;
 
     /// An answer without end that tells when it is dropped.
@@ -106,6 +106,9 @@ mod tests {
         let Server { connections, service, .. } = server;
         drop(service);
         tokio::time::timeout(Duration::from_secs(20), dropped.recv()).await.expect("the answer lives on");
-        drop((connections, client));
+        let mut first = [0; 12];
+        client.read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+        drop(connections);
     }
 }

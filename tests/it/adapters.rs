@@ -1,6 +1,7 @@
 //! Adapters over HTTP: loaded, used beside the base, replaced and unloaded while requests run.
 
 use crate::support::{Reply, TestServer, post, random_adapter, text_request, write};
+use callsmith::api::MAX_LOADS;
 use futures::StreamExt;
 use serde_json::{Value, json};
 
@@ -171,4 +172,19 @@ async fn the_metrics_show_what_is_resident() {
     assert!(metrics.contains("callsmith_adapters_resident 0"), "{metrics}");
     assert_eq!(server.get("/v1/models").await.json()["data"].as_array().map(Vec::len), Some(1));
     assert_eq!(server.get("/v1/models/m").await.json()["error"]["code"], Value::from("model_not_found"));
+}
+
+#[tokio::test]
+async fn loads_are_bounded_apart_from_requests() {
+    let server = server();
+    random_adapter(&server.path("one"), 1);
+    let mut places: Vec<_> = (0..MAX_LOADS).map(|_| server.state.gate.load().unwrap()).collect();
+    let refused = load(&server, "one", "one").await;
+    assert_eq!(refused.status, 503, "{}", refused.text);
+    assert!(refused.text.contains("adapter loads"), "{}", refused.text);
+    assert!(!say(&server, "base").await.is_empty());
+    places.pop();
+    assert_eq!(load(&server, "one", "one").await.status, 200);
+    // The place is free again.
+    assert_eq!(load(&server, "one", "one").await.status, 409);
 }

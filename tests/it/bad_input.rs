@@ -91,12 +91,12 @@ async fn a_bad_schema_is_refused_by_the_name_of_its_tool_within_a_second() {
         ("not an object", json!({"type": "array", "items": {"type": "string"}})),
     ] {
         let mut body = weather_request();
-        body["tools"].as_array_mut().unwrap().push(tool("bad", &schema));
+        body["tools"].as_array_mut().unwrap().push(tool("all.bad", &schema));
         let started = Instant::now();
         let reply = server.chat(&body).await;
         assert_eq!(reply.status, 400, "{what}");
         assert_eq!(reply.refusal(), refusal("tools[1].function.parameters", "invalid_function_parameters"), "{what}");
-        assert!(reply.json()["error"]["message"].as_str().unwrap().contains("'bad'"), "{what}: {}", reply.text);
+        assert!(reply.json()["error"]["message"].as_str().unwrap().contains("'all.bad'"), "{what}: {}", reply.text);
         assert!(started.elapsed() < Duration::from_secs(1), "{what} took {:?}", started.elapsed());
     }
     assert!(server.chat(&weather_request()).await.choice()["finish_reason"].is_string());

@@ -130,3 +130,37 @@ async fn a_conversation_with_results_is_accepted() {
     body["max_tokens"] = json!(5);
     assert!(server.chat(&body).await.choice()["finish_reason"].is_string());
 }
+
+#[tokio::test]
+async fn a_function_of_a_catalogue_keeps_its_name_and_its_types_are_understood() {
+    let server = TestServer::start();
+    let mut body = weather_request();
+    let schema = json!({"type": "dict", "properties": {"on": {"type": "bool"}}, "required": ["on"]});
+    body["tools"] = json!([tool("home.light", &schema), tool("home_light", &schema)]);
+    body["tool_choice"] = json!({"type": "function", "function": {"name": "home.light"}});
+    body["messages"] = json!([
+        {"role": "user", "content": "on"},
+        {"role": "assistant", "tool_calls": [
+            {"id": "c1", "type": "function", "function": {"name": "home.light", "arguments": "{\"on\":true}"}}
+        ]},
+        {"role": "tool", "tool_call_id": "c1", "content": "done"},
+        {"role": "user", "content": "off"},
+    ]);
+    (body["temperature"], body["parallel_tool_calls"]) = (json!(0), json!(false));
+    let named = body["tool_choice"].take();
+    let allowed = json!({"mode": "required", "tools": [{"type": "function", "function": {"name": "home.light"}}]});
+    body["tool_choice"] = json!({"type": "allowed_tools", "allowed_tools": allowed});
+    let allowed = calls(&server.chat(&body).await);
+    assert!(allowed.len() == 1 && allowed[0].0 == "home.light", "{allowed:?}");
+    body["tool_choice"] = named;
+    let calls = calls(&server.chat(&body).await);
+    assert!(calls.len() == 1 && calls[0].0 == "home.light", "{calls:?}");
+    assert_valid(
+        &json!({"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}),
+        &calls[0].1,
+    );
+    body["stream"] = json!(true);
+    let streamed = server.stream(&body).await.message(0);
+    assert_eq!(streamed["tool_calls"][0]["function"]["name"], "home.light", "{streamed}");
+    assert_eq!(streamed["tool_calls"][0]["function"]["arguments"], calls[0].1);
+}

@@ -4,7 +4,7 @@ use super::fields::Fields;
 use super::format::{self, ResponseFormat};
 use super::{messages, sampling, tools, unsupported};
 use crate::api::error::{ApiError, Kind};
-use crate::chat::{Conversation, ToolChoice};
+use crate::chat::{Conversation, Names, ToolChoice};
 use crate::engine::SamplingParams;
 use serde_json::{Map, Value};
 
@@ -22,8 +22,10 @@ pub(in crate::api) struct WireLimits {
 #[derive(Debug)]
 pub(in crate::api) struct ChatRequest {
     pub(in crate::api) model: String,
-    /// Messages and all tools, as the caller ordered them.
+    /// Messages and all tools, as the caller ordered them; function names as the model shall see them.
     pub(in crate::api) conversation: Conversation,
+    /// What the caller calls those functions.
+    pub(in crate::api) names: Names,
     /// Which of the tools may be called (`allowed_tools`); all of them otherwise.
     pub(in crate::api) callable: Vec<usize>,
     pub(in crate::api) params: SamplingParams,
@@ -49,9 +51,11 @@ pub(in crate::api) fn parse_chat(body: &Map<String, Value>, limits: WireLimits) 
     let stream = fields.boolean("stream")?.unwrap_or(false);
     let format = format::parse(&fields)?;
     refuse_format_with_calls(&format, tools.is_empty(), &tool_choice)?;
+    let mut conversation = Conversation { messages, tools, tool_choice, parallel_tool_calls };
     Ok(ChatRequest {
         model,
         callable,
+        names: Names::legalise(&mut conversation),
         params: sampling::parse(&fields, limits)?,
         max_tokens: sampling::max_tokens(&fields)?,
         stop: sampling::stop(&fields)?,
@@ -59,7 +63,7 @@ pub(in crate::api) fn parse_chat(body: &Map<String, Value>, limits: WireLimits) 
         stream,
         include_usage: include_usage(&fields, stream)?,
         format,
-        conversation: Conversation { messages, tools, tool_choice, parallel_tool_calls },
+        conversation,
     })
 }
 

@@ -1,10 +1,11 @@
 //! `tools` and `tool_choice`.
 //!
-//! Schemas are only checked to be objects here; `grammar::schema` admits them.
+//! Schemas are only checked to be objects here, and get standard type names; `grammar::schema` admits them.
 
 use super::fields::{Fields, array, empty_array, string, wrong_type, wrong_value};
 use crate::api::error::{ApiError, Kind, echo};
 use crate::chat::{Tool, ToolChoice};
+use crate::grammar::schema::standardise;
 use serde_json::Value;
 
 /// Most tools of one request.
@@ -14,7 +15,7 @@ const MAX_NAME: usize = 64;
 /// Longest description, in bytes.
 const MAX_DESCRIPTION: usize = 64 * 1024;
 
-/// Checks `tools`; absent = none.
+/// Checks `tools`; absent = none. The names are the caller's.
 pub(super) fn parse(fields: &Fields<'_>) -> Result<Vec<Tool>, ApiError> {
     let Some(items) = fields.array("tools")? else { return Ok(Vec::new()) };
     if items.is_empty() {
@@ -55,12 +56,19 @@ fn tool(fields: &Fields<'_>) -> Result<Tool, ApiError> {
         return Err(ApiError::at(Kind::StringTooLong, path, message));
     }
     let parameters = match fields.get("parameters") {
-        Some(value @ Value::Object(_)) => Some(value.clone()),
+        Some(value @ Value::Object(_)) => Some(standard(value)),
         Some(other) => return Err(wrong_type(&fields.path("parameters"), "an object", other)),
         None => None,
     };
     let strict = fields.boolean("strict")?.unwrap_or(false);
     Ok(Tool { name: name.to_owned(), description: description.map(str::to_owned), parameters, strict })
+}
+
+/// The schema as the model, the grammar and the final check shall see it.
+fn standard(schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    standardise(&mut schema);
+    schema
 }
 
 fn check_name(name: &str, path: &str) -> Result<(), ApiError> {
@@ -71,8 +79,8 @@ fn check_name(name: &str, path: &str) -> Result<(), ApiError> {
         let message = format!("Invalid '{path}': string too long. Expected at most {MAX_NAME} characters.");
         return Err(ApiError::at(Kind::StringTooLong, path, message));
     }
-    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-') {
-        return Err(wrong_value(path, name, "Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$'."));
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) {
+        return Err(wrong_value(path, name, "Expected a string that matches the pattern '^[a-zA-Z0-9_.-]+$'."));
     }
     Ok(())
 }

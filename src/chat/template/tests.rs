@@ -1,7 +1,7 @@
 use super::super::dialect::{by_name, for_template};
 use super::*;
+use crate::testing::data_set;
 use proptest::prelude::*;
-use std::path::PathBuf;
 
 const EMBEDDED: &str = include_str!("../../../models/embedded/chat_template.jinja");
 const EMBEDDED_CONTROL: [&str; 7] =
@@ -226,13 +226,9 @@ fn a_template_that_renders_nothing_it_is_given_is_refused_with_its_own_words() {
 /// The golden files are what Python's jinja2 3.1.6 makes of `conversation()`, set up as Hugging Face's transformers set it up.
 #[test]
 fn real_templates_render_as_hugging_face_renders_them() {
-    let data = std::env::var("CALLSMITH_DATA").map_or_else(|_| PathBuf::from("../shared/data"), PathBuf::from);
+    let Some(templates) = data_set("chat-templates") else { return };
     for (name, expected) in GOLDEN {
-        let path = data.join("chat-templates").join(format!("{name}.jinja"));
-        let Ok(source) = std::fs::read_to_string(&path) else {
-            println!("skipped: {} is not there (set CALLSMITH_DATA)", path.display());
-            continue;
-        };
+        let source = std::fs::read_to_string(templates.join(format!("{name}.jinja"))).unwrap();
         let control = owned(&["<|im_start|>", "<|im_end|>", "<|eot_id|>", "[INST]", "[/INST]", "<s>", "</s>"]);
         let (bos, eos) = (Some("<s>".to_owned()), Some("</s>".to_owned()));
         let template = ChatTemplate::new(Some(&source), for_template(Some(&source)), control, bos, eos).unwrap();

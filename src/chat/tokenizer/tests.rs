@@ -2,6 +2,7 @@ use super::super::dialect::for_template;
 use super::super::template::ChatTemplate;
 use super::super::{Conversation, Message, Role};
 use super::*;
+use crate::testing::data_set;
 use proptest::prelude::*;
 use serde_json::json;
 use std::path::PathBuf;
@@ -217,13 +218,7 @@ proptest! {
 }
 
 fn real() -> Option<ChatTokenizer> {
-    let data = std::env::var("CALLSMITH_DATA").map_or_else(|_| PathBuf::from("../shared/data"), PathBuf::from);
-    let dir = data.join("tokenizers/qwen2_5");
-    if !dir.join("tokenizer.json").exists() {
-        println!("skipped: {} is not there (set CALLSMITH_DATA)", dir.display());
-        return None;
-    }
-    Some(ChatTokenizer::load(&dir, 151_936).unwrap())
+    data_set("tokenizers/qwen2_5").map(|dir| ChatTokenizer::load(&dir, 151_936).unwrap())
 }
 
 #[test]

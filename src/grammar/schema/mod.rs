@@ -6,7 +6,8 @@
 //!
 //! The passes: `guard` and `keywords` (limits and refusals) → `location` (which keywords meet at one place of the instance) →
 //! `atom` (one type, all its constraints) → `exclusive` (proofs for `oneOf`) → `graph` (recursion, dead ends) → `emit`.
-//! Every pass walks with an explicit stack or worklist: a schema cannot overflow the thread's stack. Knows no dialect.
+//! Every pass walks with an explicit stack or worklist: a schema cannot overflow the thread's stack. Before them, where a
+//! request is read, `spelling` gives types their standard names. Knows no dialect.
 
 mod array;
 mod atom;
@@ -21,10 +22,13 @@ mod location;
 mod number;
 mod object;
 mod pattern;
+mod spelling;
 mod text;
 
 #[cfg(test)]
 mod tests;
+
+pub use spelling::standardise;
 
 use super::GrammarError;
 use document::Document;

@@ -1,0 +1,151 @@
+//! Foreign spellings of schemas: type names of Python, Java and JavaScript, as function catalogues have them, into JSON
+//! Schema's. Knows no other keyword's meaning; unknown names stay, and are refused by `keywords`.
+//!
+//! Recurses, over JSON that its parser has bounded (serde_json: 128 levels).
+
+use serde_json::{Map, Value};
+
+/// The schema with JSON Schema's type names; `any` becomes no type at all. What is no schema (a property that is called
+/// `type`, a constant) stays as it is.
+pub fn standardise(schema: &mut Value) {
+    let Some(map) = schema.as_object_mut() else { return };
+    rename_types(map);
+    for (keyword, value) in map {
+        match (keyword.as_str(), value) {
+            (
+                "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas",
+                Value::Object(named),
+            ) => {
+                named.values_mut().for_each(standardise);
+            }
+            ("allOf" | "anyOf" | "oneOf" | "prefixItems" | "items", Value::Array(list)) => {
+                list.iter_mut().for_each(standardise);
+            }
+            ("items" | "additionalItems" | "additionalProperties", inner) => standardise(inner),
+            _ => {}
+        }
+    }
+}
+
+fn rename_types(map: &mut Map<String, Value>) {
+    let any = match map.get_mut("type") {
+        Some(Value::Array(names)) => rename_all(names),
+        Some(name) => rename(name) == Renamed::Any,
+        None => false,
+    };
+    if any {
+        map.remove("type");
+    }
+}
+
+/// Renames a list; names that have become the same are one. Whether it stands for every type.
+fn rename_all(names: &mut Vec<Value>) -> bool {
+    let renamed: Vec<Renamed> = names.iter_mut().map(rename).collect();
+    if renamed.contains(&Renamed::Yes) {
+        let all = std::mem::take(names);
+        for name in all {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    renamed.contains(&Renamed::Any)
+}
+
+#[derive(Debug, PartialEq)]
+enum Renamed {
+    Yes,
+    No,
+    /// It stands for every type.
+    Any,
+}
+
+/// Writes a type's standard name.
+fn rename(name: &mut Value) -> Renamed {
+    match name.as_str().and_then(|name| standard_name(&name.to_ascii_lowercase())) {
+        Some(ANY) => Renamed::Any,
+        Some(found) if *name != found => {
+            *name = Value::from(found);
+            Renamed::Yes
+        }
+        _ => Renamed::No,
+    }
+}
+
+const ANY: &str = "any";
+
+fn standard_name(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "string" | "str" | "char" | "character" => "string",
+        "integer" | "int" | "long" | "short" | "byte" | "bigint" | "biginteger" => "integer",
+        "number" | "float" | "double" | "decimal" | "bigdecimal" => "number",
+        "boolean" | "bool" => "boolean",
+        "array" | "list" | "tuple" | "arraylist" | "linkedlist" | "vector" | "queue" | "stack" => "array",
+        "object" | "dict" | "dictionary" | "map" | "hashmap" | "hashtable" => "object",
+        "null" | "none" | "nonetype" => "null",
+        "any" => ANY,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn standard(mut schema: Value) -> Value {
+        standardise(&mut schema);
+        schema
+    }
+
+    #[test]
+    fn foreign_types_are_renamed_wherever_a_schema_stands() {
+        let given = json!({
+            "type": "dict",
+            "properties": {
+                "point": {"type": "tuple", "items": [{"type": "float"}, {"type": "Integer"}]},
+                "names": {"type": "ArrayList", "items": {"type": "String"}},
+                "more": {"type": "HashMap", "additionalProperties": {"anyOf": [{"type": "bool"}, {"$ref": "#/$defs/n"}]}},
+                "either": {"type": ["str", "None"]},
+            },
+            "$defs": {"n": {"type": "long"}},
+        });
+        let expected = json!({
+            "type": "object",
+            "properties": {
+                "point": {"type": "array", "items": [{"type": "number"}, {"type": "integer"}]},
+                "names": {"type": "array", "items": {"type": "string"}},
+                "more": {"type": "object", "additionalProperties": {"anyOf": [{"type": "boolean"}, {"$ref": "#/$defs/n"}]}},
+                "either": {"type": ["string", "null"]},
+            },
+            "$defs": {"n": {"type": "integer"}},
+        });
+        assert_eq!(standard(given), expected);
+    }
+
+    #[test]
+    fn any_is_no_type() {
+        assert_eq!(standard(json!({"type": "any", "description": "x"})), json!({"description": "x"}));
+        assert_eq!(standard(json!({"type": ["string", "any"]})), json!({}));
+    }
+
+    #[test]
+    fn names_that_become_the_same_are_one() {
+        assert_eq!(standard(json!({"type": ["int", "long", "None"]})), json!({"type": ["integer", "null"]}));
+        // Not ours to mend.
+        assert_eq!(standard(json!({"type": ["null", "null"]})), json!({"type": ["null", "null"]}));
+    }
+
+    #[test]
+    fn what_is_no_schema_stays() {
+        for same in [
+            json!({"properties": {"type": {"enum": ["dict", "any"], "default": {"type": "dict"}}}}),
+            json!({"const": {"type": "float"}, "examples": [{"type": "int"}]}),
+            json!({"type": "stsring"}),
+            json!({"type": 7}),
+            json!(true),
+        ] {
+            assert_eq!(standard(same.clone()), same);
+        }
+    }
+}
