@@ -93,11 +93,15 @@ impl Gate {
 
     /// A place among the adapter loads. Apart from the requests' places: a busy server can still change its adapters.
     pub fn load(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        Arc::clone(&self.loads).try_acquire_owned().map_err(|_| {
-            let message = format!("The server is overloaded: {MAX_LOADS} adapter loads are in progress.");
-            ApiError::new(Kind::Overloaded, message)
-        })
+        place(&self.loads, MAX_LOADS, "adapter loads")
     }
+}
+
+/// One of `most` places, if one is free.
+fn place(places: &Arc<Semaphore>, most: usize, what: &str) -> Result<OwnedSemaphorePermit, ApiError> {
+    Arc::clone(places).try_acquire_owned().map_err(|_| {
+        ApiError::new(Kind::Overloaded, format!("The server is overloaded: {most} {what} are in progress."))
+    })
 }
 
 impl AppState {
@@ -116,10 +120,7 @@ impl AppState {
 
     /// A place inside the server; taken before the body is read, so that shedding load is cheap.
     fn permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        Arc::clone(&self.gate.permits).try_acquire_owned().map_err(|_| {
-            let message = format!("The server is overloaded: {} requests are in progress.", self.limits.max_requests);
-            ApiError::new(Kind::Overloaded, message)
-        })
+        place(&self.gate.permits, self.limits.max_requests, "requests")
     }
 
     /// The adapter generation behind a model name; `None` = the base.

@@ -5,7 +5,7 @@
 use super::fields::{Fields, array, empty_array, string, wrong_type, wrong_value};
 use crate::api::error::{ApiError, Kind, echo};
 use crate::chat::{Tool, ToolChoice};
-use crate::grammar::schema::standardise;
+use crate::grammar::schema::standardised;
 use serde_json::Value;
 
 /// Most tools of one request.
@@ -56,19 +56,12 @@ fn tool(fields: &Fields<'_>) -> Result<Tool, ApiError> {
         return Err(ApiError::at(Kind::StringTooLong, path, message));
     }
     let parameters = match fields.get("parameters") {
-        Some(value @ Value::Object(_)) => Some(standard(value)),
+        Some(value @ Value::Object(_)) => Some(standardised(value)),
         Some(other) => return Err(wrong_type(&fields.path("parameters"), "an object", other)),
         None => None,
     };
     let strict = fields.boolean("strict")?.unwrap_or(false);
     Ok(Tool { name: name.to_owned(), description: description.map(str::to_owned), parameters, strict })
-}
-
-/// The schema as the model, the grammar and the final check shall see it.
-fn standard(schema: &Value) -> Value {
-    let mut schema = schema.clone();
-    standardise(&mut schema);
-    schema
 }
 
 fn check_name(name: &str, path: &str) -> Result<(), ApiError> {

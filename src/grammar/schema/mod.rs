@@ -28,7 +28,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-pub use spelling::standardise;
+pub use spelling::standardised;
 
 use super::GrammarError;
 use document::Document;

@@ -4,7 +4,7 @@
 
 use super::DataError;
 use callsmith::chat::{Conversation, Message, Names, Role, Tool, ToolCall, ToolChoice};
-use callsmith::grammar::schema::standardise;
+use callsmith::grammar::schema::standardised;
 use serde_json::{Map, Value as Json, json};
 use std::io::BufRead;
 use std::path::Path;
@@ -221,16 +221,9 @@ fn tool(reader: &Reader<'_>) -> Result<Tool, DataError> {
     Ok(Tool {
         name: function.field(fields, "name")?.string()?,
         description: function.optional(fields, "description").map(|r| r.string()).transpose()?,
-        parameters: parameters.map(|p| standard(p.value)),
+        parameters: parameters.map(|p| standardised(p.value)),
         strict: function.optional(fields, "strict").map_or(Ok(false), |r| r.boolean())?,
     })
-}
-
-/// The schema as the server would show it.
-fn standard(schema: &Json) -> Json {
-    let mut schema = schema.clone();
-    standardise(&mut schema);
-    schema
 }
 
 fn choice(reader: &Reader<'_>) -> Result<ToolChoice, DataError> {
