@@ -68,9 +68,16 @@ pub struct ServeArgs {
     /// Port to listen on; 0 = any free one
     #[arg(long, default_value_t = 8000)]
     pub port: u16,
-    /// How the model writes calls (tool_uses, hermes); default: seen from its chat template
+    /// How the model writes calls (tool_uses, hermes, llama3, mistral, mistral_args, llama_functions, viggo, or one of
+    /// --dialect-dir); default: seen from its chat template
     #[arg(long, value_name = "NAME")]
     pub dialect: Option<String>,
+    /// Directory of further dialects, one *.toml each (grammars/README.md says how to write one)
+    #[arg(long, value_name = "DIR", env = "CALLSMITH_DIALECT_DIR")]
+    pub dialect_dir: Option<PathBuf>,
+    /// Thoughts before an answer, for models that think aloud; they come back as `reasoning_content`
+    #[arg(long, value_enum, default_value_t = ReasoningName::Auto)]
+    pub reasoning: ReasoningName,
     /// Most sequences that run together
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub max_batch: u32,
@@ -96,6 +103,14 @@ pub enum DtypeName {
     F32,
     F16,
     Bf16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReasoningName {
+    /// If the chat template knows `<think>`.
+    Auto,
+    /// Never, as far as the chat template can be told so.
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,6 +1,8 @@
 //! What the command line means: low arguments → checked settings, each part for its owner.
 
-use crate::cli::{DtypeName, LogFormatName, ServeArgs};
+use crate::chat::ChatError;
+use crate::chat::dialect::DialectChoice;
+use crate::cli::{DtypeName, LogFormatName, ReasoningName, ServeArgs};
 use candle_core::DType;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,7 +34,9 @@ pub struct Settings {
     pub adapter_budget: u64,
     pub host: String,
     pub port: u16,
-    pub dialect: Option<String>,
+    pub dialect: DialectChoice,
+    /// A model that thinks aloud may do so.
+    pub thoughts: bool,
     pub dtype: DType,
     pub max_batch: usize,
     pub max_queue: usize,
@@ -51,6 +55,8 @@ pub enum SettingsError {
     NoAdapterRoot(String),
     #[error("--adapter {0}: the name is given twice")]
     AdapterTwice(String),
+    #[error("--dialect: {0}")]
+    Dialect(#[from] ChatError),
     #[error("--served-model-name must be 1 to 128 characters of letters, digits and ./_:-")]
     ModelName,
 }
@@ -77,7 +83,8 @@ impl Settings {
             adapter_budget: args.adapter_budget_mib * MIB,
             host: args.host,
             port: args.port,
-            dialect: args.dialect,
+            dialect: dialect(args.dialect, args.dialect_dir)?,
+            thoughts: args.reasoning == ReasoningName::Auto,
             dtype: dtype(args.dtype),
             max_batch: args.max_batch as usize,
             max_queue: args.max_queue as usize,
@@ -86,6 +93,13 @@ impl Settings {
             log: log_format(args.log_format),
         })
     }
+}
+
+/// Checked before a long load: the directory's files and the name.
+fn dialect(name: Option<String>, dir: Option<PathBuf>) -> Result<DialectChoice, SettingsError> {
+    let choice = DialectChoice { name, dir };
+    choice.resolve(None)?;
+    Ok(choice)
 }
 
 fn dtype(name: DtypeName) -> DType {

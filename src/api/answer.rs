@@ -92,6 +92,8 @@ impl Answer {
         self.timer.tokens(tokens.len());
         let choice = &mut self.choices[index];
         let deltas = tokens.iter().flat_map(|token| choice.turn.push(token)).collect();
+        self.usage.thoughts = self.choices.iter().map(|choice| choice.turn.spoken().thought_tokens).sum();
+        let choice = &mut self.choices[index];
         let finish = choice.turn.is_stopped().then(|| choice.close("stop"));
         self.update(index, deltas, finish)
     }

@@ -6,7 +6,7 @@
 use super::AppState;
 use super::answer::{Answer, Choice};
 use super::error::{ApiError, Kind};
-use super::rules::TurnRules;
+use super::rules::{TurnRules, admit_tools};
 use super::turn::Turn;
 use super::wire::response::{Head, Usage};
 use super::wire::{ChatRequest, parse_chat};
@@ -43,7 +43,7 @@ pub(super) async fn create(State(state): State<Arc<AppState>>, request: Request)
         head: head(&request.model, lease.as_ref()),
         rules,
         choices,
-        usage: Usage { prompt: prompt.len(), completion: 0 },
+        usage: Usage { prompt: prompt.len(), ..Usage::default() },
         timer,
         logprobs: request.params.logprobs.is_some(),
         permit: Some(permit),
@@ -79,7 +79,7 @@ async fn start(
 
 /// The CPU work before the engine: schemas, template, tokens. Runs off the async threads.
 fn prepare(state: &AppState, mut request: ChatRequest) -> Result<Prepared, ApiError> {
-    let rules = TurnRules::new(&request, state.dialect.as_ref())?;
+    let tools = admit_tools(&request)?;
     let callable = std::mem::take(&mut request.callable);
     let mut index = 0..;
     // Tools outside `allowed_tools` are not shown either.
@@ -88,6 +88,7 @@ fn prepare(state: &AppState, mut request: ChatRequest) -> Result<Prepared, ApiEr
     let bytes: usize = segments.iter().map(segment_bytes).sum();
     state.check_prompt_bytes(bytes)?;
     let prompt = state.tokenizer.encode(&segments).map_err(|error| template_refused(&error))?;
+    let rules = TurnRules::new(state, &request, tools, state.template.reasoning_after(&segments))?;
     let room = state.room_after(prompt.len())?;
     let max_tokens = request.max_tokens.unwrap_or(room).min(room);
     Ok(Prepared { request, rules, prompt, max_tokens })
@@ -115,8 +116,8 @@ fn params_of(params: &SamplingParams, index: usize) -> SamplingParams {
 }
 
 fn choice(state: &AppState, request: &ChatRequest, rules: &TurnRules, events: UnboundedReceiver<Event>) -> Choice {
-    let parser = rules.parser(state.dialect.as_ref());
-    let turn = Turn::new(Arc::clone(&state.tokenizer), parser, request.stop.clone(), request.params.logprobs);
+    let reader = rules.reader(state.dialect.as_ref());
+    let turn = Turn::new(Arc::clone(&state.tokenizer), reader, request.stop.clone(), request.params.logprobs);
     Choice { events: Some(events), turn, finish: None }
 }
 

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
-/// `call_` and 24 alphanumerics.
-pub(super) fn call() -> String {
-    format!("call_{}", alphanumerics(24))
+/// `call_` and 24 alphanumerics, or nine of them alone where a model's templates want that.
+pub(super) fn call(short: bool) -> String {
+    if short { alphanumerics(9) } else { format!("call_{}", alphanumerics(24)) }
 }
 
 /// `chatcmpl-` and 24 alphanumerics.
@@ -38,8 +38,9 @@ mod tests {
 
     #[test]
     fn call_ids_are_distinct_alphanumerics() {
-        let ids: HashSet<String> = (0..10_000).map(|_| call()).collect();
+        let ids: HashSet<String> = (0..10_000).map(|_| call(false)).collect();
         assert_eq!(ids.len(), 10_000);
         assert!(ids.iter().all(|id| id.len() == 29 && id[5..].bytes().all(|b| b.is_ascii_alphanumeric())));
+        assert!(crate::chat::dialect::is_short_id(&call(true)));
     }
 }

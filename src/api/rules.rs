@@ -5,10 +5,12 @@
 use super::AppState;
 use super::callers_names::CallersNames;
 use super::error::{ApiError, Kind};
+use super::turn::Reader;
 use super::wire::response::{Call, Spoken};
 use super::wire::{ChatRequest, ResponseFormat};
-use crate::chat::dialect::{Dialect, TurnParser, TurnSpec};
-use crate::chat::{Names, Tool, ToolChoice};
+use crate::chat::dialect::{Dialect, Function, TurnParser, TurnSpec};
+use crate::chat::reasoning::{self, Reasoning};
+use crate::chat::{ChatError, Names, Tool, ToolChoice};
 use crate::grammar::{Constraint, GrammarError, schema};
 use jsonschema::Validator;
 use serde_json::{Value, json};
@@ -26,6 +28,8 @@ const JSON_OBJECT_DEPTH: usize = 16;
 pub(super) struct TurnRules {
     /// Lark text; `None` = free text.
     lark: Option<String>,
+    /// What the prompt leaves to the model.
+    reasoning: Reasoning,
     /// The tools that may be called.
     tools: Vec<AdmittedTool>,
     may_call: bool,
@@ -34,7 +38,7 @@ pub(super) struct TurnRules {
 }
 
 /// A tool whose schema is enforceable.
-struct AdmittedTool {
+pub(super) struct AdmittedTool {
     /// Place in the caller's `tools`.
     index: usize,
     name: String,
@@ -45,38 +49,62 @@ struct AdmittedTool {
 }
 
 impl TurnRules {
-    /// Admits every schema of the request; the first that cannot be enforced exactly is refused by name.
-    pub(super) fn new(request: &ChatRequest, dialect: &dyn Dialect) -> Result<Self, ApiError> {
+    /// What the request's turns may say after a prompt that leaves `reasoning` to the model. `tools` are those of
+    /// [`admit_tools`].
+    pub(super) fn new(
+        state: &AppState,
+        request: &ChatRequest,
+        tools: Vec<AdmittedTool>,
+        reasoning: Reasoning,
+    ) -> Result<Self, ApiError> {
         let conversation = &request.conversation;
-        let mut tools = Vec::with_capacity(conversation.tools.len());
-        for (index, tool) in conversation.tools.iter().enumerate() {
-            let admitted = admit(index, tool, request.names.given(&tool.name))?;
-            if request.callable.contains(&index) && may_name(&conversation.tool_choice, &tool.name) {
-                tools.push(admitted);
+        let may_call = !tools.is_empty() && conversation.tool_choice != ToolChoice::None;
+        let mut rules = Self { lark: None, reasoning, tools, may_call, names: request.names.clone(), format: None };
+        match &request.format {
+            ResponseFormat::JsonObject => {
+                rules.lark = Some(reasoning::start(reasoning, "object0") + &json_object_lark());
+            }
+            ResponseFormat::JsonSchema(schema) => {
+                let admitted = schema::admit(schema).map_err(|error| bad_format(&explain(&error)))?;
+                rules.format = Some(validator(schema).map_err(|cause| bad_format(&cause))?);
+                rules.lark = Some(format!("{}answer: %json {admitted}\n", reasoning::start(reasoning, "answer")));
+            }
+            ResponseFormat::Text if rules.tools.is_empty() => {}
+            ResponseFormat::Text => {
+                let parallel = conversation.parallel_tool_calls && state.template.several_calls();
+                let turn = (&conversation.tool_choice, parallel);
+                rules.lark = Some(rules.grammar(state, &functions(&rules.tools), turn)?);
             }
         }
-        let may_call = !tools.is_empty() && conversation.tool_choice != ToolChoice::None;
-        let (lark, format) = match &request.format {
-            ResponseFormat::JsonObject => (Some(json_object_lark()), None),
-            ResponseFormat::JsonSchema(schema) => json_schema_rules(schema)?,
-            ResponseFormat::Text if tools.is_empty() => (None, None),
-            ResponseFormat::Text => {
-                let spec = named_schemas(&tools);
-                let turn = TurnSpec {
-                    tools: &spec,
-                    choice: &conversation.tool_choice,
-                    parallel: conversation.parallel_tool_calls,
-                };
-                (Some(dialect.grammar(&turn)), None)
-            }
-        };
-        Ok(Self { lark, tools, may_call, names: request.names.clone(), format })
+        Ok(rules)
     }
 
-    /// A parser for one choice's calls, which it gives the caller's names; `None` when the turn is text alone.
-    pub(super) fn parser(&self, dialect: &dyn Dialect) -> Option<Box<dyn TurnParser>> {
-        let parser = || CallersNames::new(dialect.parser(), self.names.clone());
-        self.may_call.then(|| Box::new(parser()) as Box<dyn TurnParser>)
+    /// The dialect's grammar for turns that may call `functions`.
+    fn grammar(
+        &self,
+        state: &AppState,
+        functions: &[Function],
+        (choice, parallel): (&ToolChoice, bool),
+    ) -> Result<String, ApiError> {
+        let control = state.tokenizer.control_ids();
+        let turn = TurnSpec { tools: functions, choice, parallel, reasoning: self.reasoning, control };
+        state.dialect.grammar(&turn).map_err(|error| match &error {
+            ChatError::Inexpressible { function, .. } => {
+                let position = self.tools.iter().position(|tool| tool.name == *function);
+                self.refusal(position.unwrap_or(0), &error.to_string())
+            }
+            _ => ApiError::internal(error),
+        })
+    }
+
+    /// What reads the turns' text.
+    pub(super) fn reader(&self, dialect: &dyn Dialect) -> Reader {
+        let parser = || CallersNames::new(dialect.parser(&functions(&self.tools)), self.names.clone());
+        Reader {
+            parser: self.may_call.then(|| Box::new(parser()) as Box<dyn TurnParser>),
+            reasoning: self.reasoning,
+            short_ids: dialect.short_ids(),
+        }
     }
 
     /// Compiles the grammar off the async threads; the first mask is computed when this returns.
@@ -102,9 +130,9 @@ impl TurnRules {
 
     async fn find_guilty(&self, state: &AppState) -> Option<ApiError> {
         for (position, tool) in self.tools.iter().enumerate() {
-            let spec = [(tool.name.clone(), tool.schema.clone())];
-            let turn = TurnSpec { tools: &spec, choice: &ToolChoice::Required, parallel: false };
-            if let Err(alone) = state.compiler.compile(state.dialect.grammar(&turn)).await {
+            let alone = functions(std::slice::from_ref(tool));
+            let lark = self.grammar(state, &alone, (&ToolChoice::Required, false)).ok()?;
+            if let Err(alone) = state.compiler.compile(lark).await {
                 return Some(self.refusal(position, &alone.to_string()));
             }
         }
@@ -142,7 +170,20 @@ fn may_name(choice: &ToolChoice, name: &str) -> bool {
     !matches!(choice, ToolChoice::Named(wanted) if wanted != name)
 }
 
-fn named_schemas(tools: &[AdmittedTool]) -> Vec<(String, Value)> {
+/// Admits every tool's schema; the first that cannot be enforced exactly is refused by name. Those that may be called remain.
+pub(super) fn admit_tools(request: &ChatRequest) -> Result<Vec<AdmittedTool>, ApiError> {
+    let conversation = &request.conversation;
+    let mut tools = Vec::with_capacity(conversation.tools.len());
+    for (index, tool) in conversation.tools.iter().enumerate() {
+        let admitted = admit(index, tool, request.names.given(&tool.name))?;
+        if request.callable.contains(&index) && may_name(&conversation.tool_choice, &tool.name) {
+            tools.push(admitted);
+        }
+    }
+    Ok(tools)
+}
+
+fn functions(tools: &[AdmittedTool]) -> Vec<Function> {
     tools.iter().map(|tool| (tool.name.clone(), tool.schema.clone())).collect()
 }
 
@@ -154,12 +195,6 @@ fn admit(index: usize, tool: &Tool, given: &str) -> Result<AdmittedTool, ApiErro
         schema::admit_parameters(&tool.parameters).map_err(|error| bad_parameters(index, given, &explain(&error)))?;
     let validator = validator(original).map_err(|cause| bad_parameters(index, given, &cause))?;
     Ok(AdmittedTool { index, name: tool.name.clone(), schema, validator })
-}
-
-fn json_schema_rules(original: &Value) -> Result<(Option<String>, Option<Validator>), ApiError> {
-    let schema = schema::admit(original).map_err(|error| bad_format(&explain(&error)))?;
-    let validator = validator(original).map_err(|cause| bad_format(&cause))?;
-    Ok((Some(format!("start: answer\nanswer: %json {schema}\n")), Some(validator)))
 }
 
 /// `format` is not asserted: it is an annotation, and the grammar enforces what it can.
@@ -195,8 +230,7 @@ fn bad_format(cause: &str) -> ApiError {
 /// Any compact JSON object up to a fixed depth: plain parsers limit theirs, so endless nesting must not be sayable.
 fn json_object_lark() -> String {
     let mut lark = String::from(
-        "start: object0\n\
-         scalar: STRING | NUMBER | \"true\" | \"false\" | \"null\"\n\
+        "scalar: STRING | NUMBER | \"true\" | \"false\" | \"null\"\n\
          STRING: /\"([^\"\\\\\\x00-\\x1F\\x7F]|\\\\[\"\\\\\\/bfnrt])*\"/\n\
          NUMBER: /-?(0|[1-9][0-9]{0,14})(\\.[0-9]{1,15})?/\n",
     );

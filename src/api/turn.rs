@@ -1,21 +1,32 @@
-//! One assistant turn: tokens → text → deltas, folded as they come.
+//! One assistant turn: tokens → text → thoughts and deltas, folded as they come.
 //!
 //! The only accumulator: streams send the deltas it returns, whole responses read what it has folded.
 
 use super::stop::StopFinder;
 use super::wire::response::{Call, Spoken};
 use crate::chat::dialect::{Delta, TurnParser};
+use crate::chat::reasoning::{Reasoning, Split, ThoughtSplitter};
 use crate::chat::tokenizer::{ChatTokenizer, IncrementalDetokenizer};
 use crate::engine::TokenEvent;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// What reads a turn's text.
+pub(super) struct Reader {
+    /// Finds the calls; `None` when the turn is text alone.
+    pub(super) parser: Option<Box<dyn TurnParser>>,
+    pub(super) reasoning: Reasoning,
+    /// Call ids must be nine letters and digits.
+    pub(super) short_ids: bool,
+}
+
 /// Reads the tokens of one choice.
 pub(super) struct Turn {
     tokenizer: Arc<ChatTokenizer>,
     detokenizer: IncrementalDetokenizer,
-    /// `None` when the turn is text alone.
+    thoughts: ThoughtSplitter,
     parser: Option<Box<dyn TurnParser>>,
+    short_ids: bool,
     stop: StopFinder,
     /// Alternatives to report with each token, when logprobs are wanted.
     logprobs: Option<usize>,
@@ -25,16 +36,24 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// A turn whose calls, if any, are found by `parser`.
+    /// A turn from its start.
     pub(super) fn new(
         tokenizer: Arc<ChatTokenizer>,
-        parser: Option<Box<dyn TurnParser>>,
+        reader: Reader,
         stop: Vec<String>,
         logprobs: Option<usize>,
     ) -> Self {
-        let detokenizer = IncrementalDetokenizer::new(Arc::clone(&tokenizer));
-        let (spoken, stop) = (Spoken::default(), StopFinder::new(stop));
-        Self { tokenizer, detokenizer, parser, stop, logprobs, spoken, reported: 0 }
+        Self {
+            detokenizer: IncrementalDetokenizer::new(Arc::clone(&tokenizer)),
+            tokenizer,
+            thoughts: ThoughtSplitter::new(reader.reasoning),
+            parser: reader.parser,
+            short_ids: reader.short_ids,
+            stop: StopFinder::new(stop),
+            logprobs,
+            spoken: Spoken::default(),
+            reported: 0,
+        }
     }
 
     /// What has been said so far.
@@ -52,8 +71,11 @@ impl Turn {
         if self.is_stopped() {
             return Vec::new();
         }
-        let text = self.detokenizer.push(token.id);
-        let deltas = self.read(&text);
+        let was_thinking = self.thoughts.is_thinking();
+        let text = self.text_of(token.id);
+        let split = self.thoughts.push(&text);
+        let deltas = self.read(split);
+        self.spoken.thought_tokens += usize::from(was_thinking || self.thoughts.is_thinking());
         // The tokens of a stop string are not part of the answer.
         if let Some(top) = self.logprobs.filter(|_| !self.is_stopped()) {
             let entry = self.logprob_entry(token, top);
@@ -68,7 +90,10 @@ impl Turn {
             return Vec::new();
         }
         let rest = self.detokenizer.finish();
-        let mut deltas = self.read(&rest);
+        let split = self.thoughts.push(&rest);
+        let mut deltas = self.read(split);
+        let held = self.thoughts.finish();
+        deltas.extend(self.read(held));
         if let Some(mut parser) = self.parser.take() {
             deltas.extend(self.fold(parser.finish()));
         }
@@ -83,15 +108,25 @@ impl Turn {
         entries
     }
 
-    fn read(&mut self, text: &str) -> Vec<Delta> {
-        if text.is_empty() {
-            return Vec::new();
+    /// Where there are no calls, their tags are control tokens like any other.
+    fn text_of(&mut self, id: u32) -> String {
+        if self.parser.is_none() && self.tokenizer.is_tag(id) { String::new() } else { self.detokenizer.push(id) }
+    }
+
+    fn read(&mut self, split: Split) -> Vec<Delta> {
+        let mut deltas = Vec::new();
+        if !split.thoughts.is_empty() {
+            self.spoken.thoughts.push_str(&split.thoughts);
+            deltas.push(Delta::Thought(split.thoughts));
         }
-        let deltas = match &mut self.parser {
-            Some(parser) => parser.push(text),
-            None => vec![Delta::Text(text.to_owned())],
-        };
-        self.fold(deltas)
+        if !split.rest.is_empty() {
+            let found = match &mut self.parser {
+                Some(parser) => parser.push(&split.rest),
+                None => vec![Delta::Text(split.rest)],
+            };
+            deltas.extend(self.fold(found));
+        }
+        deltas
     }
 
     fn fold(&mut self, deltas: Vec<Delta>) -> Vec<Delta> {
@@ -129,7 +164,7 @@ impl Turn {
     fn call(&mut self, delta: &Delta) {
         match delta {
             Delta::CallStart { name, .. } => {
-                let id = super::ids::call();
+                let id = super::ids::call(self.short_ids);
                 self.spoken.calls.push(Call { id, name: name.clone(), arguments: String::new(), complete: false });
             }
             Delta::CallArguments { index, fragment } => {
@@ -142,7 +177,7 @@ impl Turn {
                     call.complete = true;
                 }
             }
-            Delta::Text(_) => {}
+            Delta::Text(_) | Delta::Thought(_) => {}
         }
     }
 
@@ -172,7 +207,9 @@ pub(super) fn coalesce(deltas: Vec<Delta>) -> Vec<Delta> {
     let mut joined: Vec<Delta> = Vec::with_capacity(deltas.len());
     for delta in deltas {
         match (joined.last_mut(), &delta) {
-            (Some(Delta::Text(last)), Delta::Text(next)) => last.push_str(next),
+            (Some(Delta::Text(last)), Delta::Text(next)) | (Some(Delta::Thought(last)), Delta::Thought(next)) => {
+                last.push_str(next);
+            }
             (
                 Some(Delta::CallArguments { index: last_index, fragment: last }),
                 Delta::CallArguments { index, fragment },

@@ -22,6 +22,14 @@ pub(super) struct Jinja {
 
 impl Jinja {
     pub(super) fn compile(source: &str) -> Result<Self, ChatError> {
+        Self::compile_with(source, |_| {})
+    }
+
+    /// With filters and functions beyond those that chat templates know.
+    pub(super) fn compile_with(
+        source: &str,
+        extend: impl FnOnce(&mut Environment<'static>),
+    ) -> Result<Self, ChatError> {
         let mut environment = Environment::new();
         let syntax =
             SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|e| template_error(&e))?;
@@ -35,6 +43,7 @@ impl Jinja {
         });
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", |format: String| clock::strftime_now(&format));
+        extend(&mut environment);
         environment.add_template_owned(NAME, source.to_owned()).map_err(|e| template_error(&e))?;
         Ok(Self { environment })
     }

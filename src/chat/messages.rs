@@ -19,6 +19,8 @@ pub struct Message {
     pub role: Role,
     /// Text; empty when the assistant only calls.
     pub content: String,
+    /// What the assistant thought before it answered, as it was given back.
+    pub reasoning: Option<String>,
     /// Calls of an assistant message.
     pub tool_calls: Vec<ToolCall>,
     /// The call that a tool message answers.
@@ -30,7 +32,7 @@ pub struct Message {
 impl Message {
     /// A message of plain text.
     pub fn text(role: Role, content: impl Into<String>) -> Self {
-        Self { role, content: content.into(), tool_calls: Vec::new(), tool_call_id: None, name: None }
+        Self { role, content: content.into(), reasoning: None, tool_calls: Vec::new(), tool_call_id: None, name: None }
     }
 }
 

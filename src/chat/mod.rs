@@ -5,10 +5,12 @@
 mod clock;
 pub mod dialect;
 mod guard;
+mod history;
 mod jinja;
 mod json;
 pub mod messages;
 mod names;
+pub mod reasoning;
 pub mod template;
 pub mod tokenizer;
 
@@ -24,6 +26,12 @@ pub enum ChatError {
     /// The tokenizer file is missing or broken.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// A dialect's file is wrong.
+    #[error("{0}")]
+    Dialect(String),
+    /// The dialect has no way to write a function's arguments.
+    #[error("the dialect `{dialect}` cannot write {reason}")]
+    Inexpressible { function: String, dialect: String, reason: String },
     /// The dialect is not known.
     #[error("unknown dialect `{name}`; known: {known}")]
     UnknownDialect { name: String, known: String },

@@ -3,10 +3,11 @@
 //! A template that shows tools is used as it is. For one that does not, the dialect writes the functions into the system
 //! message and calls and results into the messages. Knows no token ids.
 
-use super::dialect::Dialect;
+use super::dialect::{Dialect, is_short_id};
 use super::guard::{Guard, Nonce};
 use super::jinja::Jinja;
-use super::{ChatError, Conversation, Message, Role, Tool, ToolCall, ToolChoice};
+use super::reasoning::Reasoning;
+use super::{ChatError, Conversation, Message, Role, Tool, ToolCall, ToolChoice, history};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub struct ChatTemplate {
     guard: Guard,
     bos: Option<String>,
     eos: Option<String>,
+    /// The model may think aloud, if it can.
+    thoughts: bool,
 }
 
 /// What a template can express by itself.
@@ -43,6 +46,10 @@ struct Abilities {
     tool_role: bool,
     /// Mistral's templates refuse call ids that are not nine alphanumeric characters.
     any_call_id: bool,
+    /// Llama's templates refuse a turn of several calls.
+    several_calls: bool,
+    /// It knows `<think>`: so does its model.
+    thoughts: bool,
 }
 
 impl ChatTemplate {
@@ -65,13 +72,50 @@ impl ChatTemplate {
             system_role: true,
             tool_role: true,
             any_call_id: !source.contains("length != 9"),
+            several_calls: true,
+            thoughts: source.contains("<think>"),
         };
         let guard = Guard::new(control_tokens);
-        let mut template = Self { jinja, abilities, dialect, guard, bos, eos };
-        if !abilities.tools {
+        let mut template = Self { jinja, abilities, dialect, guard, bos, eos, thoughts: true };
+        if abilities.tools {
+            template.abilities.several_calls = template.shows_several_calls();
+        } else {
             template.probe_roles()?;
         }
         Ok(template)
+    }
+
+    /// The same for a model that shall not think aloud: templates that ask for `enable_thinking` are told so.
+    #[must_use]
+    pub fn without_thoughts(self) -> Self {
+        Self { thoughts: false, ..self }
+    }
+
+    /// Whether a turn of the model may hold several calls and still be shown to it later.
+    pub fn several_calls(&self) -> bool {
+        self.abilities.several_calls
+    }
+
+    /// What the end of a rendered prompt leaves to the model.
+    pub fn reasoning_after(&self, prompt: &[Segment]) -> Reasoning {
+        match Reasoning::after(prompt) {
+            _ if !self.abilities.thoughts => Reasoning::Absent,
+            Reasoning::Optional if !self.thoughts => Reasoning::Absent,
+            reasoning => reasoning,
+        }
+    }
+
+    fn shows_several_calls(&self) -> bool {
+        let call = |id: &str| ToolCall { id: id.into(), name: "f".into(), arguments: json!({}) };
+        let turn = |ids: &[&str]| {
+            let calls = ids.iter().map(|id| call(id)).collect();
+            let messages =
+                [Message::text(Role::User, "q"), Message { tool_calls: calls, ..Message::text(Role::Assistant, "") }];
+            let messages = messages.iter().map(|message| self.message_json(message)).collect();
+            self.jinja.render(&self.context(messages, None, false))
+        };
+        // A template that cannot show one call says nothing about several.
+        turn(&["aaaaaaaaa", "bbbbbbbbb"]).is_ok() || turn(&["aaaaaaaaa"]).is_err()
     }
 
     /// Finds out which roles a template without tools refuses.
@@ -95,12 +139,14 @@ impl ChatTemplate {
     /// When the template refuses the conversation, or the prompt grows beyond 8 MiB.
     pub fn render(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<Vec<Segment>, ChatError> {
         let tools = if conversation.tool_choice == ToolChoice::None { &[][..] } else { &conversation.tools };
-        let plain;
+        let mut messages = history::in_call_order(&conversation.messages);
+        if !self.abilities.several_calls {
+            messages = history::one_call_a_turn(messages);
+        }
         let (messages, tools) = if self.abilities.tools {
-            (&conversation.messages, tools)
+            (messages, tools)
         } else {
-            plain = self.plain_messages(&conversation.messages, tools, &conversation.tool_choice);
-            (&plain, &[][..])
+            (self.plain_messages(&messages, tools, &conversation.tool_choice)?, &[][..])
         };
         let mut content = json!({
             "messages": messages.iter().map(|message| self.message_json(message)).collect::<Vec<_>>(),
@@ -108,7 +154,7 @@ impl ChatTemplate {
         });
         let nonce = Nonce::absent_from(&content);
         self.guard.seal(&mut content, &nonce);
-        restore_roles(&mut content["messages"], messages, |role| self.role_name(role));
+        restore_roles(&mut content["messages"], &messages, |role| self.role_name(role));
         let tools = content["tools"].take();
         let tools = tools.as_array().is_some_and(|tools| !tools.is_empty()).then_some(tools);
         let context = self.context(content["messages"].take(), tools, add_generation_prompt);
@@ -124,6 +170,7 @@ impl ChatTemplate {
             ("tools", tools),
             ("bos_token", self.bos.clone().map(Value::from)),
             ("eos_token", self.eos.clone().map(Value::from)),
+            ("enable_thinking", (!self.thoughts).then_some(Value::Bool(false))),
         ];
         context.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         Value::Object(context)
@@ -143,6 +190,9 @@ impl ChatTemplate {
         let mut json = Map::new();
         json.insert("role".into(), self.role_name(message.role).into());
         json.insert("content".into(), message.content.clone().into());
+        if let Some(reasoning) = &message.reasoning {
+            json.insert("reasoning_content".into(), reasoning.clone().into());
+        }
         if !message.tool_calls.is_empty() {
             json.insert("tool_calls".into(), message.tool_calls.iter().map(|call| self.call_json(call)).collect());
         }
@@ -161,38 +211,61 @@ impl ChatTemplate {
     }
 
     fn call_id(&self, id: &str) -> String {
-        let short = id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        if self.abilities.any_call_id || short {
+        if self.abilities.any_call_id || is_short_id(id) {
             return id.to_owned();
         }
-        Sha256::digest(id).iter().map(|byte| char::from(b'a' + byte % 26)).take(9).collect()
+        short_id(id)
     }
 
     /// The conversation in plain text messages, as the dialect writes it.
-    fn plain_messages(&self, messages: &[Message], tools: &[Tool], choice: &ToolChoice) -> Vec<Message> {
+    fn plain_messages(
+        &self,
+        messages: &[Message],
+        tools: &[Tool],
+        choice: &ToolChoice,
+    ) -> Result<Vec<Message>, ChatError> {
         let mut plain = Vec::with_capacity(messages.len() + 1);
         for run in messages.chunk_by(|a, b| a.role == Role::Tool && b.role == Role::Tool) {
             match run {
                 [single] if single.role != Role::Tool => plain.push(self.plain_message(single)),
-                results => plain.push(Message::text(Role::Tool, self.dialect.render_results(results))),
+                results => {
+                    plain.push(Message::text(Role::Tool, self.dialect.render_results(&self.with_short_ids(results))?))
+                }
             }
         }
         if !tools.is_empty() {
-            append_to_system(&mut plain, &self.dialect.system_prompt(tools, choice));
+            append_to_system(&mut plain, &self.dialect.system_prompt(tools, choice)?);
         }
         if !self.abilities.system_role {
             fold_system_into_user(&mut plain);
         }
-        plain
+        Ok(plain)
+    }
+
+    /// Results under the ids that the dialect shows.
+    fn with_short_ids(&self, results: &[Message]) -> Vec<Message> {
+        let id = |result: &Message| result.tool_call_id.as_deref().map(|id| self.dialect_id(id));
+        results.iter().map(|result| Message { tool_call_id: id(result), ..result.clone() }).collect()
+    }
+
+    fn dialect_id(&self, id: &str) -> String {
+        if self.dialect.short_ids() && !is_short_id(id) { short_id(id) } else { id.to_owned() }
     }
 
     fn plain_message(&self, message: &Message) -> Message {
         if message.tool_calls.is_empty() {
             return message.clone();
         }
-        let calls = self.dialect.render_calls(&message.tool_calls);
+        let calls: Vec<ToolCall> =
+            message.tool_calls.iter().map(|call| ToolCall { id: self.dialect_id(&call.id), ..call.clone() }).collect();
+        let calls = self.dialect.render_calls(&calls);
         Message::text(message.role, join(&message.content, "\n", &calls))
     }
+}
+
+/// Nine letters that stand for any id.
+fn short_id(id: &str) -> String {
+    Sha256::digest(id).iter().map(|byte| char::from(b'a' + byte % 26)).take(9).collect()
 }
 
 /// Whether `word` stands in `source` as a whole word.

@@ -11,6 +11,7 @@ pub use detokenizer::IncrementalDetokenizer;
 pub use files::TokenizerFiles;
 
 use super::ChatError;
+use super::dialect::{ControlTokens, Dialect};
 use super::template::Segment;
 use encoder::{TextEncoder, TrieEnv};
 use files::{Special, without_dummy_prefix};
@@ -24,7 +25,9 @@ use toktrie::{TokEnv, TokRxInfo, TokTrie};
 /// A model's tokenizer.
 pub struct ChatTokenizer {
     encoder: Arc<TextEncoder>,
-    control: HashMap<String, u32>,
+    control: ControlTokens,
+    /// The bytes of control tokens that are part of how calls are written.
+    tags: HashMap<u32, Vec<u8>>,
     /// By id, as wide as the logits; empty for control tokens and ids without a token.
     bytes: Vec<Vec<u8>>,
     special: Special,
@@ -83,7 +86,16 @@ impl ChatTokenizer {
         };
         let tok_env = Arc::new(TrieEnv::new(trie(&words, &special.eos_ids), continuation));
         let bytes = readable(words, &control);
-        Ok(Self { encoder, control, bytes, special, tok_env })
+        Ok(Self { encoder, control, tags: HashMap::new(), bytes, special, tok_env })
+    }
+
+    /// Shows the control tokens in the dialect's fixed text to whoever reads the model's answers: its parser looks for them.
+    #[must_use]
+    pub fn for_dialect(mut self, dialect: &dyn Dialect) -> Self {
+        let texts = dialect.fixed_texts();
+        let written = self.control.iter().filter(|(token, _)| texts.iter().any(|text| text.contains(token.as_str())));
+        self.tags = written.map(|(token, &id)| (id, token.clone().into_bytes())).collect();
+        self
     }
 
     /// Encodes a rendered prompt.
@@ -119,15 +131,30 @@ impl ChatTokenizer {
         self.bytes.get(id as usize).map_or(&[], Vec::as_slice)
     }
 
-    /// Bytes → text of many tokens, control tokens left out, invalid UTF-8 replaced.
+    /// The bytes of one token as an answer shows it: of control tokens, those of the dialect alone.
+    pub fn shown_bytes(&self, id: u32) -> &[u8] {
+        self.tags.get(&id).map_or_else(|| self.token_bytes(id), Vec::as_slice)
+    }
+
+    /// A control token of the dialect's.
+    pub fn is_tag(&self, id: u32) -> bool {
+        self.tags.contains_key(&id)
+    }
+
+    /// Bytes → text of many tokens, control tokens left out (but for the dialect's), invalid UTF-8 replaced.
     pub fn decode(&self, ids: &[u32]) -> String {
-        let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.token_bytes(id)).copied().collect();
+        let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.shown_bytes(id)).copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Texts of all control (special) tokens.
     pub fn control_tokens(&self) -> Vec<String> {
         self.control.keys().cloned().collect()
+    }
+
+    /// All control tokens by their text.
+    pub fn control_ids(&self) -> &ControlTokens {
+        &self.control
     }
 
     /// The id of a control token.

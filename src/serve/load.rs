@@ -3,7 +3,7 @@
 use super::ServeError;
 use crate::adapter::registry::{Registry, RegistryOptions};
 use crate::api::{AppState, Gate, Limits, ModelCard, unix_seconds};
-use crate::chat::dialect::{self, Dialect};
+use crate::chat::dialect::Dialect;
 use crate::chat::template::ChatTemplate;
 use crate::chat::tokenizer::ChatTokenizer;
 use crate::engine::{EngineHandle, EngineOptions};
@@ -28,9 +28,9 @@ const KV_CACHE_LIMIT: usize = 1 << 30;
 pub fn load(settings: &Settings) -> Result<(Arc<AppState>, String), ServeError> {
     let device = device()?;
     let (decoder, tokenizer) = load_model(settings, &device)?;
-    let tokenizer = Arc::new(tokenizer);
+    let dialect = settings.dialect.resolve(tokenizer.chat_template())?;
+    let tokenizer = Arc::new(tokenizer.for_dialect(dialect.as_ref()));
     let config = decoder.config().clone();
-    let dialect = choose_dialect(settings, &tokenizer)?;
     let registry = load_adapters(settings, &config, device)?;
     let options = engine_options(settings, &config);
     let limits = Limits {
@@ -40,7 +40,7 @@ pub fn load(settings: &Settings) -> Result<(Arc<AppState>, String), ServeError> 
     };
     let summary = summarise(settings, &config, dialect.name());
     let state = AppState {
-        template: template(&tokenizer, Arc::clone(&dialect))?,
+        template: template(settings, &tokenizer, Arc::clone(&dialect))?,
         compiler: GrammarCompiler::new(tokenizer.tok_env(), COMPILE_THREADS)?,
         metrics: Arc::new(Metrics::new(&settings.name, settings.max_batch)?),
         engine: EngineHandle::start(decoder, options)?,
@@ -81,16 +81,14 @@ fn load_embedded(_: &Settings, _: &Device) -> Result<(Decoder, ChatTokenizer), S
     Err(ServeError::Embedded("this build has none (feature `embedded-model`); give --model DIR".to_owned()))
 }
 
-fn choose_dialect(settings: &Settings, tokenizer: &ChatTokenizer) -> Result<Arc<dyn Dialect>, ServeError> {
-    match &settings.dialect {
-        Some(name) => Ok(dialect::by_name(name)?),
-        None => Ok(dialect::for_template(tokenizer.chat_template())),
-    }
-}
-
-fn template(tokenizer: &ChatTokenizer, dialect: Arc<dyn Dialect>) -> Result<ChatTemplate, ServeError> {
+fn template(
+    settings: &Settings,
+    tokenizer: &ChatTokenizer,
+    dialect: Arc<dyn Dialect>,
+) -> Result<ChatTemplate, ServeError> {
     let (bos, eos) = (tokenizer.bos_token(), tokenizer.eos_token());
-    Ok(ChatTemplate::new(tokenizer.chat_template(), dialect, tokenizer.control_tokens(), bos, eos)?)
+    let template = ChatTemplate::new(tokenizer.chat_template(), dialect, tokenizer.control_tokens(), bos, eos)?;
+    Ok(if settings.thoughts { template } else { template.without_thoughts() })
 }
 
 fn load_adapters(settings: &Settings, config: &ModelConfig, device: Device) -> Result<Registry, ServeError> {

@@ -10,7 +10,7 @@ use crate::progress;
 use crate::recipe::{DeviceKind, Method, Recipe};
 use crate::run::{self, RunOptions};
 use crate::trainable;
-use callsmith::chat::dialect;
+use callsmith::chat::dialect::{self, DialectChoice};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 use std::io::Write;
@@ -102,6 +102,12 @@ struct EvalArgs {
     /// PEFT adapter directory.
     #[arg(long)]
     adapter: Option<PathBuf>,
+    /// How the model writes calls; default: seen from its chat template.
+    #[arg(long, value_name = "NAME")]
+    dialect: Option<String>,
+    /// Directory of further dialects.
+    #[arg(long, value_name = "DIR", env = "CALLSMITH_DIALECT_DIR")]
+    dialect_dir: Option<PathBuf>,
     #[arg(long, value_enum, default_value = "held-out")]
     split: SplitArg,
     /// Only dialogues whose functions are named so.
@@ -225,6 +231,7 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     let options = EvalOptions {
         model: args.model.clone(),
         adapter: args.adapter.clone(),
+        dialect: DialectChoice { name: args.dialect.clone(), dir: args.dialect_dir.clone() },
         split: match args.split {
             SplitArg::Train => Split::Train,
             SplitArg::HeldOut => Split::HeldOut,

@@ -9,6 +9,7 @@ pub(crate) mod validate;
 
 use crate::data::synth::SynthConfig;
 use crate::error::{Result, TrainError};
+use callsmith::chat::dialect::DialectChoice;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -76,9 +77,19 @@ pub struct ModelSection {
     /// Dialect by name; chosen from the chat template when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dialect: Option<String>,
+    /// Directory of further dialects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dialect_dir: Option<PathBuf>,
     /// Start from random weights of this shape.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shape: Option<ShapeSection>,
+}
+
+impl ModelSection {
+    /// How the model writes calls.
+    pub fn dialect(&self) -> DialectChoice {
+        DialectChoice { name: self.dialect.clone(), dir: self.dialect_dir.clone() }
+    }
 }
 
 /// A Llama-shaped decoder, in the words of its `config.json`.

@@ -85,8 +85,7 @@ impl<'a> Run<'a> {
     fn open(recipe: &'a Recipe, options: RunOptions) -> Result<Self> {
         let config = trainable::model_config(recipe)?;
         let device = trainable::device(recipe.device)?;
-        let encoder =
-            Arc::new(Encoder::load(recipe.tokenizer_dir()?, recipe.model.dialect.as_deref(), config.vocab_size)?);
+        let encoder = Arc::new(Encoder::load(recipe.tokenizer_dir()?, &recipe.model.dialect(), config.vocab_size)?);
         let ordinary =
             (0..config.vocab_size as u32).filter(|&id| !encoder.tokenizer.token_bytes(id).is_empty()).collect();
         let mixtures = Mixture::all(recipe, &encoder, ordinary)?;

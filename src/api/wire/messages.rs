@@ -56,7 +56,9 @@ fn assistant(fields: &Fields<'_>, calls: &mut Calls) -> Result<Message, ApiError
         None => String::new(),
     };
     calls.extend(tool_calls.iter().map(|call| (call.id.clone(), call.name.clone())));
-    Ok(Message { tool_calls, ..Message::text(Role::Assistant, content) })
+    // vLLM's newer name for the same.
+    let reasoning = fields.string("reasoning_content")?.or(fields.string("reasoning")?).map(str::to_owned);
+    Ok(Message { tool_calls, reasoning, ..Message::text(Role::Assistant, content) })
 }
 
 fn tool_calls(fields: &Fields<'_>) -> Result<Vec<ToolCall>, ApiError> {

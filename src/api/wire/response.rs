@@ -19,6 +19,9 @@ pub(in crate::api) struct Head {
 /// One answer as far as it has been generated.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(in crate::api) struct Spoken {
+    /// Thoughts before the answer, and how many tokens they took.
+    pub(in crate::api) thoughts: String,
+    pub(in crate::api) thought_tokens: usize,
     pub(in crate::api) content: String,
     pub(in crate::api) calls: Vec<Call>,
     /// OpenAI's entries, in order.
@@ -40,6 +43,8 @@ pub(in crate::api) struct Call {
 pub(in crate::api) struct Usage {
     pub(in crate::api) prompt: usize,
     pub(in crate::api) completion: usize,
+    /// Of the tokens written, those of thoughts.
+    pub(in crate::api) thoughts: usize,
 }
 
 impl Usage {
@@ -49,7 +54,7 @@ impl Usage {
             "completion_tokens": self.completion,
             "total_tokens": self.prompt + self.completion,
             "prompt_tokens_details": {"cached_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": self.thoughts},
         })
     }
 }
@@ -81,6 +86,9 @@ pub(in crate::api) fn choice(index: usize, spoken: &Spoken, finish_reason: &str,
 fn message(spoken: &Spoken) -> Value {
     let content = if spoken.content.is_empty() && !spoken.calls.is_empty() { None } else { Some(&spoken.content) };
     let mut message = json!({"role": "assistant", "content": content, "refusal": null});
+    if !spoken.thoughts.is_empty() {
+        message["reasoning_content"] = json!(spoken.thoughts);
+    }
     if !spoken.calls.is_empty() {
         message["tool_calls"] = spoken.calls.iter().map(call).collect();
     }
@@ -152,6 +160,7 @@ impl Chunks {
 /// The `delta` object of one piece; `calls` are the choice's calls so far. A call's end says nothing on the wire.
 pub(in crate::api) fn delta(piece: &Delta, calls: &[Call]) -> Option<Value> {
     match piece {
+        Delta::Thought(text) => Some(json!({"reasoning_content": text})),
         Delta::Text(text) => Some(json!({"content": text})),
         Delta::CallStart { index, name } => {
             let id = calls.get(*index).map(|call| call.id.as_str());

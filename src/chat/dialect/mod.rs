@@ -1,27 +1,58 @@
-//! How a model writes calls: one file per dialect with its grammar, its prompt and its incremental parser.
+//! How a model writes calls. A dialect is one file: `grammars/NAME.toml` where calls are JSON in fixed text, or a module of
+//! its own (`viggo`). Each has a grammar, a prompt and an incremental parser.
 
+mod cursor;
+mod description;
 mod envelope;
-pub mod hermes;
-pub mod tool_uses;
-mod turn;
+mod lark;
+mod parameter_list;
+mod parser;
+mod prompt;
+mod set;
 mod typescript;
+mod viggo;
+
+pub(super) use lark::escape;
+pub use set::{DialectChoice, Dialects};
 
 use super::ChatError;
 use super::messages::{Tool, ToolChoice};
+use super::reasoning::Reasoning;
 use serde_json::Value;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What one turn may contain. The schemas are already admitted and normalised (see `grammar::schema`).
+/// The tokens that ordinary text can never become, by their text.
+pub type ControlTokens = HashMap<String, u32>;
+
+/// A function's name and normalised schema (see `grammar::schema`).
+pub type Function = (String, Value);
+
+/// What one turn may contain. The schemas are already admitted and normalised.
+#[derive(Debug, Clone, Copy)]
 pub struct TurnSpec<'a> {
-    /// Function name and normalised schema of each tool that may be called.
-    pub tools: &'a [(String, Value)],
+    /// The tools that may be called.
+    pub tools: &'a [Function],
     pub choice: &'a ToolChoice,
     pub parallel: bool,
+    pub reasoning: Reasoning,
+    /// The tokenizer's control tokens: where a dialect's fixed text contains one, the model writes it as that token.
+    pub control: &'a ControlTokens,
+}
+
+impl<'a> TurnSpec<'a> {
+    /// The tools that the choice leaves.
+    fn callable(&self) -> impl Iterator<Item = &'a Function> {
+        let choice = self.choice;
+        self.tools.iter().filter(move |(name, _)| !matches!(choice, ToolChoice::Named(wanted) if wanted != name))
+    }
 }
 
 /// A piece of an assistant turn, as the parser finds it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Delta {
+    /// Thoughts before the answer.
+    Thought(String),
     /// Text for the user.
     Text(String),
     /// Call number `index` starts.
@@ -43,41 +74,52 @@ pub trait TurnParser: Send {
 /// A model family's way to call functions.
 pub trait Dialect: Send + Sync {
     /// The name used by `--dialect`.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
+    /// A chat template that contains one of these texts speaks this dialect.
+    fn detect(&self) -> &[String];
+    /// The text around calls; control tokens in it must be shown to the parser.
+    fn fixed_texts(&self) -> Vec<&str>;
+    /// Call ids must be nine letters and digits.
+    fn short_ids(&self) -> bool {
+        false
+    }
     /// Lark text, as llguidance reads it, for everything the turn may say.
-    fn grammar(&self, turn: &TurnSpec<'_>) -> String;
+    ///
+    /// # Errors
+    /// [`ChatError::Inexpressible`] when the dialect has no way to write a function's arguments.
+    fn grammar(&self, turn: &TurnSpec<'_>) -> Result<String, ChatError>;
     /// A parser of the same text.
-    fn parser(&self) -> Box<dyn TurnParser>;
+    fn parser(&self, tools: &[Function]) -> Box<dyn TurnParser>;
     /// The function metadata for the system prompt, for models whose template shows no tools.
-    fn system_prompt(&self, tools: &[Tool], choice: &ToolChoice) -> String;
+    ///
+    /// # Errors
+    /// When the dialect's template fails.
+    fn system_prompt(&self, tools: &[Tool], choice: &ToolChoice) -> Result<String, ChatError>;
     /// The text of `tool` messages that follow one another (results of one assistant turn), for such models.
-    fn render_results(&self, results: &[super::Message]) -> String;
+    ///
+    /// # Errors
+    /// When the dialect's template fails.
+    fn render_results(&self, results: &[super::Message]) -> Result<String, ChatError>;
     /// The text of an assistant turn that makes these calls (for templates and training data).
     fn render_calls(&self, calls: &[super::ToolCall]) -> String;
 }
 
-/// Every dialect there is.
-const ALL: [fn() -> Arc<dyn Dialect>; 2] = [|| Arc::new(tool_uses::ToolUses), || Arc::new(hermes::Hermes)];
-
-/// Finds a dialect by name.
+/// Finds a built-in dialect by name.
 ///
 /// # Errors
 /// When no dialect has that name; the error lists those that exist.
 pub fn by_name(name: &str) -> Result<Arc<dyn Dialect>, ChatError> {
-    let found = ALL.iter().map(|dialect| dialect()).find(|dialect| dialect.name() == name);
-    found.ok_or_else(|| {
-        let known: Vec<_> = ALL.iter().map(|dialect| dialect().name()).collect();
-        ChatError::UnknownDialect { name: name.to_owned(), known: known.join(", ") }
-    })
+    Dialects::built_in().by_name(name)
 }
 
-/// Chooses a dialect from a chat template's text: `<tool_call>` → hermes, else `tool_uses`.
+/// Chooses a built-in dialect from a chat template's text; `tool_uses` when none is recognised.
 pub fn for_template(template: Option<&str>) -> Arc<dyn Dialect> {
-    if template.is_some_and(|text| text.contains("<tool_call>")) {
-        Arc::new(hermes::Hermes)
-    } else {
-        Arc::new(tool_uses::ToolUses)
-    }
+    Dialects::built_in().for_template(template)
+}
+
+/// Nine letters and digits, as Mistral's templates want call ids.
+pub fn is_short_id(id: &str) -> bool {
+    id.len() == description::ID_LENGTH && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]

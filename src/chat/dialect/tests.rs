@@ -1,3 +1,7 @@
+//! What the dialects accept and how they are read back: one table per dialect, and properties that hold for all.
+
+mod tables;
+
 use super::super::json::JsonStyle;
 use super::super::{Message, Role, ToolCall};
 use super::*;
@@ -6,11 +10,14 @@ use llguidance::{Matcher, ParserFactory};
 use proptest::prelude::*;
 use serde_json::json;
 use std::sync::Arc;
+use tables::{BOTH, ROME, hermes_call};
 use toktrie::{TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 
 const EOS: u32 = 256;
+/// Control tokens of models whose calls begin with one.
+const CONTROL: [&str; 5] = ["<|python_tag|>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<s>"];
 
-/// One token per byte, and the end of the turn.
+/// One token per byte, the end of the turn, and control tokens.
 struct Bytes(TokTrie);
 
 impl TokenizerEnv for Bytes {
@@ -25,8 +32,39 @@ impl TokenizerEnv for Bytes {
 
 fn byte_env() -> TokEnv {
     let mut words: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
-    words.push(b"\xff<|end|>".to_vec());
-    Arc::new(Bytes(TokTrie::from(&TokRxInfo::new(257, EOS), &words)))
+    words.extend(["<|end|>"].iter().chain(&CONTROL).map(|text| [b"\xff", text.as_bytes()].concat()));
+    Arc::new(Bytes(TokTrie::from(&TokRxInfo::new(words.len() as u32, EOS), &words)))
+}
+
+/// The control tokens as a tokenizer that has them says.
+fn control() -> ControlTokens {
+    CONTROL.iter().zip(EOS + 1..).map(|(text, id)| ((*text).to_owned(), id)).collect()
+}
+
+/// One token per byte, control tokens as themselves.
+fn encode(text: &str, control: &ControlTokens) -> Vec<u32> {
+    let mut ids = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.bytes().next() {
+        match control.iter().find(|(token, _)| rest.starts_with(token.as_str())) {
+            Some((token, &id)) => {
+                ids.push(id);
+                rest = &rest[token.len()..];
+            }
+            None => {
+                ids.push(first.into());
+                rest = rest.get(1..).unwrap_or_else(|| rest_of_character(&mut ids, rest));
+            }
+        }
+    }
+    ids
+}
+
+/// The other bytes of a character of several; the first has been taken.
+fn rest_of_character<'a>(ids: &mut Vec<u32>, text: &'a str) -> &'a str {
+    let length = text.chars().next().map_or(1, char::len_utf8);
+    ids.extend(text.as_bytes()[1..length].iter().map(|&byte| u32::from(byte)));
+    &text[length..]
 }
 
 fn tools() -> Vec<(String, Value)> {
@@ -38,143 +76,69 @@ fn tools() -> Vec<(String, Value)> {
     vec![("weather".into(), weather), ("now".into(), closed(json!({}), json!([])))]
 }
 
-fn matcher(dialect: &str, choice: &ToolChoice, parallel: bool) -> Matcher {
-    let tools = tools();
-    let lark = by_name(dialect).unwrap().grammar(&TurnSpec { tools: &tools, choice, parallel });
-    let mut factory = ParserFactory::new_simple(&byte_env()).unwrap();
-    factory.quiet();
-    let matcher = Matcher::new(factory.create_parser(TopLevelGrammar::from_lark(lark.clone())));
-    assert!(!matcher.is_error(), "{:?}\n{lark}", matcher.get_error());
-    matcher
+/// A turn of a dialect, as tests describe it.
+#[derive(Clone)]
+struct Case<'a> {
+    dialect: &'a str,
+    choice: ToolChoice,
+    parallel: bool,
+    reasoning: Reasoning,
+    control: ControlTokens,
 }
 
-/// Whether the grammar lets the turn be exactly `text`.
+impl<'a> Case<'a> {
+    fn new(dialect: &'a str, choice: ToolChoice) -> Self {
+        Self { dialect, choice, parallel: true, reasoning: Reasoning::Absent, control: ControlTokens::new() }
+    }
+
+    fn lark(&self) -> String {
+        let (tools, control) = (tools(), &self.control);
+        let turn = TurnSpec {
+            tools: &tools,
+            choice: &self.choice,
+            parallel: self.parallel,
+            reasoning: self.reasoning,
+            control,
+        };
+        by_name(self.dialect).unwrap().grammar(&turn).unwrap()
+    }
+
+    fn matcher(&self) -> Matcher {
+        let lark = self.lark();
+        let mut factory = ParserFactory::new_simple(&byte_env()).unwrap();
+        factory.quiet();
+        let matcher = Matcher::new(factory.create_parser(TopLevelGrammar::from_lark(lark.clone())));
+        assert!(!matcher.is_error(), "{:?}\n{lark}", matcher.get_error());
+        matcher
+    }
+
+    /// Whether the grammar lets the turn be exactly `text`.
+    fn accepts(&self, text: &str) -> bool {
+        let mut matcher = self.matcher();
+        let allowed = encode(text, &self.control).into_iter().all(|token| {
+            matcher.compute_mask_or_eos().unwrap().is_allowed(token)
+                && matcher.try_consume_tokens(&[token]).unwrap() == 1
+        });
+        allowed && matcher.is_accepting().unwrap()
+    }
+
+    fn check(&self, table: &[(&str, bool)]) {
+        for (text, expected) in table {
+            assert_eq!(self.accepts(text), *expected, "{} {:?}: {text}\n{}", self.dialect, self.choice, self.lark());
+        }
+    }
+}
+
 fn accepts(dialect: &str, choice: &ToolChoice, parallel: bool, text: &str) -> bool {
-    let mut matcher = matcher(dialect, choice, parallel);
-    let allowed = text.bytes().map(u32::from).all(|token| {
-        matcher.compute_mask_or_eos().unwrap().is_allowed(token) && matcher.try_consume_tokens(&[token]).unwrap() == 1
-    });
-    allowed && matcher.is_accepting().unwrap()
+    Case { parallel, ..Case::new(dialect, choice.clone()) }.accepts(text)
 }
 
 fn check(dialect: &str, choice: &ToolChoice, parallel: bool, table: &[(&str, bool)]) {
-    for (text, expected) in table {
-        assert_eq!(
-            accepts(dialect, choice, parallel, text),
-            *expected,
-            "{dialect} {choice:?} parallel={parallel}: {text}"
-        );
-    }
+    Case { parallel, ..Case::new(dialect, choice.clone()) }.check(table);
 }
 
 fn named(name: &str) -> ToolChoice {
     ToolChoice::Named(name.into())
-}
-
-const ROME: &str =
-    r#"{"tool_uses":[{"recipient_name":"functions.weather","parameters":{"city":"Rome {\"}\\","days":3}}]}"#;
-const NOW: &str = r#"{"tool_uses":[{"recipient_name":"functions.now","parameters":{}}]}"#;
-const BOTH: &str = r#"{"tool_uses":[{"recipient_name":"functions.now","parameters":{}},{"recipient_name":"functions.weather","parameters":{"city":"é"}}]}"#;
-
-#[test]
-fn tool_uses_required_takes_calls_only() {
-    let table = [
-        (ROME, true),
-        (NOW, true),
-        (BOTH, true),
-        ("", false),
-        ("words", false),
-        (r#"{"tool_uses":[]}"#, false),
-        (r#"{"tool_uses":[{"recipient_name":"functions.other","parameters":{}}]}"#, false),
-        (r#"{"tool_uses":[{"recipient_name":"now","parameters":{}}]}"#, false),
-        (r#"{"tool_uses":[{"recipient_name":"functions.weather","parameters":{}}]}"#, false),
-        (r#"{"tool_uses":[{"recipient_name":"functions.weather","parameters":{"city":"x","days":11}}]}"#, false),
-        (r#"{"tool_uses":[{"recipient_name":"functions.weather","parameters":{"city": "x"}}]}"#, false),
-        (r#"{"tool_uses":[{"recipient_name":"functions.now","parameters":{"a":1}}]}"#, false),
-        (r#"{"tool_uses":[{"recipient_name":"functions.now","parameters":{}}]} ok"#, false),
-    ];
-    check("tool_uses", &ToolChoice::Required, true, &table);
-}
-
-#[test]
-fn tool_uses_auto_takes_words_that_cannot_be_mistaken() {
-    let table = [
-        (ROME, true),
-        (BOTH, true),
-        ("Hello {you}!\n😀", true),
-        (" \n ok", true),
-        ("", false),
-        ("{", false),
-        (r#"{"a": 1}"#, false),
-        (" {\"tool_uses\":[]}", false),
-    ];
-    check("tool_uses", &ToolChoice::Auto, true, &table);
-}
-
-#[test]
-fn tool_uses_none_takes_any_words_but_a_call() {
-    let table =
-        [("Hello", true), (r#"{"a": 1}"#, true), ("{", true), ("", false), (NOW, false), ("\n { \"tool_uses\"", false)];
-    check("tool_uses", &ToolChoice::None, true, &table);
-}
-
-#[test]
-fn one_call_means_one_call() {
-    check("tool_uses", &ToolChoice::Required, false, &[(ROME, true), (NOW, true), (BOTH, false)]);
-    check("tool_uses", &ToolChoice::Auto, false, &[("Hi", true), (NOW, true), (BOTH, false)]);
-    check("tool_uses", &named("now"), true, &[(NOW, true), (ROME, false), (BOTH, false), ("Hi", false)]);
-    let twice = "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>\n<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>";
-    check("hermes", &ToolChoice::Required, false, &[(&twice[..twice.len() / 2], true), (twice, false)]);
-}
-
-#[test]
-fn parallel_calls_are_bounded() {
-    let calls = |count: usize| vec![ToolCall { id: String::new(), name: "now".into(), arguments: json!({}) }; count];
-    for name in ["tool_uses", "hermes"] {
-        let dialect = by_name(name).unwrap();
-        assert!(accepts(name, &ToolChoice::Required, true, &dialect.render_calls(&calls(16))));
-        assert!(!accepts(name, &ToolChoice::Required, true, &dialect.render_calls(&calls(17))));
-    }
-}
-
-fn hermes_call(name: &str, arguments: &str) -> String {
-    format!("<tool_call>\n{{\"name\": \"{name}\", \"arguments\": {arguments}}}\n</tool_call>")
-}
-
-#[test]
-fn hermes_takes_words_then_calls() {
-    let rome = hermes_call("weather", r#"{"city": "Rome </tool_call> {\"", "days": 3}"#);
-    let both = format!("{}\n{rome}", hermes_call("now", "{}"));
-    let led = format!("Let me see.\n{both}");
-    let auto = [
-        (rome.as_str(), true),
-        (&both, true),
-        (&led, true),
-        ("Just <b>words</b> <tool_cal", true),
-        ("", false),
-        ("<tool_call>", false),
-        ("Hi <tool_call> there", false),
-    ];
-    check("hermes", &ToolChoice::Auto, true, &auto);
-    let trailing = format!("{rome} ok");
-    let required = [
-        (rome.as_str(), true),
-        (&both, true),
-        (&led, false),
-        ("words", false),
-        (&trailing, false),
-        (&hermes_call("other", "{}"), false),
-        (&hermes_call("weather", "{}"), false),
-        (&hermes_call("weather", r#"{"city":"compact"}"#), false),
-    ];
-    check("hermes", &ToolChoice::Required, true, &required);
-    check("hermes", &named("now"), true, &[(&hermes_call("now", "{}"), true), (&rome, false), (&both, false)]);
-    check(
-        "hermes",
-        &ToolChoice::None,
-        true,
-        &[("words", true), ("{\"a\": 1}", true), ("", false), (&rome, false), ("a <tool_call>", false)],
-    );
 }
 
 #[test]
@@ -183,20 +147,12 @@ fn a_call_without_functions_is_refused_by_the_compiler() {
     for choice in [ToolChoice::Required, named("other")] {
         let spec = [("weather".to_owned(), json!({"type": "object"}))];
         let tools = if choice == ToolChoice::Required { &[][..] } else { &spec };
-        let lark = by_name("tool_uses").unwrap().grammar(&TurnSpec { tools, choice: &choice, parallel: true });
+        let control = ControlTokens::new();
+        let turn = TurnSpec { tools, choice: &choice, parallel: true, reasoning: Reasoning::Absent, control: &control };
+        let lark = by_name("tool_uses").unwrap().grammar(&turn).unwrap();
         assert!(factory.create_parser(TopLevelGrammar::from_lark(lark)).is_err());
     }
     assert!(accepts("hermes", &ToolChoice::Auto, true, "words"));
-}
-
-#[test]
-fn dialects_are_found_by_name_and_by_template() {
-    assert_eq!(by_name("hermes").unwrap().name(), "hermes");
-    let error = by_name("x").err().unwrap().to_string();
-    assert!(error.contains("`x`") && error.contains("tool_uses, hermes"), "{error}");
-    assert_eq!(for_template(Some("… <tool_call> …")).name(), "hermes");
-    assert_eq!(for_template(Some("…")).name(), "tool_uses");
-    assert_eq!(for_template(None).name(), "tool_uses");
 }
 
 /// What a client would have put together.
@@ -210,6 +166,7 @@ impl Turn {
     fn take(&mut self, deltas: Vec<Delta>) {
         for delta in deltas {
             match delta {
+                Delta::Thought(text) => panic!("a dialect's parser sees no thoughts: {text}"),
                 Delta::Text(text) => self.text.push_str(&text),
                 Delta::CallStart { index, name } => {
                     assert_eq!(index, self.calls.len(), "calls are numbered in order");
@@ -226,7 +183,7 @@ impl Turn {
 }
 
 fn parse<'a>(dialect: &str, pieces: impl IntoIterator<Item = &'a str>) -> Turn {
-    let mut parser = by_name(dialect).unwrap().parser();
+    let mut parser = by_name(dialect).unwrap().parser(&tools());
     let mut turn = Turn::default();
     pieces.into_iter().for_each(|piece| turn.take(parser.push(piece)));
     turn.take(parser.finish());
@@ -272,7 +229,7 @@ fn words_and_calls_are_told_apart() {
 
 #[test]
 fn text_streams_as_soon_as_it_is_certain() {
-    let mut parser = by_name("hermes").unwrap().parser();
+    let mut parser = by_name("hermes").unwrap().parser(&[]);
     assert_eq!(parser.push("Hello wor"), [Delta::Text("Hello wor".into())]);
     assert_eq!(parser.push("ld <tool"), [Delta::Text("ld".into())]);
     assert_eq!(parser.push("box"), [Delta::Text(" <toolbox".into())]);
@@ -281,7 +238,7 @@ fn text_streams_as_soon_as_it_is_certain() {
 
 #[test]
 fn arguments_stream_as_they_arrive() {
-    let mut parser = by_name("tool_uses").unwrap().parser();
+    let mut parser = by_name("tool_uses").unwrap().parser(&[]);
     assert_eq!(parser.push(r#"{"tool_uses":[{"recipient_name":"functions.f","parameters":"#), []);
     let first = [
         Delta::CallStart { index: 0, name: "f".into() },
@@ -309,13 +266,13 @@ fn a_cut_turn_yields_what_was_there() {
 #[test]
 fn prompts_describe_the_tools_and_the_choice() {
     let tool = Tool { name: "now".into(), description: Some("The time".into()), parameters: None, strict: false };
-    let prompt = by_name("tool_uses").unwrap().system_prompt(std::slice::from_ref(&tool), &named("now"));
+    let prompt = by_name("tool_uses").unwrap().system_prompt(std::slice::from_ref(&tool), &named("now")).unwrap();
     assert!(
         prompt.contains("// The time\ntype now = (_: {}) => any;")
             && prompt.ends_with("Call the function functions.now."),
         "{prompt}"
     );
-    let prompt = by_name("hermes").unwrap().system_prompt(&[tool], &ToolChoice::Required);
+    let prompt = by_name("hermes").unwrap().system_prompt(&[tool], &ToolChoice::Required).unwrap();
     let line = r#"{"type": "function", "function": {"name": "now", "description": "The time", "parameters": {"type": "object", "properties": {}}}}"#;
     assert!(
         prompt.contains(&format!("<tools>\n{line}\n</tools>")) && prompt.ends_with("Answer with function calls only."),
@@ -326,10 +283,22 @@ fn prompts_describe_the_tools_and_the_choice() {
 #[test]
 fn results_are_shown_in_order() {
     let results = [Message::text(Role::Tool, r#" {"a": 1} "#), Message::text(Role::Tool, "not \"json\"")];
-    assert_eq!(by_name("tool_uses").unwrap().render_results(&results), r#"[{"a": 1},"not \"json\""]"#);
+    assert_eq!(by_name("tool_uses").unwrap().render_results(&results).unwrap(), r#"[{"a": 1},"not \"json\""]"#);
     let expected = "<tool_response>\n {\"a\": 1} \n</tool_response>\n<tool_response>\nnot \"json\"\n</tool_response>";
-    assert_eq!(by_name("hermes").unwrap().render_results(&results), expected);
+    assert_eq!(by_name("hermes").unwrap().render_results(&results).unwrap(), expected);
 }
+
+/// The dialects of JSON in fixed text, and how each spells it.
+const STYLES: [(&str, fn() -> JsonStyle); 6] = [
+    ("tool_uses", JsonStyle::compact),
+    ("hermes", JsonStyle::spaced),
+    ("llama3", JsonStyle::spaced),
+    ("mistral", JsonStyle::spaced),
+    ("mistral_args", JsonStyle::spaced),
+    ("llama_functions", JsonStyle::compact),
+];
+/// Those with one call a turn.
+const SINGLE: [&str; 1] = ["llama_functions"];
 
 fn json_value() -> impl Strategy<Value = Value> {
     let text = prop_oneof!["[a-z{}\\[\\]\"\\\\<>/ é😀\n]{0,8}", Just("</tool_call>".to_owned()), Just("]}".to_owned())];
@@ -370,8 +339,10 @@ proptest! {
 
     #[test]
     fn rendered_calls_parse_back_however_they_are_split(calls in random_calls(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12)) {
-        for (dialect, style) in [("tool_uses", JsonStyle::compact()), ("hermes", JsonStyle::spaced())] {
-            let text = by_name(dialect).unwrap().render_calls(&calls);
+        for (dialect, style) in STYLES {
+            let calls = if SINGLE.contains(&dialect) { &calls[..1] } else { &calls[..] };
+            let style = style();
+            let text = by_name(dialect).unwrap().render_calls(calls);
             let found = parse(dialect, split(&text, &cuts));
             let expected: Vec<_> = calls.iter().map(|call| (call.name.clone(), style.text(&call.arguments), true)).collect();
             prop_assert_eq!(&found.calls, &expected);
@@ -384,13 +355,13 @@ proptest! {
     #[test]
     fn any_text_gives_the_same_turn_however_it_is_split(
         pieces in prop::collection::vec(prop::sample::select(vec![
-            "<tool_call>", "</tool_call>", "<tool", "_call>", "{\"tool_uses\":[", "{\"recipient_name\":", "\"functions.f\"", ",", "\"parameters\":",
+            "<tool_call>", "</tool_call>", "<tool", "_call>", "[TOOL_CALLS]", "[", "[ARGS]", "now", "; ", "{\"function_call\":", "\"id\": \"abcdefghi\"", "<|python_tag|>", "{\"tool_uses\":[", "{\"recipient_name\":", "\"functions.f\"", ",", "\"parameters\":",
             "{}", "{\"a\": \"}\"}", "}", "]}", "{\"name\": ", "\"f\"", "\"arguments\": ", " ", "\n", "word", "\"", "\\", "é",
         ]), 1..14),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
     ) {
         let text = pieces.concat();
-        for dialect in ["tool_uses", "hermes"] {
+        for (dialect, _) in STYLES {
             let whole = parse(dialect, [text.as_str()]);
             prop_assert_eq!(parse(dialect, split(&text, &cuts)), whole.clone());
             let one_by_one = text.char_indices().map(|(at, character)| &text[at..at + character.len_utf8()]);

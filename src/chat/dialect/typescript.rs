@@ -2,24 +2,25 @@
 //!
 //! Knows no dialect.
 
-use super::super::Tool;
 use super::super::json::JsonStyle;
 use serde_json::{Map, Value};
 
-/// A namespace with one type per function.
-pub(super) fn declarations(tools: &[Tool]) -> String {
+/// A namespace with one type per function; `tools` are OpenAI's tool objects.
+pub(super) fn declarations(tools: &[Value]) -> String {
     let functions: Vec<_> = tools.iter().map(declaration).collect();
     format!("namespace functions {{\n\n{}\n\n}} // namespace functions", functions.join("\n\n"))
 }
 
-fn declaration(tool: &Tool) -> String {
-    let schema = tool.parameters.as_ref().unwrap_or(&Value::Null);
-    let description = tool.description.as_deref().map(comment).unwrap_or_default();
+fn declaration(tool: &Value) -> String {
+    let function = &tool["function"];
+    let schema = &function["parameters"];
+    let description = function["description"].as_str().map(comment).unwrap_or_default();
+    let name = function["name"].as_str().unwrap_or_default();
     let named = ["$defs", "definitions"].into_iter().filter_map(|key| schema[key].as_object()).flatten();
     let named: String = named.map(|(name, schema)| format!("type {name} = {};\n", type_of(schema))).collect();
     let parameters: String = properties(schema).map(|(name, property)| parameter(schema, name, property)).collect();
     let line_break = if parameters.is_empty() { "" } else { "\n" };
-    format!("{named}{description}type {} = (_: {{{line_break}{parameters}}}) => any;", tool.name)
+    format!("{named}{description}type {name} = (_: {{{line_break}{parameters}}}) => any;")
 }
 
 fn parameter(schema: &Value, name: &str, property: &Value) -> String {
@@ -174,8 +175,7 @@ mod tests {
 
     #[test]
     fn functions_without_arguments_are_kept() {
-        let tool =
-            Tool { name: "now".into(), description: Some(" The\ntime. ".into()), parameters: None, strict: false };
+        let tool = json!({"function": {"name": "now", "description": " The\ntime. "}});
         let expected = "namespace functions {\n\n// The time.\ntype now = (_: {}) => any;\n\n} // namespace functions";
         assert_eq!(declarations(&[tool]), expected);
     }
@@ -184,7 +184,7 @@ mod tests {
     fn definitions_are_named_types() {
         let parameters = json!({"$defs": {"Point": {"type": "object", "properties": {"x": {"type": "number"}}}},
             "properties": {"to": {"$ref": "#/$defs/Point", "description": "Goal"}}, "required": ["to"]});
-        let tool = Tool { name: "go".into(), description: None, parameters: Some(parameters), strict: false };
+        let tool = json!({"function": {"name": "go", "parameters": parameters}});
         let text = declaration(&tool);
         assert_eq!(text, "type Point = { x?: number };\ntype go = (_: {\n// Goal\nto: Point,\n}) => any;");
     }

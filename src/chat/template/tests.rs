@@ -129,7 +129,7 @@ fn the_embedded_templates_calls_are_those_of_the_dialect() {
     let made = vec![call("a", "weather", json!({"z": "é<\"\n", "a": [1, 2.5, {}]})), call("b", "now", json!({}))];
     let expected = by_name("tool_uses").unwrap().render_calls(&made);
     let results = [result("a", " {\"x\": 1} "), result("b", "it's \"noon\"")];
-    let shown = by_name("tool_uses").unwrap().render_results(&results);
+    let shown = by_name("tool_uses").unwrap().render_results(&results).unwrap();
     let mut chat = conversation();
     chat.messages.splice(2..4, [calls(made)].into_iter().chain(results));
     let prompt = text(&embedded().render(&chat, true).unwrap());

@@ -18,7 +18,7 @@ impl IncrementalDetokenizer {
 
     /// The text that became complete with this token (may be empty).
     pub fn push(&mut self, id: u32) -> String {
-        self.pending.extend_from_slice(self.tokenizer.token_bytes(id));
+        self.pending.extend_from_slice(self.tokenizer.shown_bytes(id));
         let held = incomplete_tail(&self.pending);
         let tail = self.pending.split_off(self.pending.len() - held);
         let text = String::from_utf8_lossy(&self.pending).into_owned();

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Tags of call formats: ordinary text here, whatever the tokenizer's file says, because grammar and parser read them.
-const TEXT_TAGS: [&str; 4] = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"];
+/// Tags of calls and thoughts: ordinary text here, whatever the tokenizer's file says, because most files say so.
+const TEXT_TAGS: [&str; 6] =
+    ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"];
 
 /// The contents of the files that describe a tokenizer; only `tokenizer` must be there.
 #[derive(Debug, Clone, Copy, Default)]

@@ -35,6 +35,9 @@ fn message_to_json(message: &Message) -> Json {
         }
         object["tool_calls"] = message.tool_calls.iter().map(call_to_json).collect();
     }
+    if let Some(reasoning) = &message.reasoning {
+        object["reasoning_content"] = json!(reasoning);
+    }
     if let Some(id) = &message.tool_call_id {
         object["tool_call_id"] = json!(id);
     }
@@ -175,6 +178,7 @@ fn message(reader: &Reader<'_>) -> Result<Message, DataError> {
     Ok(Message {
         role: role_named(&role)?,
         content: content.unwrap_or_default(),
+        reasoning: text("reasoning_content")?,
         tool_calls: calls,
         tool_call_id: text("tool_call_id")?,
         name: text("name")?,

@@ -3,7 +3,8 @@
 use super::{Example, Tag};
 use crate::atomic;
 use crate::error::{Result, TrainError};
-use callsmith::chat::dialect::{self, Dialect};
+use callsmith::chat::dialect::{Dialect, DialectChoice};
+use callsmith::chat::reasoning::Reasoning;
 use callsmith::chat::template::ChatTemplate;
 use callsmith::chat::tokenizer::ChatTokenizer;
 use callsmith::chat::{Conversation, Role, ToolCall};
@@ -45,12 +46,10 @@ pub struct Encoder {
 impl Encoder {
     /// Reads the tokenizer and chat template of `dir` for a model with `logits_width` logits. The dialect is chosen
     /// from the template unless named.
-    pub fn load(dir: &Path, dialect: Option<&str>, logits_width: usize) -> Result<Self> {
+    pub fn load(dir: &Path, dialect: &DialectChoice, logits_width: usize) -> Result<Self> {
         let tokenizer = ChatTokenizer::load(dir, logits_width)?;
-        let dialect = match dialect {
-            Some(name) => dialect::by_name(name)?,
-            None => dialect::for_template(tokenizer.chat_template()),
-        };
+        let dialect = dialect.resolve(tokenizer.chat_template())?;
+        let tokenizer = tokenizer.for_dialect(dialect.as_ref());
         let template = ChatTemplate::new(
             tokenizer.chat_template(),
             dialect.clone(),
@@ -64,6 +63,12 @@ impl Encoder {
     /// The prompt's token ids; `open` starts an assistant turn at the end.
     pub fn prompt(&self, conversation: &Conversation, open: bool) -> Result<Vec<u32>> {
         Ok(self.tokenizer.encode(&self.template.render(conversation, open)?)?)
+    }
+
+    /// The prompt of an assistant turn, and what it leaves to the model of thoughts.
+    pub fn turn(&self, conversation: &Conversation) -> Result<(Vec<u32>, Reasoning)> {
+        let segments = self.template.render(conversation, true)?;
+        Ok((self.tokenizer.encode(&segments)?, self.template.reasoning_after(&segments)))
     }
 
     /// The whole conversation as a sample; every assistant turn is an answer.

@@ -127,11 +127,12 @@ impl Source for Recall {
 mod tests {
     use super::*;
     use crate::dataset::copy::shuffled;
+    use callsmith::chat::dialect::DialectChoice;
     use std::path::Path;
 
     fn recall(settings: RecallSection) -> Result<Recall> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/embedded");
-        let encoder = Arc::new(Encoder::load(&dir, Some("tool_uses"), 4096).unwrap());
+        let encoder = Arc::new(Encoder::load(&dir, &DialectChoice::default(), 4096).unwrap());
         Recall::new(settings, &shuffled((0..4096).collect(), 1), encoder, Weights::default(), 7)
     }
 

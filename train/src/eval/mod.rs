@@ -10,8 +10,9 @@ use crate::dataset::encode::Encoder;
 use crate::error::{Result, TrainError};
 use callsmith::adapter::peft;
 use callsmith::adapter::registry::{Generation, Lease};
-use callsmith::chat::dialect::{Delta, TurnSpec};
-use callsmith::chat::{Conversation, ToolChoice};
+use callsmith::chat::dialect::{Delta, DialectChoice, Function, TurnSpec};
+use callsmith::chat::reasoning::{Reasoning, ThoughtSplitter};
+use callsmith::chat::{Conversation, Tool, ToolChoice};
 use callsmith::engine::{EngineHandle, EngineOptions, Event, GenerateRequest, SamplingParams};
 use callsmith::grammar::{Constraint, GrammarCompiler, schema};
 use callsmith::model::weights;
@@ -32,6 +33,7 @@ const KV_CACHE_BYTES: usize = 512 << 20;
 pub struct EvalOptions {
     pub model: PathBuf,
     pub adapter: Option<PathBuf>,
+    pub dialect: DialectChoice,
     pub split: Split,
     pub naming: Option<Naming>,
     /// Dialogues with single calls or none.
@@ -90,6 +92,8 @@ struct Harness {
 /// A turn that the engine works on.
 struct Asked {
     turn: Turn,
+    functions: Vec<Function>,
+    reasoning: Reasoning,
     events: UnboundedReceiver<Event>,
     request: String,
 }
@@ -98,7 +102,7 @@ impl Harness {
     fn open(options: &EvalOptions, device: &Device) -> Result<Self> {
         let dir = &options.model;
         let config = weights::load_config(dir)?;
-        let encoder = Encoder::load(dir, None, config.vocab_size)?;
+        let encoder = Encoder::load(dir, &options.dialect, config.vocab_size)?;
         let decoder = weights::load_decoder(dir, DType::F32, device)?;
         let adapter = match &options.adapter {
             Some(path) => Some(lease(path, peft::load(path, &config, DType::F32, device)?)),
@@ -120,32 +124,31 @@ impl Harness {
         let mut conversation = sample.conversation.clone();
         conversation.messages.truncate(info.assistant_message);
         let request = conversation.messages.last().map_or_else(String::new, |message| message.content.clone());
-        let constraint = if self.free { None } else { Some(self.constraint(&conversation)?) };
+        let (prompt, reasoning) = self.encoder.turn(&conversation)?;
+        let functions = functions(&conversation)?;
+        let parallel = conversation.parallel_tool_calls;
+        let constraint = if self.free { None } else { Some(self.constraint(&functions, parallel, reasoning)?) };
         let events = self.engine.submit(GenerateRequest {
-            prompt: self.encoder.prompt(&conversation, true)?,
+            prompt,
             params: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
             max_tokens: self.max_tokens,
             stop_token_ids: self.encoder.tokenizer.eos_token_ids().to_vec(),
             constraint,
             adapter: self.adapter.clone(),
         })?;
-        Ok(Asked { turn, events, request })
+        Ok(Asked { turn, functions, reasoning, events, request })
     }
 
-    fn constraint(&self, conversation: &Conversation) -> Result<Constraint> {
-        let empty = json!({"type": "object", "properties": {}});
-        let admit = |tool: &callsmith::chat::Tool| {
-            Ok((tool.name.clone(), schema::admit(tool.parameters.as_ref().unwrap_or(&empty))?))
-        };
-        let tools = conversation.tools.iter().map(admit).collect::<Result<Vec<_>>>()?;
-        let spec = TurnSpec { tools: &tools, choice: &ToolChoice::Auto, parallel: conversation.parallel_tool_calls };
-        Ok(self.compiler.compile_blocking(&self.encoder.dialect.grammar(&spec))?)
+    fn constraint(&self, functions: &[Function], parallel: bool, reasoning: Reasoning) -> Result<Constraint> {
+        let control = self.encoder.tokenizer.control_ids();
+        let spec = TurnSpec { tools: functions, choice: &ToolChoice::Auto, parallel, reasoning, control };
+        Ok(self.compiler.compile_blocking(&self.encoder.dialect.grammar(&spec)?)?)
     }
 
     fn collect(&self, asked: Option<Asked>, report: &mut EvalReport) -> Result<()> {
         let Some(mut asked) = asked else { return Ok(()) };
         let text = self.text(&mut asked.events)?;
-        let answer = self.parse(&text);
+        let answer = self.parse(&asked, &text);
         if !report.score.add(&asked.turn, &answer) {
             let wanted = json!(
                 asked
@@ -173,12 +176,20 @@ impl Harness {
         }
     }
 
-    fn parse(&self, text: &str) -> Answer {
-        let mut parser = self.encoder.dialect.parser();
-        let mut deltas = parser.push(text);
+    fn parse(&self, asked: &Asked, text: &str) -> Answer {
+        let mut thoughts = ThoughtSplitter::new(asked.reasoning);
+        let answered = thoughts.push(text).rest + &thoughts.finish().rest;
+        let mut parser = self.encoder.dialect.parser(&asked.functions);
+        let mut deltas = parser.push(&answered);
         deltas.extend(parser.finish());
         answer(&deltas)
     }
+}
+
+/// The functions on offer, as the grammar needs them.
+fn functions(conversation: &Conversation) -> Result<Vec<Function>> {
+    let admit = |tool: &Tool| Ok((tool.name.clone(), schema::admit_parameters(&tool.parameters)?));
+    conversation.tools.iter().map(admit).collect()
 }
 
 /// Calls out of a parsed turn; arguments that are not JSON become `null`, which equals no wanted arguments.
@@ -192,7 +203,7 @@ fn answer(deltas: &[Delta]) -> Answer {
                     arguments.push_str(fragment);
                 }
             }
-            Delta::Text(_) | Delta::CallEnd { .. } => {}
+            Delta::Thought(_) | Delta::Text(_) | Delta::CallEnd { .. } => {}
         }
     }
     let parsed = |(name, text): (String, String)| (name, serde_json::from_str(&text).unwrap_or(Value::Null));

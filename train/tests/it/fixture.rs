@@ -1,6 +1,6 @@
 //! A small tokenizer with its chat template, made in memory's time.
 
-use callsmith::chat::dialect;
+use callsmith::chat::dialect::{self, DialectChoice};
 use callsmith_train::data::synth::bpe_corpus;
 use callsmith_train::data::tokenizer::{train_bpe, write_tokenizer};
 use callsmith_train::dataset::encode::{Encoder, write_template};
@@ -19,5 +19,5 @@ pub(crate) fn tokenizer(dir: &Path) {
 /// An encoder over the small tokenizer.
 pub(crate) fn encoder(dir: &Path) -> Encoder {
     tokenizer(dir);
-    Encoder::load(dir, None, VOCAB).unwrap()
+    Encoder::load(dir, &DialectChoice::default(), VOCAB).unwrap()
 }

@@ -128,6 +128,7 @@ fn an_untrained_model_is_measured_through_the_engine_and_the_grammar() {
     let recipe = recipe(root.path(), "run", &["phase.1.steps=1", "eval.every=100"]);
     run(&recipe, false, false).unwrap();
     let mut options = EvalOptions {
+        dialect: Default::default(),
         model: recipe.output.join("model"),
         adapter: None,
         split: Split::HeldOut,

@@ -52,10 +52,11 @@ pub fn bpe_corpus(seed: u64, count: u64, dialect: &dyn Dialect) -> impl Iterator
 }
 
 fn texts_of(conversation: &Conversation, dialect: &dyn Dialect) -> Vec<String> {
-    let mut texts = vec![dialect.system_prompt(&conversation.tools, &conversation.tool_choice)];
+    let shown = "a dialect's templates are rendered once when it is loaded";
+    let mut texts = vec![dialect.system_prompt(&conversation.tools, &conversation.tool_choice).expect(shown)];
     for message in &conversation.messages {
         texts.push(match message.role {
-            Role::Tool => dialect.render_results(std::slice::from_ref(message)),
+            Role::Tool => dialect.render_results(std::slice::from_ref(message)).expect(shown),
             _ if !message.tool_calls.is_empty() => dialect.render_calls(&message.tool_calls),
             _ => message.content.clone(),
         });
