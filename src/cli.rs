@@ -24,6 +24,9 @@ pub struct Cli {
 pub enum Subcommands {
     /// Serve a model over HTTP (OpenAI's chat completions)
     Serve(ServeArgs),
+    /// Look at the grammar of a turn: what it is, what it accepts, what it may produce
+    #[command(subcommand)]
+    Grammar(GrammarCommand),
     /// Train an adapter (`train lora RECIPE`) or all weights (`train full RECIPE`) (runs callsmith-train)
     #[command(disable_help_flag = true)]
     Train(TrainerArgs),
@@ -36,6 +39,68 @@ pub enum Subcommands {
     /// Write a run's newest checkpoint as a model or adapter directory (runs callsmith-train)
     #[command(disable_help_flag = true)]
     Export(TrainerArgs),
+}
+
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub enum GrammarCommand {
+    /// Print the grammar that the server would enforce
+    Explain(TurnArgs),
+    /// Judge the text on standard input: exit 0 if it is a complete turn, 1 if it is not
+    Accepts(AcceptsArgs),
+    /// Print random turns that the grammar accepts
+    Sample(SampleArgs),
+}
+
+/// A turn, as a request describes it.
+#[derive(Debug, Clone, Args)]
+pub struct TurnArgs {
+    /// JSON file: a list of OpenAI tools, or of bare functions
+    #[arg(long, value_name = "FILE")]
+    pub tools: Option<PathBuf>,
+    /// Which calls: auto, required, none, or a function's name
+    #[arg(long, value_name = "CHOICE")]
+    pub choice: Option<String>,
+    /// At most one call in a turn
+    #[arg(long)]
+    pub no_parallel_tool_calls: bool,
+    /// JSON file: OpenAI's `response_format`
+    #[arg(long, value_name = "FILE")]
+    pub response_format: Option<PathBuf>,
+    /// How the model writes calls; default: seen from the chat template of --model, else tool_uses
+    #[arg(long, value_name = "NAME")]
+    pub dialect: Option<String>,
+    /// Directory of further dialects, one *.toml each
+    #[arg(long, value_name = "DIR", env = "CALLSMITH_DIALECT_DIR")]
+    pub dialect_dir: Option<PathBuf>,
+    /// Model directory, for its chat template (needs no weights)
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct AcceptsArgs {
+    #[command(flatten)]
+    pub turn: TurnArgs,
+    /// Read one {"tools", "choice", "text"} a line and print one {"accepted", "at", "error"} a line
+    #[arg(long)]
+    pub jsonl: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct SampleArgs {
+    #[command(flatten)]
+    pub turn: TurnArgs,
+    #[arg(long, default_value_t = 1)]
+    pub count: u64,
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Longest turn
+    #[arg(long, default_value_t = 2000)]
+    pub max_bytes: usize,
+    /// One object a line: the text, and what a client would get of it
+    #[arg(long)]
+    pub jsonl: bool,
 }
 
 /// Passed on as typed.
@@ -127,10 +192,10 @@ fn named_dir(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 impl Subcommands {
-    /// The trainer's arguments, unless this is `serve`. The methods (`lora`, `full`) are commands of the trainer itself.
+    /// The trainer's arguments, if this is a command of its own. The methods (`lora`, `full`) are commands of the trainer itself.
     pub fn trainer(&self) -> Option<Vec<OsString>> {
         let (command, rest) = match self {
-            Self::Serve(_) => return None,
+            Self::Serve(_) | Self::Grammar(_) => return None,
             Self::Train(trainer) => (None, &trainer.args),
             Self::Data(trainer) => (Some("data"), &trainer.args),
             Self::Eval(trainer) => (Some("eval"), &trainer.args),

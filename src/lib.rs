@@ -21,6 +21,8 @@ pub mod cli;
 #[cfg(feature = "embedded-model")]
 pub mod embedded;
 #[cfg(feature = "serve")]
+pub mod inspect;
+#[cfg(feature = "serve")]
 pub mod metrics;
 #[cfg(feature = "serve")]
 pub mod serve;

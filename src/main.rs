@@ -2,7 +2,7 @@
 
 use callsmith::cli::{Cli, ServeArgs, Subcommands, become_trainer};
 use callsmith::settings::Settings;
-use callsmith::{serve, telemetry};
+use callsmith::{inspect, serve, telemetry};
 use clap::Parser;
 use std::io::Write;
 use std::process::ExitCode;
@@ -11,6 +11,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Some(Subcommands::Serve(args)) => run_server(args),
+        Some(Subcommands::Grammar(command)) => match inspect::run(&command) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => fail(1, &error),
+        },
         None => run_server(cli.serve),
         Some(other) => match other.trainer() {
             Some(args) => fail(1, &become_trainer(&args).into()),

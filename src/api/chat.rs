@@ -88,7 +88,7 @@ fn prepare(state: &AppState, mut request: ChatRequest) -> Result<Prepared, ApiEr
     let bytes: usize = segments.iter().map(segment_bytes).sum();
     state.check_prompt_bytes(bytes)?;
     let prompt = state.tokenizer.encode(&segments).map_err(|error| template_refused(&error))?;
-    let rules = TurnRules::new(state, &request, tools, state.template.reasoning_after(&segments))?;
+    let rules = TurnRules::new(state.turn_context(state.template.reasoning_after(&segments)), &request, tools)?;
     let room = state.room_after(prompt.len())?;
     let max_tokens = request.max_tokens.unwrap_or(room).min(room);
     Ok(Prepared { request, rules, prompt, max_tokens })

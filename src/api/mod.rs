@@ -18,8 +18,11 @@ mod stream;
 mod turn;
 mod wire;
 
+pub use rules::{TurnContext, admitted_functions, turn_grammar};
+
 use crate::adapter::registry::{Lease, Registry};
 use crate::chat::dialect::Dialect;
+use crate::chat::reasoning::Reasoning;
 use crate::chat::template::ChatTemplate;
 use crate::chat::tokenizer::ChatTokenizer;
 use crate::engine::EngineHandle;
@@ -129,6 +132,15 @@ impl AppState {
             return Ok(None);
         }
         self.registry.lease(model).map(Some).ok_or_else(|| ApiError::model_not_found(model))
+    }
+
+    fn turn_context(&self, reasoning: Reasoning) -> TurnContext<'_> {
+        TurnContext {
+            dialect: self.dialect.as_ref(),
+            control: self.tokenizer.control_ids(),
+            several_calls: self.template.several_calls(),
+            reasoning,
+        }
     }
 
     fn wire_limits(&self) -> WireLimits {

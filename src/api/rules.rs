@@ -7,13 +7,13 @@ use super::callers_names::CallersNames;
 use super::error::{ApiError, Kind};
 use super::turn::Reader;
 use super::wire::response::{Call, Spoken};
-use super::wire::{ChatRequest, ResponseFormat};
-use crate::chat::dialect::{Dialect, Function, TurnParser, TurnSpec};
+use super::wire::{ChatRequest, ResponseFormat, WireLimits, parse_chat};
+use crate::chat::dialect::{ControlTokens, Dialect, Function, TurnParser, TurnSpec};
 use crate::chat::reasoning::{self, Reasoning};
 use crate::chat::{ChatError, Names, Tool, ToolChoice};
 use crate::grammar::{Constraint, GrammarError, schema};
 use jsonschema::Validator;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
@@ -48,15 +48,43 @@ pub(super) struct AdmittedTool {
     validator: Validator,
 }
 
+/// How a model writes the turn that follows a prompt.
+#[derive(Clone, Copy)]
+pub struct TurnContext<'a> {
+    pub dialect: &'a dyn Dialect,
+    pub control: &'a ControlTokens,
+    /// A turn may hold several calls and still be shown to the model later.
+    pub several_calls: bool,
+    pub reasoning: Reasoning,
+}
+
+/// The grammar of the turns that a chat request's body asks for: Lark text, or `None` where any text may come.
+///
+/// # Errors
+/// As the same body would get from `POST /v1/chat/completions`.
+pub fn turn_grammar(body: &Map<String, Value>, context: TurnContext<'_>) -> Result<Option<String>, ApiError> {
+    let request = parse_chat(body, WireLimits { logits_width: usize::MAX })?;
+    let tools = admit_tools(&request)?;
+    Ok(TurnRules::new(context, &request, tools)?.lark)
+}
+
+/// The functions that a body's turns may call, with the schemas that its grammar enforces.
+///
+/// # Errors
+/// As [`turn_grammar`].
+pub fn admitted_functions(body: &Map<String, Value>) -> Result<Vec<Function>, ApiError> {
+    let request = parse_chat(body, WireLimits { logits_width: usize::MAX })?;
+    Ok(functions(&admit_tools(&request)?))
+}
+
 impl TurnRules {
-    /// What the request's turns may say after a prompt that leaves `reasoning` to the model. `tools` are those of
-    /// [`admit_tools`].
+    /// What the request's turns may say. `tools` are those of [`admit_tools`].
     pub(super) fn new(
-        state: &AppState,
+        context: TurnContext<'_>,
         request: &ChatRequest,
         tools: Vec<AdmittedTool>,
-        reasoning: Reasoning,
     ) -> Result<Self, ApiError> {
+        let reasoning = context.reasoning;
         let conversation = &request.conversation;
         let may_call = !tools.is_empty() && conversation.tool_choice != ToolChoice::None;
         let mut rules = Self { lark: None, reasoning, tools, may_call, names: request.names.clone(), format: None };
@@ -71,9 +99,9 @@ impl TurnRules {
             }
             ResponseFormat::Text if rules.tools.is_empty() => {}
             ResponseFormat::Text => {
-                let parallel = conversation.parallel_tool_calls && state.template.several_calls();
+                let parallel = conversation.parallel_tool_calls && context.several_calls;
                 let turn = (&conversation.tool_choice, parallel);
-                rules.lark = Some(rules.grammar(state, &functions(&rules.tools), turn)?);
+                rules.lark = Some(rules.grammar(context, &functions(&rules.tools), turn)?);
             }
         }
         Ok(rules)
@@ -82,13 +110,13 @@ impl TurnRules {
     /// The dialect's grammar for turns that may call `functions`.
     fn grammar(
         &self,
-        state: &AppState,
+        context: TurnContext<'_>,
         functions: &[Function],
         (choice, parallel): (&ToolChoice, bool),
     ) -> Result<String, ApiError> {
-        let control = state.tokenizer.control_ids();
-        let turn = TurnSpec { tools: functions, choice, parallel, reasoning: self.reasoning, control };
-        state.dialect.grammar(&turn).map_err(|error| match &error {
+        let TurnContext { control, reasoning, .. } = context;
+        let turn = TurnSpec { tools: functions, choice, parallel, reasoning, control };
+        context.dialect.grammar(&turn).map_err(|error| match &error {
             ChatError::Inexpressible { function, .. } => {
                 let position = self.tools.iter().position(|tool| tool.name == *function);
                 self.refusal(position.unwrap_or(0), &error.to_string())
@@ -131,7 +159,7 @@ impl TurnRules {
     async fn find_guilty(&self, state: &AppState) -> Option<ApiError> {
         for (position, tool) in self.tools.iter().enumerate() {
             let alone = functions(std::slice::from_ref(tool));
-            let lark = self.grammar(state, &alone, (&ToolChoice::Required, false)).ok()?;
+            let lark = self.grammar(state.turn_context(self.reasoning), &alone, (&ToolChoice::Required, false)).ok()?;
             if let Err(alone) = state.compiler.compile(lark).await {
                 return Some(self.refusal(position, &alone.to_string()));
             }

@@ -46,6 +46,16 @@ impl ChatTokenizer {
             .map_err(|error| ChatError::Tokenizer(format!("{}: {}", dir.display(), files::reason(&error))))
     }
 
+    /// What the files of a model directory say about prompts: chat template, bos and eos text. Reads no vocabulary.
+    ///
+    /// # Errors
+    /// When a file is there and malformed.
+    pub fn prompt_files(dir: &Path) -> Result<[Option<String>; 3], ChatError> {
+        let files = files::read_dir(dir)?;
+        let special = Special::read(&files.as_ref())?;
+        Ok([special.chat_template, special.bos, special.eos])
+    }
+
     /// The same from the files' contents, which may come from memory.
     ///
     /// # Errors

@@ -55,6 +55,29 @@ impl Constraint {
         self.matcher.consume_token(token).map_err(|error| broken(&error))
     }
 
+    /// Advances by as many of these tokens as the grammar takes; says how many.
+    ///
+    /// # Errors
+    /// [`GrammarError::Internal`] when the parser met a limit; the constraint is unusable then.
+    pub fn advance(&mut self, tokens: &[u32]) -> Result<usize, GrammarError> {
+        self.mask = None;
+        self.matcher.try_consume_tokens(tokens).map_err(|error| broken(&error))
+    }
+
+    /// The tokens that may come next, end-of-turn ids included.
+    ///
+    /// # Errors
+    /// [`GrammarError::Internal`] when the parser met a limit; the constraint is unusable then.
+    pub fn allowed(&mut self) -> Result<Vec<u32>, GrammarError> {
+        let mask = match self.mask.take() {
+            Some(mask) => mask,
+            None => self.matcher.compute_mask_or_eos().map_err(|error| broken(&error))?,
+        };
+        let tokens = mask.iter().collect();
+        self.mask = Some(mask);
+        Ok(tokens)
+    }
+
     /// Tokens that the grammar forces next; they are already committed when returned. Empty when there is a choice.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ pub mod constraint;
 pub mod schema;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod text;
 
 pub use compiler::GrammarCompiler;
 pub use constraint::Constraint;

@@ -9,6 +9,8 @@ mod adapters;
 mod always_valid;
 /// Wrong fields, bad schemas and broken bodies are refused and disturb nothing.
 mod bad_input;
+/// Dialects, thoughts and turns over HTTP.
+mod dialects;
 /// Probes, metrics, request ids, unknown routes, shedding and draining in process.
 mod operations;
 /// The real binary: start-up, signals, exit codes.

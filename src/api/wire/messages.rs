@@ -17,7 +17,37 @@ pub(super) fn parse(fields: &Fields<'_>) -> Result<Vec<Message>, ApiError> {
         return Err(empty_array("messages"));
     }
     let mut calls = Calls::new();
-    items.into_iter().map(|(item, path)| message(&Fields::of(item, path)?, &mut calls)).collect()
+    let parsed: Result<Vec<Message>, ApiError> =
+        items.into_iter().map(|(item, path)| message(&Fields::of(item, path)?, &mut calls)).collect();
+    let messages = parsed?;
+    check_answered(&messages)?;
+    Ok(messages)
+}
+
+/// Each call has exactly one result, in the tool messages right after its turn; in any order.
+fn check_answered(messages: &[Message]) -> Result<(), ApiError> {
+    for (index, turn) in messages.iter().enumerate().filter(|(_, message)| !message.tool_calls.is_empty()) {
+        let results = messages[index + 1..].iter().take_while(|message| message.role == Role::Tool);
+        let mut open: Vec<&str> = turn.tool_calls.iter().map(|call| call.id.as_str()).collect();
+        for (offset, result) in results.enumerate() {
+            let id = result.tool_call_id.as_deref().unwrap_or_default();
+            let Some(place) = open.iter().position(|call| *call == id) else {
+                let path = format!("messages[{}].tool_call_id", index + 1 + offset);
+                let hint = "The calls of the assistant message before it have no such id, or it has a result already.";
+                return Err(wrong_value(&path, id, hint));
+            };
+            open.swap_remove(place);
+        }
+        if !open.is_empty() {
+            let missing = open.iter().take(3).map(|id| echo(id)).collect::<Vec<_>>().join(", ");
+            let message = format!(
+                "An assistant message with 'tool_calls' must be followed by tool messages responding to each \
+                 'tool_call_id'. The following tool_call_ids did not have response messages: {missing}"
+            );
+            return Err(ApiError::at(Kind::InvalidValue, format!("messages[{index}].tool_calls"), message));
+        }
+    }
+    Ok(())
 }
 
 fn message(fields: &Fields<'_>, calls: &mut Calls) -> Result<Message, ApiError> {

@@ -1,5 +1,6 @@
 //! What the dialects accept and how they are read back: one table per dialect, and properties that hold for all.
 
+mod bfcl;
 mod tables;
 
 use super::super::json::JsonStyle;

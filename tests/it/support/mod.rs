@@ -66,8 +66,14 @@ impl TestServer {
 
     /// Starts with further options of `callsmith serve`. `DIR` in an option stands for the server's own directory.
     pub(crate) fn with_options(options: &[&str]) -> Self {
+        Self::with_model(options, |_| {})
+    }
+
+    /// The same after `edit` has changed the files of the model directory.
+    pub(crate) fn with_model(options: &[&str], edit: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let model = tiny_model(&dir.path().join("model"));
+        edit(&model);
         let options: Vec<String> =
             options.iter().map(|option| option.replace("DIR", dir.path().to_str().unwrap())).collect();
         let base = ["callsmith", "--model", model.to_str().unwrap(), "--served-model-name", "base"].map(str::to_owned);

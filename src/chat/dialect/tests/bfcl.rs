@@ -1,0 +1,215 @@
+//! The gold calls of BFCL: every dialect that can write them takes them and reads them back, and how much of them is forced.
+
+use super::*;
+use crate::chat::tokenizer::ChatTokenizer;
+use crate::grammar::schema::{admit_parameters, standardised};
+use crate::grammar::text::TextGrammars;
+use crate::grammar::{Constraint, GrammarCompiler};
+use crate::testing::data_set;
+use std::path::Path;
+
+const FILES: [&str; 5] = ["simple_python", "multiple", "parallel", "parallel_multiple", "live_simple"];
+
+/// A question's functions and the calls that answer it.
+struct Gold {
+    id: String,
+    tools: Vec<Function>,
+    calls: Vec<ToolCall>,
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The cases whose gold calls fit their own schemas, and how many do not.
+fn golds(bfcl: &Path) -> (Vec<Gold>, usize) {
+    let (mut found, mut misfits) = (Vec::new(), 0);
+    for file in FILES {
+        let questions = lines(&bfcl.join(format!("BFCL_v4_{file}.json")));
+        let answers = lines(&bfcl.join(format!("possible_answer/BFCL_v4_{file}.json")));
+        for answer in &answers {
+            let question = questions.iter().find(|question| question["id"] == answer["id"]).unwrap();
+            match gold(question, answer) {
+                Some(gold) => found.push(gold),
+                None => misfits += 1,
+            }
+        }
+    }
+    (found, misfits)
+}
+
+fn gold(question: &Value, answer: &Value) -> Option<Gold> {
+    let functions = question["function"].as_array()?;
+    let schema = |function: &Value| standardised(&function["parameters"]);
+    let legal = |name: &str| name.replace('.', "_");
+    let mut calls = Vec::new();
+    for call in answer["ground_truth"].as_array()? {
+        let (name, options) = call.as_object()?.iter().next()?;
+        let function = functions.iter().find(|function| function["name"] == name.as_str())?;
+        let mut arguments = in_order(&schema(function), first_of_each(options));
+        // Some answers allow for arguments that the function does not have.
+        let extra = |name: &String| options[name].as_array().is_some_and(|values| values.contains(&json!("")));
+        let known = &function["parameters"]["properties"];
+        arguments.as_object_mut()?.retain(|name, _| known.get(name).is_some() || !extra(name));
+        let fits = jsonschema::validator_for(&schema(function)).ok()?.is_valid(&arguments);
+        calls.push(ToolCall { id: String::new(), name: legal(name), arguments });
+        if !fits {
+            return None;
+        }
+    }
+    let tool = |function: &Value| {
+        let admitted = admit_parameters(&Some(schema(function))).ok()?;
+        Some((legal(function["name"].as_str()?), admitted))
+    };
+    let tools = functions.iter().map(tool).collect::<Option<Vec<_>>>()?;
+    Some(Gold { id: answer["id"].as_str()?.to_owned(), tools, calls })
+}
+
+/// Each argument's first possible value; the empty text stands for "left out".
+fn first_of_each(options: &Value) -> Value {
+    let first = |(name, values): (&String, &Value)| {
+        let value = values.as_array()?.iter().find(|value| **value != "")?;
+        Some((name.clone(), plain(value)))
+    };
+    Value::Object(options.as_object().into_iter().flatten().filter_map(first).collect())
+}
+
+/// Inside an object every value is a list of possible ones again; whole numbers are written as such.
+fn plain(value: &Value) -> Value {
+    match value {
+        Value::Object(_) => first_of_each(value),
+        Value::Array(items) => items.iter().map(plain).collect(),
+        Value::Number(number) => match number.as_f64() {
+            Some(whole) if whole.fract() == 0.0 && whole.abs() < 1e15 => Value::from(whole as i64),
+            _ => value.clone(),
+        },
+        other => other.clone(),
+    }
+}
+
+/// Members in the order of the schema's properties, as the grammar has them.
+fn in_order(schema: &Value, value: Value) -> Value {
+    match (value, schema["properties"].as_object(), schema.get("items")) {
+        (Value::Object(mut map), Some(properties), _) => {
+            let known = properties
+                .iter()
+                .filter_map(|(name, schema)| Some((name.clone(), in_order(schema, map.remove(name)?))));
+            let mut ordered: serde_json::Map<String, Value> = known.collect();
+            ordered.extend(map);
+            Value::Object(ordered)
+        }
+        (Value::Array(items), _, Some(schema)) => items.into_iter().map(|item| in_order(schema, item)).collect(),
+        (value, ..) => value,
+    }
+}
+
+/// Small numbers as the grammar has them: `0.000001`, never `1e-6`.
+fn without_exponents(text: &str) -> String {
+    let number = regex::Regex::new(r"([ :\[])([0-9.]+e-[0-9]+)").unwrap();
+    let plain = |found: &regex::Captures<'_>| format!("{}{}", &found[1], found[2].parse::<f64>().unwrap());
+    number.replace_all(text, plain).into_owned()
+}
+
+fn turn_lark(dialect: &dyn Dialect, tools: &[Function], choice: &ToolChoice) -> Result<String, ChatError> {
+    let control = ControlTokens::new();
+    dialect.grammar(&TurnSpec { tools, choice, parallel: true, reasoning: Reasoning::Absent, control: &control })
+}
+
+fn takes(mut constraint: Constraint, text: &str) -> bool {
+    let bytes: Vec<u32> = text.bytes().map(u32::from).collect();
+    constraint.advance(&bytes).unwrap() == bytes.len()
+        && (constraint.is_finished() || constraint.is_accepting().unwrap())
+}
+
+/// What a client would read.
+fn read_back(dialect: &dyn Dialect, tools: &[Function], text: &str) -> Vec<(String, Value)> {
+    let mut parser = dialect.parser(tools);
+    let mut turn = Turn::default();
+    turn.take(parser.push(text));
+    turn.take(parser.finish());
+    turn.calls.into_iter().map(|(name, arguments, _)| (name, serde_json::from_str(&arguments).unwrap())).collect()
+}
+
+#[test]
+fn every_gold_call_is_taken_and_read_back_by_each_dialect_that_can_write_it() {
+    let Some(bfcl) = data_set("bfcl") else { return };
+    let (golds, misfits) = golds(&bfcl);
+    let grammars = TextGrammars::new().unwrap();
+    assert!(golds.len() > 1_100 && misfits < 130, "{} golds, {misfits} that break their own schema", golds.len());
+    for name in Dialects::built_in().names() {
+        let dialect = by_name(name).unwrap();
+        let (mut taken, mut cannot, mut refused) = (0, 0, Vec::new());
+        for gold in &golds {
+            let calls = if SINGLE.contains(&name) || name == "viggo" { &gold.calls[..1] } else { &gold.calls[..] };
+            let Ok(lark) = turn_lark(dialect.as_ref(), &gold.tools, &ToolChoice::Auto) else {
+                cannot += 1;
+                continue;
+            };
+            let text = without_exponents(&dialect.render_calls(calls));
+            let expected: Vec<_> = calls.iter().map(|call| (call.name.clone(), call.arguments.clone())).collect();
+            let good = takes(grammars.compile(&lark).unwrap(), &text)
+                && read_back(dialect.as_ref(), &gold.tools, &text) == expected;
+            match good {
+                true => taken += 1,
+                // Text that its brackets cannot hold, or a list whose items have commas.
+                false if name == "viggo" => cannot += 1,
+                false => refused.push(format!("{}: {text}", gold.id)),
+            }
+        }
+        println!("{name}: {taken} taken, {cannot} inexpressible, {misfits} gold calls break their own schema");
+        assert!(refused.is_empty(), "{name}: {refused:#?}");
+        assert!(taken > if name == "viggo" { 500 } else { 1_100 }, "{name}: {taken}");
+    }
+}
+
+/// How the tokens of gold turns come about.
+#[derive(Debug, Default)]
+struct Share {
+    forced: usize,
+    /// Forced, and not what the tokenizer makes of the whole text.
+    foreign: usize,
+    all: usize,
+}
+
+/// Follows a text as the engine would: what is forced is taken, the rest is the tokenizer's next token.
+fn follow(mut constraint: Constraint, tokenizer: &ChatTokenizer, text: &str, share: &mut Share) {
+    let canonical = tokenizer.encode_text(text).unwrap();
+    let mut written = String::new();
+    loop {
+        let forced = constraint.take_forced().unwrap();
+        let expected = tokenizer.encode_text(&text[written.len()..]).unwrap();
+        share.foreign += forced.iter().zip(&expected).filter(|(a, b)| a != b).count();
+        share.forced += forced.len();
+        share.all += forced.len();
+        written += &tokenizer.decode(&forced);
+        let rest = &text[written.len()..];
+        if rest.is_empty() {
+            break;
+        }
+        let next = if canonical.is_empty() { 0 } else { tokenizer.encode_text(rest).unwrap()[0] };
+        constraint.commit(next).unwrap();
+        share.all += 1;
+        written += &tokenizer.decode(&[next]);
+    }
+}
+
+#[test]
+fn half_of_a_gold_calls_tokens_are_forced_and_are_the_tokenizers_own() {
+    let (Some(bfcl), Some(files)) = (data_set("bfcl"), data_set("tokenizers/qwen2_5")) else { return };
+    let tokenizer = ChatTokenizer::load(&files, 151_936).unwrap();
+    let compiler = GrammarCompiler::new(tokenizer.tok_env(), 1).unwrap();
+    let (golds, _) = golds(&bfcl);
+    for name in ["tool_uses", "hermes", "llama3", "mistral", "llama_functions"] {
+        let dialect = by_name(name).unwrap();
+        let mut share = Share::default();
+        for gold in golds.iter().filter(|gold| gold.id.starts_with("multiple")).step_by(4) {
+            let lark = turn_lark(dialect.as_ref(), &gold.tools, &ToolChoice::Required).unwrap();
+            let text = without_exponents(&dialect.render_calls(&gold.calls[..1]));
+            follow(compiler.compile_blocking(&lark).unwrap(), &tokenizer, &text, &mut share);
+        }
+        println!("{name}: {share:?}, {:.1} % forced", 100.0 * share.forced as f64 / share.all as f64);
+        assert!(share.forced * 100 > share.all * 45, "{name}: {share:?}");
+        assert!(share.foreign * 100 <= share.forced, "{name}: {share:?}");
+    }
+}
