@@ -97,7 +97,10 @@ fn walk(mut constraint: Constraint, random: &mut ChaCha8Rng, limit: usize) -> Re
 }
 
 fn pick(allowed: &[u8], tired: bool, random: &mut ChaCha8Rng) -> u8 {
-    let closing: Vec<u8> = allowed.iter().copied().filter(|byte| b"\"}]),".contains(byte)).collect();
+    // Inside a string only its quote closes anything.
+    let inside = allowed.len() > 60 && allowed.contains(&b'"');
+    let closers: &[u8] = if inside { b"\"" } else { b"\"}])," };
+    let closing: Vec<u8> = allowed.iter().copied().filter(|byte| closers.contains(byte)).collect();
     if !closing.is_empty() && (tired || chance(random, 4)) {
         let first = if tired { closing.iter().copied().find(|byte| *byte != b',') } else { None };
         return first.unwrap_or_else(|| one_of(&closing, random));

@@ -1,5 +1,8 @@
-use super::super::dialect::{by_name, for_template};
+use super::super::dialect::{ControlTokens, Delta, TurnSpec, by_name, for_template};
+use super::super::reasoning::ThoughtSplitter;
 use super::*;
+use crate::grammar::schema::admit_parameters;
+use crate::grammar::text::{TextGrammars, verdict};
 use crate::testing::data_set;
 use proptest::prelude::*;
 
@@ -236,6 +239,82 @@ fn real_templates_render_as_hugging_face_renders_them() {
         assert_eq!(prompt, expected, "{name}");
         assert!(prompt.contains("\"weather\"") && prompt.contains("CLEAR"), "{name}");
     }
+}
+
+/// A call's text as a template shows it must be what the dialect's grammar lets the model write, and be read back as that call.
+#[test]
+fn calls_of_real_templates_are_accepted_and_read_back() {
+    let Some(templates) = data_set("chat-templates") else { return };
+    for (name, _) in GOLDEN {
+        let source = std::fs::read_to_string(templates.join(format!("{name}.jinja"))).unwrap();
+        let dialect = for_template(Some(&source));
+        let ends = ["<|im_end|>", "<|eot_id|>", "</s>"];
+        let (bos, eos) = (Some("<s>".to_owned()), Some("</s>".to_owned()));
+        let template = ChatTemplate::new(Some(&source), dialect.clone(), owned(&ends), bos, eos).unwrap();
+        let mut chat = conversation();
+        // Mistral's template moves the system message to the last question.
+        chat.messages.remove(0);
+        if template.several_calls() {
+            let turn = &mut chat.messages[1].tool_calls;
+            turn.push(call("call_9876543210", "now", json!({})));
+            chat.messages.insert(2, result("call_9876543210", "noon"));
+        }
+        let before = Conversation { messages: chat.messages[..1].to_vec(), ..chat.clone() };
+        let upto = Conversation { messages: chat.messages[..2].to_vec(), ..chat.clone() };
+        let prompt = template.render(&before, true).unwrap();
+        let shown = text(&template.render(&upto, false).unwrap());
+        let turn = shown.strip_prefix(&text(&prompt)).unwrap_or_else(|| panic!("{name}: {shown}")).trim_end();
+        let turn = ends.iter().find_map(|end| turn.strip_suffix(end)).unwrap_or_else(|| panic!("{name}: {turn}"));
+        let reasoning = template.reasoning_after(&prompt);
+        assert_eq!(reasoning == Reasoning::Optional, name.contains("Qwen3"), "{name}");
+        check_turn(name, dialect.as_ref(), reasoning, turn, &chat.messages[1].tool_calls);
+        let whole = text(&template.render(&chat, true).unwrap());
+        assert!(whole.contains("CLEAR") && (!template.several_calls() || whole.contains("noon")), "{name}: {whole}");
+    }
+}
+
+fn check_turn(name: &str, dialect: &dyn Dialect, reasoning: Reasoning, turn: &str, calls: &[ToolCall]) {
+    let admit = |tool: Tool| (tool.name.clone(), admit_parameters(&tool.parameters).unwrap());
+    let (tools, control) = ([admit(weather_in_order()), admit(now())], ControlTokens::new());
+    let spec = TurnSpec { tools: &tools, choice: &ToolChoice::Auto, parallel: true, reasoning, control: &control };
+    let constraint = TextGrammars::new().unwrap().compile(&dialect.grammar(&spec).unwrap()).unwrap();
+    let verdict = verdict(constraint, turn.as_bytes()).unwrap();
+    assert!(verdict.accepted, "{name} ({}): {} << {verdict:?}", dialect.name(), &turn[..verdict.at]);
+    let mut splitter = ThoughtSplitter::new(reasoning);
+    let answer = splitter.push(turn).rest + &splitter.finish().rest;
+    let mut parser = dialect.parser(&tools);
+    let mut read: Vec<(String, String)> = Vec::new();
+    for delta in [parser.push(&answer), parser.finish()].concat() {
+        match delta {
+            Delta::CallStart { name, .. } => read.push((name, String::new())),
+            Delta::CallArguments { index, fragment } => read[index].1.push_str(&fragment),
+            Delta::Text(text) => panic!("{name}: {text}"),
+            _ => {}
+        }
+    }
+    let read: Vec<(String, Value)> =
+        read.into_iter().map(|(name, text)| (name, serde_json::from_str(&text).unwrap())).collect();
+    let expected: Vec<_> = calls.iter().map(|call| (call.name.clone(), call.arguments.clone())).collect();
+    assert_eq!(read, expected, "{name}");
+}
+
+/// The tool of `conversation()` with its properties in the order of the call there.
+fn weather_in_order() -> Tool {
+    let parameters = json!({"type": "object", "required": ["city"], "properties": {"unit": {"enum": ["c", "f", 3]}, "city": {"type": "string"}}});
+    Tool { parameters: Some(parameters), ..weather() }
+}
+
+#[test]
+fn a_template_of_single_calls_is_given_single_calls() {
+    let source = "{% for m in messages %}{% if m.tool_calls %}{% if m.tool_calls|length != 1 %}{{ raise_exception('one') }}{% endif %}\
+        ({{ m.tool_calls[0].function.name }}){% endif %}{{ m.content }}{% endfor %}{{ tools or '' }}";
+    let template = plain(Some(source), "llama3");
+    assert!(!template.several_calls() && plain(None, "hermes").several_calls());
+    let mut chat = conversation();
+    chat.messages[2].tool_calls.push(call("b", "now", json!({})));
+    chat.messages.insert(3, result("b", "noon"));
+    let prompt = text(&template.render(&chat, true).unwrap());
+    assert!(prompt.contains("(weather){\"sky\": \"CLEAR\"}(now)noonClear."), "{prompt}");
 }
 
 /// The conversation with caller-written strings in every place that takes one.
