@@ -58,7 +58,7 @@ impl TurnRules {
         let may_call = !tools.is_empty() && conversation.tool_choice != ToolChoice::None;
         let (lark, format) = match &request.format {
             ResponseFormat::JsonObject => (Some(json_object_lark()), None),
-            ResponseFormat::JsonSchema(schema) => json_schema_rules(schema)?,
+            ResponseFormat::JsonSchema { schema, strict } => json_schema_rules(schema, *strict)?,
             ResponseFormat::Text if tools.is_empty() => (None, None),
             ResponseFormat::Text => {
                 let spec = named_schemas(&tools);
@@ -150,13 +150,19 @@ fn named_schemas(tools: &[AdmittedTool]) -> Vec<(String, Value)> {
 fn admit(index: usize, tool: &Tool, given: &str) -> Result<AdmittedTool, ApiError> {
     let none = json!({"type": "object", "properties": {}});
     let original = tool.parameters.as_ref().unwrap_or(&none);
+    if let Some(parameters) = tool.parameters.as_ref().filter(|_| tool.strict) {
+        schema::check_strict(parameters).map_err(|error| bad_parameters(index, given, &explain(&error)))?;
+    }
     let schema =
         schema::admit_parameters(&tool.parameters).map_err(|error| bad_parameters(index, given, &explain(&error)))?;
     let validator = validator(original).map_err(|cause| bad_parameters(index, given, &cause))?;
     Ok(AdmittedTool { index, name: tool.name.clone(), schema, validator })
 }
 
-fn json_schema_rules(original: &Value) -> Result<(Option<String>, Option<Validator>), ApiError> {
+fn json_schema_rules(original: &Value, strict: bool) -> Result<(Option<String>, Option<Validator>), ApiError> {
+    if strict {
+        schema::check_strict(original).map_err(|error| bad_format(&explain(&error)))?;
+    }
     let schema = schema::admit(original).map_err(|error| bad_format(&explain(&error)))?;
     let validator = validator(original).map_err(|cause| bad_format(&cause))?;
     Ok((Some(format!("start: answer\nanswer: %json {schema}\n")), Some(validator)))

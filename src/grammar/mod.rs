@@ -4,8 +4,11 @@
 
 pub mod compiler;
 pub mod constraint;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod schema;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
 
 pub use compiler::GrammarCompiler;
