@@ -243,6 +243,24 @@ mod tests {
     }
 
     #[test]
+    fn a_strict_function_is_held_to_openais_rules() {
+        let parameters =
+            json!({"type": "object", "properties": {"b": {"type": "null"}}, "additionalProperties": false});
+        let tool = |strict| Tool { name: "f".into(), description: None, parameters: Some(parameters.clone()), strict };
+        assert!(admit(0, &tool(false), "f").is_ok());
+        let error = admit(0, &tool(true), "f").err().unwrap();
+        assert_eq!(error.param(), Some("tools[0].function.parameters"));
+        assert_eq!(
+            error.to_string(),
+            "Invalid schema for function 'f': In context=(), 'required' is required to be supplied and to be an array \
+             including every key in properties. Missing 'b'."
+        );
+        let error = json_schema_rules(&json!({"type": "object", "properties": {}}), true).err().unwrap();
+        assert_eq!(error.param(), Some("response_format"));
+        assert!(error.to_string().ends_with("'additionalProperties' is required to be supplied and to be false."));
+    }
+
+    #[test]
     fn a_remote_reference_is_not_fetched() {
         assert!(validator(&json!({"$ref": "http://127.0.0.1:1/schema.json"})).is_err());
     }

@@ -9,6 +9,7 @@ pub mod constraint;
 pub mod fuzzing;
 pub mod schema;
 #[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "fuzz targets use a part of it"))]
 pub(crate) mod testing;
 
 pub use compiler::GrammarCompiler;

@@ -306,7 +306,7 @@ pub(super) fn table(ratchet: &Ratchet) -> String {
          its place; nothing is ignored. *Narrowed* cases are valid instances that are never generated, which keeps an answer \
          valid. The counts are the cases of JSON-Schema-Test-Suite (drafts 7 and 2020-12, required files) under the file of \
          that name.\n\n\
-         This file is generated: `CALLSMITH_UPDATE_RATCHET=1 cargo test -p callsmith --lib schema::tests::ratchet`.\n\n\
+         This file is generated: `CALLSMITH_UPDATE_RATCHET=1 cargo test -p callsmith --lib schema::tests::ratchet -- --test-threads=1`.\n\n\
          | keyword | enforced | limits | right | narrowed | refused |\n|---|---|---|---:|---:|---:|\n",
     );
     for (keyword, how, limits, ..) in rows() {

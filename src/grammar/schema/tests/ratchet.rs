@@ -133,7 +133,7 @@ impl Judge {
         assert!(fallen.is_empty(), "fewer cases are right than before: {fallen:?}");
         if self.found.iter().any(|(name, counts)| all.get(name) != Some(counts)) {
             println!(
-                "The ratchet can be tightened: CALLSMITH_UPDATE_RATCHET=1 cargo test -p callsmith --lib schema::tests::ratchet"
+                "The ratchet can be tightened: CALLSMITH_UPDATE_RATCHET=1 cargo test -p callsmith --lib schema::tests::ratchet -- --test-threads=1"
             );
         }
         for prefix in prefixes {
