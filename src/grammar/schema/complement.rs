@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 #[derive(Default)]
 struct Trie {
-    next: BTreeMap<char, Trie>,
+    next: BTreeMap<char, Self>,
     is_word: bool,
 }
 

@@ -66,7 +66,7 @@ impl Rewriter<'_, '_> {
         let way = |chosen: Vec<usize>| {
             let length = chosen.last().map_or(0, |last| last + 1);
             let item = |index: usize| if chosen.contains(&index) { wanted.clone() } else { other.clone() };
-            self.tuple((0..length).map(item).collect(), other.clone(), length, at)
+            self.tuple(&(0..length).map(item).collect::<Vec<_>>(), other, length, at)
         };
         chosen.map(way).collect()
     }

@@ -74,18 +74,18 @@ impl<'o> Counts<'o> {
         match (self.least, self.most) {
             (0, None) => Some(vec![self.variant(|_| Presence::Optional)]),
             (least @ (0 | 1), most) if self.optional.is_empty() => {
-                Some(vec![self.counted(self.variant(|_| Presence::Absent), least, most)])
+                Some(vec![Self::counted(self.variant(|_| Presence::Absent), least, most)])
             }
             (1, None) => {
                 let mut found = self.at_least(1)?;
-                found.push(self.counted(self.variant(|_| Presence::Absent), 1, None));
+                found.push(Self::counted(self.variant(|_| Presence::Absent), 1, None));
                 Some(found)
             }
             (least @ (0 | 1), Some(most)) => {
                 let present = self.exactly(0..=most.min(self.optional.len()))?;
                 let count = |variant: Variant| {
                     let taken = self.taken(&variant);
-                    self.counted(variant, least.saturating_sub(taken), Some(most - taken))
+                    Self::counted(variant, least.saturating_sub(taken), Some(most - taken))
                 };
                 Some(present.into_iter().map(count).collect())
             }
@@ -140,7 +140,7 @@ impl<'o> Counts<'o> {
     }
 
     /// With bounds for the free names, beside the fields that are there.
-    fn counted(&self, variant: Variant, least: usize, most: Option<usize>) -> Variant {
+    fn counted(variant: Variant, least: usize, most: Option<usize>) -> Variant {
         let fields = variant.presence.iter().filter(|presence| **presence == Presence::Required).count();
         let bound = |bound: usize| (bound + fields) as u64;
         Variant {

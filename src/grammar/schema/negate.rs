@@ -177,7 +177,7 @@ impl Rewriter<'_, '_> {
             let mut first = vec![Value::Bool(true); index];
             first.push(self.negative(schema)?);
             if first.last() != Some(&Value::Bool(false)) {
-                ways.push(self.tuple(first, Value::Bool(true), index + 1, at)?);
+                ways.push(self.tuple(&first, &Value::Bool(true), index + 1, at)?);
             }
         }
         self.any(ways, at)
@@ -190,7 +190,7 @@ impl Rewriter<'_, '_> {
             return Err(refuse(at, not_negatable("contains")));
         }
         let wrong = node.get("contains").map_or(Ok(Value::Bool(false)), |schema| self.negative(schema))?;
-        self.tuple(Vec::new(), wrong, 0, at)
+        self.tuple(&[], &wrong, 0, at)
     }
 }
 

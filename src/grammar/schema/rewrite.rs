@@ -220,7 +220,7 @@ impl Rewriter<'_, '_> {
     }
 
     /// A schema for arrays: these items first, then the rest.
-    pub(super) fn tuple(&self, first: Vec<Value>, rest: Value, least: usize, at: &str) -> Result<Value, GrammarError> {
+    pub(super) fn tuple(&self, first: &[Value], rest: &Value, least: usize, at: &str) -> Result<Value, GrammarError> {
         let schema = match (first.is_empty(), self.document.draft) {
             (true, _) => json!({"type": "array", "items": rest, "minItems": least}),
             (_, Draft::Twenty) => json!({"type": "array", "prefixItems": first, "items": rest, "minItems": least}),

@@ -148,8 +148,10 @@ impl Judge {
 
 /// Keywords of an admitted schema that the table does not list as enforced and that are no annotation.
 fn ignored(schema: &Value) -> Vec<String> {
-    let enforced: Vec<&str> = rows().into_iter().filter(|row| row.1 != "refused").map(|row| row.0).collect();
-    let known = |key: &str| enforced.contains(&key) || ANNOTATIONS.contains(&key) || key.starts_with("x-");
+    let enforced: Vec<String> = rows().into_iter().filter(|row| row.1 != "refused").map(|row| row.0).collect();
+    let known = |key: &str| {
+        enforced.iter().any(|keyword| keyword == key) || ANNOTATIONS.contains(&key) || key.starts_with("x-")
+    };
     let (mut open, mut found) = (vec![schema], Vec::new());
     while let Some(map) = open.pop() {
         for (key, value) in map.as_object().into_iter().flatten() {
