@@ -92,7 +92,10 @@ impl TurnRules {
             ResponseFormat::JsonObject => {
                 rules.lark = Some(reasoning::start(reasoning, "object0") + &json_object_lark());
             }
-            ResponseFormat::JsonSchema(schema) => {
+            ResponseFormat::JsonSchema { schema, strict } => {
+                if *strict {
+                    schema::check_strict(schema).map_err(|error| bad_format(&explain(&error)))?;
+                }
                 let admitted = schema::admit(schema).map_err(|error| bad_format(&explain(&error)))?;
                 rules.format = Some(validator(schema).map_err(|cause| bad_format(&cause))?);
                 rules.lark = Some(format!("{}answer: %json {admitted}\n", reasoning::start(reasoning, "answer")));
@@ -219,6 +222,9 @@ fn functions(tools: &[AdmittedTool]) -> Vec<Function> {
 fn admit(index: usize, tool: &Tool, given: &str) -> Result<AdmittedTool, ApiError> {
     let none = json!({"type": "object", "properties": {}});
     let original = tool.parameters.as_ref().unwrap_or(&none);
+    if let Some(parameters) = tool.parameters.as_ref().filter(|_| tool.strict) {
+        schema::check_strict(parameters).map_err(|error| bad_parameters(index, given, &explain(&error)))?;
+    }
     let schema =
         schema::admit_parameters(&tool.parameters).map_err(|error| bad_parameters(index, given, &explain(&error)))?;
     let validator = validator(original).map_err(|cause| bad_parameters(index, given, &cause))?;
@@ -296,6 +302,24 @@ mod tests {
             error.to_string(),
             "Invalid schema for function 'f': In context=(/properties/x), unknown type `foo`"
         );
+    }
+
+    #[test]
+    fn a_strict_function_is_held_to_openais_rules() {
+        let parameters =
+            json!({"type": "object", "properties": {"b": {"type": "null"}}, "additionalProperties": false});
+        let tool = |strict| Tool { name: "f".into(), description: None, parameters: Some(parameters.clone()), strict };
+        assert!(admit(0, &tool(false), "f").is_ok());
+        let error = admit(0, &tool(true), "f").err().unwrap();
+        assert_eq!(error.param(), Some("tools[0].function.parameters"));
+        assert_eq!(
+            error.to_string(),
+            "Invalid schema for function 'f': In context=(), 'required' is required to be supplied and to be an array \
+             including every key in properties. Missing 'b'."
+        );
+        let error = json_schema_rules(&json!({"type": "object", "properties": {}}), true).err().unwrap();
+        assert_eq!(error.param(), Some("response_format"));
+        assert!(error.to_string().ends_with("'additionalProperties' is required to be supplied and to be false."));
     }
 
     #[test]

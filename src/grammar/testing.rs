@@ -1,4 +1,4 @@
-//! Test support: tokenizers, a random decoder, and the verdict on what it wrote.
+//! Test support: tokenizers, a random decoder, and the verdict on what it wrote. Knows no schema.
 
 use super::{Constraint, GrammarCompiler, GrammarError};
 use serde_json::Value;
@@ -64,7 +64,7 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn new(env: TokEnv) -> Self {
-        let compiler = GrammarCompiler::new(Arc::clone(&env), 1).unwrap();
+        let compiler = GrammarCompiler::new(Arc::clone(&env), 1).expect("a working grammar");
         Self { env, compiler }
     }
 
@@ -75,7 +75,7 @@ impl Lab {
     /// Allowed tokens in the present state.
     pub(crate) fn allowed(&self, constraint: &mut Constraint) -> Vec<u32> {
         let mut logits = vec![0.0; self.env.tok_trie().vocab_size() + 7];
-        constraint.apply_mask(&mut logits).unwrap();
+        constraint.apply_mask(&mut logits).expect("a working grammar");
         (0..logits.len() as u32).filter(|id| logits[*id as usize] == 0.0).collect()
     }
 
@@ -86,7 +86,7 @@ impl Lab {
         let mut text = Vec::new();
         for step in 0..limit {
             if random.below(2) == 0 {
-                let forced = constraint.take_forced().unwrap();
+                let forced = constraint.take_forced().expect("a working grammar");
                 forced.iter().for_each(|id| text.extend_from_slice(trie.token(*id)));
             }
             if constraint.is_finished() {
@@ -99,7 +99,7 @@ impl Lab {
             let end =
                 pick(&|token| matches!(token, b"\"" | b"\"}" | b"\"]")).or_else(|| pick(&|token| token == [plain]));
             let id = end.filter(|_| tired).unwrap_or_else(|| allowed[random.below(allowed.len())]);
-            constraint.commit(id).unwrap();
+            constraint.commit(id).expect("a working grammar");
             if trie.eos_tokens().contains(&id) {
                 assert!(constraint.is_finished(), "the end-of-turn id ends the turn");
                 return Some(text);
@@ -115,9 +115,9 @@ impl Lab {
             if constraint.is_finished() || !self.allowed(&mut constraint).contains(&u32::from(byte)) {
                 return false;
             }
-            constraint.commit(u32::from(byte)).unwrap();
+            constraint.commit(u32::from(byte)).expect("a working grammar");
         }
-        constraint.is_finished() || constraint.is_accepting().unwrap()
+        constraint.is_finished() || constraint.is_accepting().expect("a working grammar")
     }
 }
 
@@ -128,7 +128,7 @@ pub(crate) fn complaint(schema: &Value, text: &[u8]) -> Option<String> {
         Ok(value) => value,
         Err(error) => return Some(format!("{shown} does not parse: {error}")),
     };
-    let validator = jsonschema::options().should_validate_formats(true).build(schema).unwrap();
+    let validator = jsonschema::options().should_validate_formats(true).build(schema).expect("a working grammar");
     let error = validator.validate(&value).err()?;
     Some(format!("{shown} is invalid: {error}"))
 }

@@ -22,7 +22,7 @@ WEATHER = {
         "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
         "days": {"type": "integer", "minimum": 1, "maximum": 14},
     },
-    "required": ["city", "unit"],
+    "required": ["city", "unit", "days"],
     "additionalProperties": False,
 }
 LIGHT = {

@@ -9,8 +9,11 @@ use serde_json::Value;
 pub(in crate::api) enum ResponseFormat {
     Text,
     JsonObject,
-    /// JSON that this schema describes, as the caller wrote it.
-    JsonSchema(Value),
+    /// JSON that this schema describes, as the caller wrote it; `strict` asks for OpenAI's subset.
+    JsonSchema {
+        schema: Value,
+        strict: bool,
+    },
 }
 
 /// Checks `response_format`.
@@ -30,9 +33,9 @@ pub(super) fn parse(fields: &Fields<'_>) -> Result<ResponseFormat, ApiError> {
 fn json_schema(fields: &Fields<'_>) -> Result<ResponseFormat, ApiError> {
     fields.required_string("name")?;
     fields.string("description")?;
-    fields.boolean("strict")?;
+    let strict = fields.boolean("strict")?.unwrap_or(false);
     match fields.required("schema")? {
-        schema @ Value::Object(_) => Ok(ResponseFormat::JsonSchema(schema.clone())),
+        schema @ Value::Object(_) => Ok(ResponseFormat::JsonSchema { schema: schema.clone(), strict }),
         other => Err(wrong_type(&fields.path("schema"), "an object", other)),
     }
 }

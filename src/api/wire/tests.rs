@@ -252,7 +252,7 @@ fn json_answers_are_read_when_no_call_is_possible() {
         json!({"type": "json_schema", "json_schema": {"name": "x", "strict": true, "schema": schema}}),
     );
     body["tool_choice"] = json!("none");
-    assert_eq!(parse(&body).unwrap().format, ResponseFormat::JsonSchema(schema));
+    assert_eq!(parse(&body).unwrap().format, ResponseFormat::JsonSchema { schema, strict: true });
 }
 
 /// Values that no field should trust.

@@ -68,23 +68,51 @@ fn atoms<'a>(
     let types = parts.iter().map(|part| types_of(part)).fold(u8::MAX, |types, more| types & more);
     let has = |name: &str| types & bits(name) != 0;
     let mut found = Vec::new();
-    found.extend(has("null").then_some(Atom::Null));
-    found.extend(has("boolean").then_some(Atom::Boolean));
-    if has("number") {
-        let number = number::merge(parts, types & FRACTION == 0);
-        let number = number.map_err(|(node, message)| refuse(document.pointer(node), message))?;
-        found.extend(number.map(Atom::Number));
+    let excluded = excluded(parts);
+    found.extend((has("null") && !excluded.contains(&&Value::Null)).then_some(Atom::Null));
+    if has("boolean") {
+        found.extend(booleans(&excluded));
+    }
+    // Fractions alone are no type that could be written.
+    if types & bits("integer") != 0 {
+        let numbers = number::merge(parts, types & FRACTION == 0, &excluded);
+        let numbers = numbers.map_err(|(node, message)| refuse(document.pointer(node), message))?;
+        found.extend(numbers.into_iter().map(Atom::Number));
     }
     if has("string") {
-        found.extend(text::merge(document, parts)?.map(Atom::Text));
+        found.extend(text::merge(document, parts, &excluded)?.map(Atom::Text));
     }
     if has("array") {
-        found.extend(array::merge(locations, parts).map(Atom::Array));
+        found.extend(array::merge(document, locations, parts).map(Atom::Array));
     }
     if has("object") {
         found.extend(object::merge(document, locations, parts)?.map(Atom::Object));
     }
     Ok(found)
+}
+
+static BOOLEANS: [Value; 2] = [Value::Bool(false), Value::Bool(true)];
+
+fn booleans<'a>(excluded: &[&Value]) -> Option<Atom<'a>> {
+    let left: Vec<&Value> = BOOLEANS.iter().filter(|value| !excluded.contains(value)).collect();
+    match left.len() {
+        0 => None,
+        1 => Some(Atom::Constants(left)),
+        _ => Some(Atom::Boolean),
+    }
+}
+
+/// The scalars that the parts rule out; `rewrite` has left no other `not`.
+fn excluded<'a>(parts: &[Node<'a>]) -> Vec<&'a Value> {
+    let lists = parts.iter().filter_map(|part| part.get("not")?.get("enum")?.as_array());
+    lists.flatten().collect()
+}
+
+/// The names of the types with these bits. There is no name for fractions alone.
+pub(super) fn names_of(types: u8) -> Vec<&'static str> {
+    let integer = bits("integer");
+    let named = TYPES.iter().filter(|(_, own)| *own != integer && types & own == *own).map(|(name, _)| *name);
+    named.chain((types & bits("number") == integer).then_some("integer")).collect()
 }
 
 /// The bits of a type name.

@@ -1,7 +1,7 @@
 //! The caller's schema with what the passes look up in it: references, pointers, and the `jsonschema` crate's verdicts.
 
 use super::super::GrammarError;
-use super::{pattern, refuse};
+use super::{pattern, refuse, rewrite};
 use jsonschema::{Validator, ValidatorMap};
 use serde_json::{Value, json};
 use std::cell::{OnceCell, RefCell};
@@ -15,7 +15,9 @@ pub(super) type Node<'a> = &'a Value;
 pub(super) enum Draft {
     /// Draft 4: as 7, without `const`.
     Four,
-    /// Drafts 6 and 7: `$ref` hides its siblings, tuples are written as `items: []`.
+    /// Draft 6: as 7, without `if`.
+    Six,
+    /// Draft 7: `$ref` hides its siblings, tuples are written as `items: []`.
     Seven,
     /// Draft 2019-09: tuples are written as `items: []`.
     Nineteen,
@@ -27,16 +29,37 @@ const DRAFTS: [(&str, Draft); 5] = [
     ("https://json-schema.org/draft/2020-12/schema", Draft::Twenty),
     ("https://json-schema.org/draft/2019-09/schema", Draft::Nineteen),
     ("http://json-schema.org/draft-07/schema", Draft::Seven),
-    ("http://json-schema.org/draft-06/schema", Draft::Seven),
+    ("http://json-schema.org/draft-06/schema", Draft::Six),
     ("http://json-schema.org/draft-04/schema", Draft::Four),
 ];
+
+/// JSON pointers of a schema: in this document, and in the caller's.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Place {
+    pub(super) here: String,
+    pub(super) caller: String,
+}
+
+impl Place {
+    /// The place of a child.
+    pub(super) fn child(&self, tokens: &str) -> Self {
+        Self { here: format!("{}/{tokens}", self.here), caller: format!("{}/{tokens}", self.caller) }
+    }
+
+    /// A place that a reference names, which is the same in both documents.
+    pub(super) fn target(pointer: String) -> Self {
+        Self { here: pointer.clone(), caller: pointer }
+    }
+}
 
 /// The schema and its indexes.
 pub(super) struct Document<'a> {
     pub(super) root: Node<'a>,
     pub(super) draft: Draft,
-    /// JSON pointer of every schema that the guard reached, by address.
-    pointers: HashMap<*const Value, String>,
+    /// A copy by `rewrite`, whose schemas may say where the caller wrote them.
+    pub(super) rewritten: bool,
+    /// Every schema that the guard reached, by address.
+    places: HashMap<*const Value, Place>,
     validators: OnceCell<Option<ValidatorMap>>,
     name_matchers: RefCell<HashMap<String, Option<Validator>>>,
 }
@@ -46,10 +69,16 @@ impl<'a> Document<'a> {
         Ok(Self {
             root,
             draft: draft_of(root)?,
-            pointers: HashMap::new(),
+            rewritten: false,
+            places: HashMap::new(),
             validators: OnceCell::new(),
             name_matchers: RefCell::default(),
         })
+    }
+
+    /// A copy by `rewrite`.
+    pub(super) fn of_rewritten(root: Node<'a>) -> Result<Self, GrammarError> {
+        Ok(Self { rewritten: true, ..Self::new(root)? })
     }
 
     /// The pointer and schema that a `$ref` names; `None` when it names nothing in this document.
@@ -60,12 +89,23 @@ impl<'a> Document<'a> {
     }
 
     /// Remembers where a schema stands. False when it was already known.
-    pub(super) fn note(&mut self, node: Node<'a>, pointer: &str) -> bool {
-        self.pointers.insert(std::ptr::from_ref(node), pointer.to_owned()).is_none()
+    pub(super) fn note(&mut self, node: Node<'a>, place: &Place) -> bool {
+        self.places.insert(std::ptr::from_ref(node), place.clone()).is_none()
     }
 
-    pub(super) fn pointer(&self, node: Node<'a>) -> &str {
-        self.pointers.get(&std::ptr::from_ref(node)).map_or("", String::as_str)
+    /// Whether the guard reached a schema.
+    pub(super) fn knows(&self, node: &Value) -> bool {
+        self.places.contains_key(&std::ptr::from_ref(node))
+    }
+
+    /// Where the caller wrote a schema, for refusals.
+    pub(super) fn pointer(&self, node: &Value) -> &str {
+        self.places.get(&std::ptr::from_ref(node)).map_or("", |place| place.caller.as_str())
+    }
+
+    /// Where the caller wrote a rewritten schema, when it says so itself.
+    pub(super) fn origin(&self, node: &'a Value) -> Option<&'a str> {
+        if self.rewritten { node.get(rewrite::ORIGIN)?.as_str() } else { None }
     }
 
     /// Refuses what the metaschema refuses, so that the final check of an answer can always be built.
@@ -85,7 +125,8 @@ impl<'a> Document<'a> {
             return Some(*verdict);
         }
         let map = self.validators.get_or_init(|| jsonschema::validator_map_for(self.root).ok()).as_ref()?;
-        Some(map.get(&format!("#{}", self.pointer(node)))?.is_valid(value))
+        let place = self.places.get(&std::ptr::from_ref(node))?;
+        Some(map.get(&format!("#{}", place.here))?.is_valid(value))
     }
 
     /// Whether a `patternProperties` pattern covers a name, as `jsonschema` sees it. Unusable patterns cover everything,

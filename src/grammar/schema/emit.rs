@@ -3,16 +3,15 @@
 use super::super::GrammarError;
 use super::array::Array;
 use super::atom::Atom;
+use super::count::{self, Presence, Variant};
 use super::graph::Graph;
 use super::object::{Field, Object};
-use super::{refuse, too_complex};
+use super::{refuse, too_complex, unique};
 use serde_json::{Map, Value, json};
 
 /// Optional properties that may be open at once: each costs the compiler four of its 2,000 parser items in a row (500
 /// compile, 501 do not).
 const MAX_OPTIONAL: usize = 450;
-/// Optional properties of an object that must have at least, or at most, one of them.
-const MAX_VARIANTS: usize = 64;
 /// Scalars up to this length are written where they are used.
 const MAX_INLINE: usize = 256;
 
@@ -23,7 +22,8 @@ fn options() -> Value {
 
 /// The compiler's schema for a graph.
 pub(super) fn emit(graph: &Graph<'_>) -> Result<Value, GrammarError> {
-    let mut emitter = Emitter { written: Vec::with_capacity(graph.states.len()), optional: 0, ambiguous: false };
+    let written = Vec::with_capacity(graph.states.len());
+    let mut emitter = Emitter { graph, written, optional: 0, ambiguous: false };
     for state in &graph.states {
         let schema = emitter.state(state)?;
         let small = state.iter().all(|atom| atom.children().is_empty()) && schema.to_string().len() <= MAX_INLINE;
@@ -45,13 +45,14 @@ struct Written {
     small: bool,
 }
 
-struct Emitter {
+struct Emitter<'g, 'a> {
+    graph: &'g Graph<'a>,
     written: Vec<Written>,
     optional: usize,
     ambiguous: bool,
 }
 
-impl Emitter {
+impl Emitter<'_, '_> {
     fn definitions(self) -> Map<String, Value> {
         let named = self.written.into_iter().enumerate().filter(|(_, written)| !written.small);
         named.map(|(id, written)| (format!("d{id}"), written.schema)).collect()
@@ -73,7 +74,7 @@ impl Emitter {
                 Atom::Number(number) => options.push(number.emit()),
                 Atom::Text(text) => options.push(text.emit()),
                 Atom::Constants(values) => options.push(json!({"enum": values})),
-                Atom::Array(array) => options.push(self.array(array)),
+                Atom::Array(array) => options.push(self.array(array)?),
                 Atom::Object(object) => options.extend(self.object(object)?),
             }
             containers += if matches!(atom, Atom::Array(_) | Atom::Object(_)) { options.len() - before } else { 0 };
@@ -86,7 +87,12 @@ impl Emitter {
         })
     }
 
-    fn array(&self, array: &Array) -> Value {
+    fn array(&self, array: &Array) -> Result<Value, GrammarError> {
+        if let Some(pointer) = &array.unique
+            && let Some(values) = unique::arrays(array, &self.graph.states, pointer)?
+        {
+            return Ok(json!({"enum": values}));
+        }
         let rest = array.rest.map_or(Value::Bool(false), |rest| self.reference(rest));
         let mut schema = json!({"type": "array", "items": rest});
         if !array.prefix.is_empty() {
@@ -98,89 +104,49 @@ impl Emitter {
         if let Some(maximum) = array.maximum {
             schema["maxItems"] = json!(maximum);
         }
-        schema
+        Ok(schema)
     }
 
     /// The object, in as many variants as its property count needs.
     fn object(&mut self, object: &Object) -> Result<Vec<Value>, GrammarError> {
-        let required = object.fields.iter().filter(|field| field.required).count() as u64;
-        let optional: Vec<usize> =
-            (0..object.fields.len()).filter(|index| self.is_optional(&object.fields[*index])).collect();
-        self.optional += optional.len();
-        let spare = optional.len() as u64;
-        let least = object.minimum.saturating_sub(required);
-        let most = object.maximum.map(|maximum| maximum.saturating_sub(required));
-        let open = object.additional.is_some() || !object.patterns.is_empty();
-        let most = most.filter(|most| open || *most < spare);
-        let variants = match (open, least, most) {
-            (_, 0, None) => vec![self.plain(object, &object.fields)],
-            (_, 0, Some(0)) => vec![self.only(object, None)],
-            (true, 0 | 1, _) if spare == 0 => vec![self.counted(object)],
-            (false, _, None) if least == spare => vec![self.plain(object, &all_required(&object.fields))],
-            (false, 1, None) if optional.len() <= MAX_VARIANTS => {
-                optional.iter().map(|index| self.plain(object, &first_present(&object.fields, *index))).collect()
-            }
-            (false, 0 | 1, Some(1)) if optional.len() <= MAX_VARIANTS => {
-                let none = (least == 0).then_some(None);
-                none.into_iter().chain(optional.into_iter().map(Some)).map(|index| self.only(object, index)).collect()
-            }
-            _ => {
-                let message =
-                    "`minProperties`/`maxProperties` cannot be enforced exactly beside these optional properties";
-                return Err(refuse(&object.pointer, message));
-            }
-        };
-        Ok(variants)
+        let variants = count::variants(object, |field| self.is_optional(field))?;
+        self.optional += variants.iter().map(|variant| variant.optional).sum::<usize>();
+        Ok(variants.iter().map(|variant| self.variant(object, variant)).collect())
     }
 
     fn is_optional(&self, field: &Field) -> bool {
         !field.required && self.written[field.value].schema != Value::Bool(false)
     }
 
-    fn plain(&self, object: &Object, fields: &[Field]) -> Value {
+    fn variant(&self, object: &Object, variant: &Variant) -> Value {
+        let value = |index: usize| match variant.presence[index] {
+            Presence::Absent => Value::Bool(false),
+            _ => self.reference(object.fields[index].value),
+        };
+        let open = variant.open && (object.additional.is_some() || !object.patterns.is_empty());
+        let shown = |index: &usize| open || variant.presence[*index] != Presence::Absent;
+        let indexes = (0..object.fields.len()).filter(shown);
         let properties: Map<String, Value> =
-            fields.iter().map(|field| (field.name.clone(), self.reference(field.value))).collect();
-        let required: Vec<&str> =
-            fields.iter().filter(|field| field.required).map(|field| field.name.as_str()).collect();
-        let patterns: Map<String, Value> =
-            object.patterns.iter().map(|(regex, value)| (regex.clone(), self.reference(*value))).collect();
-        let additional = object.additional.map_or(Value::Bool(false), |value| self.reference(value));
+            indexes.map(|index| (object.fields[index].name.clone(), value(index))).collect();
+        let named = object.fields.iter().zip(&variant.presence);
+        let required: Vec<&str> = named
+            .filter(|(_, presence)| **presence == Presence::Required)
+            .map(|(field, _)| field.name.as_str())
+            .collect();
+        let additional = object.additional.filter(|_| open).map_or(Value::Bool(false), |value| self.reference(value));
         let mut schema = json!({"type": "object", "properties": properties, "additionalProperties": additional});
         if !required.is_empty() {
             schema["required"] = json!(required);
         }
-        if !patterns.is_empty() {
-            schema["patternProperties"] = Value::Object(patterns);
+        if open && !object.patterns.is_empty() {
+            let patterns = object.patterns.iter().map(|(regex, value)| (regex.clone(), self.reference(*value)));
+            schema["patternProperties"] = Value::Object(patterns.collect());
+        }
+        for (keyword, bound) in [("minProperties", variant.minimum), ("maxProperties", variant.maximum)] {
+            if let Some(bound) = bound.filter(|_| open) {
+                schema[keyword] = json!(bound);
+            }
         }
         schema
     }
-
-    /// The required properties and one more, and nothing else.
-    fn only(&self, object: &Object, extra: Option<usize>) -> Value {
-        let kept = object.fields.iter().enumerate().filter(|(index, field)| field.required || Some(*index) == extra);
-        let fields = kept.map(|(_, field)| Field { required: true, ..field.clone() }).collect::<Vec<_>>();
-        let closed = Object { patterns: Vec::new(), additional: None, ..object.clone() };
-        self.plain(&closed, &fields)
-    }
-
-    fn counted(&self, object: &Object) -> Value {
-        let mut schema = self.plain(object, &object.fields);
-        if object.minimum > 0 {
-            schema["minProperties"] = json!(object.minimum);
-        }
-        if let Some(maximum) = object.maximum {
-            schema["maxProperties"] = json!(maximum);
-        }
-        schema
-    }
-}
-
-fn all_required(fields: &[Field]) -> Vec<Field> {
-    fields.iter().map(|field| Field { required: true, ..field.clone() }).collect()
-}
-
-/// The optional property `index` is there, those before it are not: one variant for each first optional property.
-fn first_present(fields: &[Field], index: usize) -> Vec<Field> {
-    let kept = fields.iter().enumerate().filter(|(at, field)| field.required || *at >= index);
-    kept.map(|(at, field)| Field { required: field.required || at == index, ..field.clone() }).collect()
 }

@@ -1,7 +1,7 @@
 //! Proofs for `oneOf`: what is generated for one branch can never satisfy another.
 //!
 //! Then the branches may be offered as plain alternatives. The generated side is the narrowed one (closed objects, bounded
-//! numbers), the other side is the caller's own schema. What cannot be proved is refused.
+//! numbers), the other side is the caller's own schema. What cannot be proved is left to `rewrite`, or refused.
 
 use super::super::GrammarError;
 use super::array::Array;
@@ -22,29 +22,44 @@ struct Prover<'d, 'a> {
     steps: Cell<u32>,
 }
 
-/// Refuses every `oneOf` whose branches may hold together.
-pub(super) fn check<'a>(document: &Document<'a>, definitions: &[Vec<Choice<'a>>]) -> Result<(), GrammarError> {
-    let prover = Prover { document, definitions, steps: Cell::new(0) };
-    for choice in definitions.iter().flatten() {
-        for chosen in &choice.chosen {
-            let branches = chosen.owner.get("oneOf").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-            let rivals = branches.iter().enumerate().filter(|(index, _)| *index != chosen.branch);
-            for (index, branch) in rivals {
-                if !prover.excludes(&choice.atom, branch, MAX_DEPTH) {
-                    return Err(overlap(document, chosen.owner, chosen.branch, index));
-                }
-            }
-        }
-    }
-    Ok(())
+/// Two branches of a `oneOf` that may hold together.
+pub(super) struct Overlap {
+    /// Where the caller wrote the owner of the `oneOf`.
+    pub(super) owner: String,
+    one: usize,
+    other: usize,
 }
 
-fn overlap(document: &Document<'_>, owner: Node<'_>, one: usize, other: usize) -> GrammarError {
-    let message = format!(
-        "branches {one} and {other} may both hold; make them exclusive (a required property with different constants) or use \
-         `anyOf`"
-    );
-    refuse(format!("{}/oneOf", document.pointer(owner)), message)
+impl Overlap {
+    /// The refusal, for lack of a better way.
+    pub(super) fn refusal(&self, cause: &str) -> GrammarError {
+        let message = format!(
+            "branches {} and {} may both hold; make them exclusive (a required property with different constants) or use \
+             `anyOf`{cause}",
+            self.one, self.other
+        );
+        refuse(format!("{}/oneOf", self.owner), message)
+    }
+}
+
+/// Every `oneOf` that is not proved exclusive, once.
+pub(super) fn overlaps<'a>(document: &Document<'a>, definitions: &[Vec<Choice<'a>>]) -> Vec<Overlap> {
+    let prover = Prover { document, definitions, steps: Cell::new(0) };
+    let mut found: Vec<Overlap> = Vec::new();
+    for choice in definitions.iter().flatten() {
+        for chosen in &choice.chosen {
+            let owner = document.pointer(chosen.owner);
+            if found.iter().any(|overlap| overlap.owner == owner) {
+                continue;
+            }
+            let branches = chosen.owner.get("oneOf").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            let mut rivals = branches.iter().enumerate().filter(|(index, _)| *index != chosen.branch);
+            let overlap = rivals.find(|(_, branch)| !prover.excludes(&choice.atom, branch, MAX_DEPTH));
+            let overlap = overlap.map(|(other, _)| Overlap { owner: owner.to_owned(), one: chosen.branch, other });
+            found.extend(overlap);
+        }
+    }
+    found
 }
 
 impl<'a> Prover<'_, 'a> {

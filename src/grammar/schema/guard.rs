@@ -1,7 +1,7 @@
 //! Limits: what is refused before anything expensive or recursive sees the schema. Judges size and shape, not meaning.
 
 use super::super::GrammarError;
-use super::document::{Document, Draft, Node, escape};
+use super::document::{Document, Draft, Node, Place, escape};
 use super::{keywords, refuse, too_complex};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -52,51 +52,71 @@ fn own_bytes(value: &Value) -> usize {
 /// Visits every reachable schema once, as a depth-first compiler would, and checks it. Fills the document's pointers.
 pub(super) fn check_schemas<'a>(document: &mut Document<'a>) -> Result<(), GrammarError> {
     let mut visited = Vec::new();
-    let mut stack = vec![(String::new(), document.root, 1)];
-    while let Some((pointer, node, depth)) = stack.pop() {
+    let mut stack = vec![(Place::default(), document.root, 1)];
+    while let Some((mut place, node, depth)) = stack.pop() {
+        if let Some(origin) = document.origin(node) {
+            origin.clone_into(&mut place.caller);
+        }
         if depth > MAX_EXPANDED_DEPTH {
             let message = format!("schemas and references nested deeper than {MAX_EXPANDED_DEPTH} levels");
-            return Err(too_complex(pointer, message));
+            return Err(too_complex(place.caller, message));
         }
-        if !document.note(node, &pointer) {
+        if !document.note(node, &place) {
             continue;
         }
         visited.push(node);
         if visited.len() > MAX_SCHEMAS {
-            return Err(too_complex(pointer, format!("more than {MAX_SCHEMAS} schemas")));
+            return Err(too_complex(place.caller, format!("more than {MAX_SCHEMAS} schemas")));
         }
-        keywords::check(document, node, &pointer)?;
-        let children = children(document, node, &pointer)?;
-        stack.extend(children.into_iter().rev().map(|(pointer, child)| (pointer, child, depth + 1)));
+        keywords::check(document, node, &place.caller)?;
+        let children = children(document, node, &place)?;
+        stack.extend(children.into_iter().rev().map(|(place, child)| (place, child, depth + 1)));
     }
     check_progress(document, &visited)
 }
 
-/// The schemas directly inside a schema (not the unused definitions), with their pointers.
+/// The schemas directly inside a schema (not the unused definitions), with their places.
 fn children<'a>(
     document: &Document<'a>,
     node: Node<'a>,
-    pointer: &str,
-) -> Result<Vec<(String, Node<'a>)>, GrammarError> {
+    place: &Place,
+) -> Result<Vec<(Place, Node<'a>)>, GrammarError> {
     let mut found = Vec::new();
     for (keyword, value) in node.as_object().into_iter().flatten() {
-        let at = format!("{pointer}/{}", escape(keyword));
+        let at = place.child(&escape(keyword));
         match (keyword.as_str(), value) {
-            ("$ref", _) => found.push(reference(document, value, at)?),
-            ("allOf" | "anyOf" | "oneOf" | "prefixItems" | "items", Value::Array(items)) => {
-                found.extend(items.iter().enumerate().map(|(index, item)| (format!("{at}/{index}"), item)));
+            ("$ref", _) => found.push(reference(document, value, at.caller)?),
+            (keyword, Value::Array(items)) if holds_list(keyword) => {
+                found.extend(items.iter().enumerate().map(|(index, item)| (at.child(&index.to_string()), item)));
             }
-            ("properties" | "patternProperties", Value::Object(map)) => {
-                found.extend(map.iter().map(|(name, item)| (format!("{at}/{}", escape(name)), item)));
+            (keyword, Value::Object(map)) if holds_map(keyword) => {
+                let schemas = map.iter().filter(|(_, item)| !item.is_array());
+                found.extend(schemas.map(|(name, item)| (at.child(&escape(name)), item)));
             }
-            ("items" | "additionalItems" | "additionalProperties", _) => found.push((at, value)),
+            (keyword, _) if holds_schema(keyword) => found.push((at, value)),
             _ => {}
         }
     }
     Ok(found)
 }
 
-fn reference<'a>(document: &Document<'a>, value: &Value, at: String) -> Result<(String, Node<'a>), GrammarError> {
+/// Keywords whose value is a list of schemas; `items` may be one or a list.
+pub(super) fn holds_list(keyword: &str) -> bool {
+    matches!(keyword, "allOf" | "anyOf" | "oneOf" | "prefixItems" | "items")
+}
+
+/// Keywords whose value is an object of schemas; in `dependencies` some are lists of names. Definitions are not among them.
+pub(super) fn holds_map(keyword: &str) -> bool {
+    matches!(keyword, "properties" | "patternProperties" | "dependentSchemas" | "dependencies")
+}
+
+/// Keywords whose value is a schema.
+pub(super) fn holds_schema(keyword: &str) -> bool {
+    matches!(keyword, "items" | "additionalItems" | "additionalProperties" | "propertyNames" | "contains")
+        || matches!(keyword, "not" | "if" | "then" | "else" | "unevaluatedProperties" | "unevaluatedItems")
+}
+
+fn reference<'a>(document: &Document<'a>, value: &Value, at: String) -> Result<(Place, Node<'a>), GrammarError> {
     let text = value.as_str().unwrap_or_default();
     if !text.starts_with('#') {
         return Err(refuse(at, "`$ref` must point into this schema (`#/…`); nothing is fetched"));
@@ -104,7 +124,8 @@ fn reference<'a>(document: &Document<'a>, value: &Value, at: String) -> Result<(
     if !(text == "#" || text.starts_with("#/")) {
         return Err(refuse(at, "`$ref` must be a JSON pointer (`#/…`); anchors are not supported"));
     }
-    document.resolve(text).ok_or_else(|| refuse(at, "`$ref` points to nothing in this schema"))
+    let target = document.resolve(text).map(|(pointer, node)| (Place::target(pointer), node));
+    target.ok_or_else(|| refuse(at, "`$ref` points to nothing in this schema"))
 }
 
 /// Refuses references that come back to themselves without consuming any part of an instance, and combinations whose parts
@@ -149,8 +170,26 @@ fn in_place<'a>(document: &Document<'a>, node: Node<'a>) -> Vec<Node<'a>> {
     for keyword in ["allOf", "anyOf", "oneOf"] {
         found.extend(map.get(keyword).and_then(Value::as_array).into_iter().flatten());
     }
+    found.extend(["not", "if", "then", "else"].iter().filter_map(|keyword| map.get(*keyword)));
+    for keyword in ["dependentSchemas", "dependencies"] {
+        let named = map.get(keyword).and_then(Value::as_object).into_iter().flatten();
+        found.extend(named.map(|(_, value)| value).filter(|value| !value.is_array()));
+    }
     found
 }
+
+/// Keywords that older drafts do not know and hence ignore.
+const NEWER: [(&str, Draft, &str); 9] = [
+    ("contains", Draft::Six, "draft 4 has no `contains`"),
+    ("propertyNames", Draft::Six, "draft 4 has no `propertyNames`"),
+    ("if", Draft::Seven, "`if` needs draft 7"),
+    ("minContains", Draft::Nineteen, "`minContains` needs draft 2019-09"),
+    ("maxContains", Draft::Nineteen, "`maxContains` needs draft 2019-09"),
+    ("dependentRequired", Draft::Nineteen, "`dependentRequired` needs draft 2019-09; this one writes `dependencies`"),
+    ("dependentSchemas", Draft::Nineteen, "`dependentSchemas` needs draft 2019-09; this one writes `dependencies`"),
+    ("unevaluatedProperties", Draft::Nineteen, "`unevaluatedProperties` needs draft 2019-09"),
+    ("unevaluatedItems", Draft::Nineteen, "`unevaluatedItems` needs draft 2019-09"),
+];
 
 /// Refuses what a draft reads differently from the way it is enforced here.
 pub(super) fn check_draft(draft: Draft, node: Node<'_>) -> Result<(), &'static str> {
@@ -164,6 +203,9 @@ pub(super) fn check_draft(draft: Draft, node: Node<'_>) -> Result<(), &'static s
     }
     if draft == Draft::Four && has("const") {
         return Err("draft 4 has no `const`; write it as an `enum` of one value");
+    }
+    if let Some((_, _, message)) = NEWER.iter().find(|(keyword, since, _)| draft < *since && has(keyword)) {
+        return Err(message);
     }
     if has("additionalItems") && !tuple {
         return Err("`additionalItems` has a meaning only beside a list of `items` (draft 2019-09 and older)");

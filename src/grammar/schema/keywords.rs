@@ -2,7 +2,7 @@
 
 use super::super::GrammarError;
 use super::document::{Document, Node, escape};
-use super::{format, guard, number, pattern, refuse, text, too_complex};
+use super::{format, guard, number, pattern, refuse, rewrite, text, too_complex};
 use serde_json::{Map, Value};
 
 /// Properties, required names and the like of one object.
@@ -33,13 +33,15 @@ enum Shape {
     Format,
     Reference,
     Flag,
+    NameLists,
+    Dependencies,
+    Identifier,
     Definitions,
     Draft,
     Note,
     Refused(&'static str),
 }
 
-const NOT_EXACT: &str = "cannot be enforced exactly while the answer is generated; remove it or say it another way";
 const NO_IDENTIFIERS: &str = "identifiers and dynamic references are not supported; use `$ref` with `#/$defs/…`";
 
 fn shape(keyword: &str) -> Option<Shape> {
@@ -47,14 +49,23 @@ fn shape(keyword: &str) -> Option<Shape> {
         "type" => Shape::Types,
         "enum" => Shape::Values,
         "const" => Shape::Constant,
-        "additionalProperties" | "additionalItems" => Shape::Schema,
+        "additionalProperties"
+        | "additionalItems"
+        | "unevaluatedProperties"
+        | "unevaluatedItems"
+        | "propertyNames"
+        | "contains"
+        | "not"
+        | "if"
+        | "then"
+        | "else" => Shape::Schema,
         "items" => Shape::Items,
         "allOf" | "anyOf" | "oneOf" | "prefixItems" => Shape::Schemas,
         "properties" => Shape::Properties,
         "patternProperties" => Shape::PatternProperties,
         "required" => Shape::Names,
-        "minLength" | "minItems" | "minProperties" => Shape::Minimum,
-        "maxLength" | "maxItems" | "maxProperties" => Shape::Maximum,
+        "minLength" | "minItems" | "minProperties" | "minContains" => Shape::Minimum,
+        "maxLength" | "maxItems" | "maxProperties" | "maxContains" => Shape::Maximum,
         "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => Shape::Number,
         "multipleOf" => Shape::Divisor,
         "pattern" => Shape::Pattern,
@@ -66,21 +77,13 @@ fn shape(keyword: &str) -> Option<Shape> {
         "title" | "description" | "default" | "example" | "examples" | "deprecated" | "readOnly" | "writeOnly"
         | "$comment" | "contentMediaType" | "contentEncoding" | "contentSchema" | "externalDocs" | "discriminator"
         | "xml" | "optional" => Shape::Note,
-        "not"
-        | "if"
-        | "then"
-        | "else"
-        | "contains"
-        | "minContains"
-        | "maxContains"
-        | "propertyNames"
-        | "dependencies"
-        | "dependentRequired"
-        | "dependentSchemas"
-        | "unevaluatedItems"
-        | "unevaluatedProperties" => Shape::Refused(NOT_EXACT),
-        "$id" | "id" | "$anchor" | "$dynamicRef" | "$dynamicAnchor" | "$recursiveRef" | "$recursiveAnchor"
-        | "$vocabulary" => Shape::Refused(NO_IDENTIFIERS),
+        "dependentRequired" => Shape::NameLists,
+        "dependentSchemas" => Shape::Properties,
+        "dependencies" => Shape::Dependencies,
+        "$id" => Shape::Identifier,
+        "id" | "$anchor" | "$dynamicRef" | "$dynamicAnchor" | "$recursiveRef" | "$recursiveAnchor" | "$vocabulary" => {
+            Shape::Refused(NO_IDENTIFIERS)
+        }
         "nullable" => Shape::Refused("is not JSON Schema; write `\"type\": [\"string\", \"null\"]`"),
         "x-guidance" => Shape::Refused("options of the grammar compiler cannot come from a schema"),
         vendor if vendor.starts_with("x-") => Shape::Note,
@@ -89,7 +92,7 @@ fn shape(keyword: &str) -> Option<Shape> {
 }
 
 /// Keywords that a misspelling may have meant.
-const COMMON: [&str; 27] = [
+const COMMON: [&str; 33] = [
     "type",
     "enum",
     "const",
@@ -114,6 +117,12 @@ const COMMON: [&str; 27] = [
     "anyOf",
     "oneOf",
     "allOf",
+    "not",
+    "then",
+    "else",
+    "contains",
+    "propertyNames",
+    "dependentRequired",
     "description",
     "default",
     "title",
@@ -121,7 +130,7 @@ const COMMON: [&str; 27] = [
 
 /// Whether a keyword constrains instances (beside `$ref`).
 pub(super) fn asserts(keyword: &str) -> bool {
-    let silent = [Shape::Reference, Shape::Definitions, Shape::Draft, Shape::Note];
+    let silent = [Shape::Reference, Shape::Definitions, Shape::Draft, Shape::Note, Shape::Identifier];
     shape(keyword).is_none_or(|shape| !silent.contains(&shape))
 }
 
@@ -139,6 +148,12 @@ pub(super) fn check(document: &Document<'_>, node: Node<'_>, pointer: &str) -> R
             Some(Shape::Refused(reason)) => return Err(refuse(at, format!("`{keyword}` {reason}"))),
             Some(Shape::Draft) if !pointer.is_empty() => {
                 return Err(refuse(at, "`$schema` is allowed at the root only"));
+            }
+            Some(Shape::Identifier) if !pointer.is_empty() => {
+                return Err(refuse(at, "`$id` is allowed at the root only; use `$ref` with `#/$defs/…`"));
+            }
+            _ if document.rewritten && rewrite::replaces(keyword, value) => {
+                return Err(refuse(at, format!("`{keyword}` cannot be used in a place that only a `$ref` reaches")));
             }
             Some(shape) => {
                 check_size(shape, value, &at)?;
@@ -165,7 +180,7 @@ fn check_size(shape: Shape, value: &Value, at: &str) -> Result<(), GrammarError>
     };
     let (limit, unit) = match shape {
         Shape::Values => (MAX_ENUM, "values"),
-        Shape::Properties | Shape::Names => (MAX_PROPERTIES, "names"),
+        Shape::Properties | Shape::Names | Shape::NameLists | Shape::Dependencies => (MAX_PROPERTIES, "names"),
         Shape::PatternProperties => (MAX_PATTERN_PROPERTIES, "patterns"),
         Shape::Pattern => (MAX_PATTERN_BYTES, "bytes"),
         _ => return Ok(()),
@@ -196,6 +211,13 @@ fn check_value(shape: Shape, value: &Value) -> Result<(), String> {
         Shape::Schemas => {
             expect(value.as_array().is_some_and(|list| !list.is_empty()), "must be a non-empty list of schemas")
         }
+        Shape::NameLists => {
+            expect(value.as_object().is_some_and(|map| map.values().all(is_names)), "must hold lists of names")
+        }
+        Shape::Dependencies => {
+            let fits = |value: &Value| is_names(value) || value.is_object() || value.is_boolean();
+            expect(value.as_object().is_some_and(|map| map.values().all(fits)), "must hold schemas or lists of names")
+        }
         Shape::Properties | Shape::Definitions => expect(value.is_object(), "must be an object of schemas"),
         Shape::PatternProperties => check_pattern_properties(value),
         Shape::Names => expect(is_names(value), "must be a list of property names"),
@@ -207,8 +229,8 @@ fn check_value(shape: Shape, value: &Value) -> Result<(), String> {
             pattern::translate(regex).map(drop)
         }
         Shape::Format => format::check(value.as_str().ok_or("must be a string")?),
-        Shape::Reference => expect(value.is_string(), "must be a string"),
-        Shape::Flag => expect(value == &Value::Bool(false), NOT_EXACT),
+        Shape::Reference | Shape::Identifier => expect(value.is_string(), "must be a string"),
+        Shape::Flag => expect(value.is_boolean(), "must be true or false"),
         Shape::Draft | Shape::Note | Shape::Refused(_) => Ok(()),
     }
 }

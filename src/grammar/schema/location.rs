@@ -2,7 +2,7 @@
 
 use super::super::GrammarError;
 use super::document::{Document, Node};
-use super::too_complex;
+use super::{atom, too_complex};
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -125,5 +125,5 @@ fn expand<'a>(document: &Document<'a>, state: &mut State<'a>) -> bool {
         state.pending.extend(target.map(|(_, node)| node));
         state.forks.extend(["anyOf", "oneOf"].into_iter().filter(|key| map.contains_key(*key)).map(|key| (node, key)));
     }
-    true
+    state.done.parts.iter().fold(u8::MAX, |types, part| types & atom::types_of(part)) != 0
 }

@@ -2,37 +2,51 @@
 //!
 //! The copy accepts only instances that the caller's schema accepts (by the `jsonschema` crate), never more. It may accept
 //! fewer, in documented ways: numbers stay within ±1e15 and integers within ±(2^53 − 1), objects that declare properties are
-//! closed unless they say otherwise, recursion is unrolled to a fixed depth, `format` is a plain subset of the format.
+//! closed unless they say otherwise, recursion is unrolled to a fixed depth, `format` is a plain subset of the format, items
+//! that `contains` asks for are among the first few, large sets under `uniqueItems` come in the order of their `enum`.
 //!
-//! The passes: `guard` and `keywords` (limits and refusals) → `location` (which keywords meet at one place of the instance) →
-//! `atom` (one type, all its constraints) → `exclusive` (proofs for `oneOf`) → `graph` (recursion, dead ends) → `emit`.
-//! Every pass walks with an explicit stack or worklist: a schema cannot overflow the thread's stack. Before them, where a
-//! request is read, `spelling` gives types their standard names. Knows no dialect.
+//! The passes: `guard` and `keywords` (limits and refusals) → `rewrite` with `negate` and `contains` (conditions and negations
+//! in the keywords below) → the guard again → `location` (which keywords meet at one place of the instance) → `atom` (one type,
+//! all its constraints) → `exclusive` (proofs for `oneOf`; what is not proved is rewritten) → `graph` (recursion, dead ends) →
+//! `emit` with `count` and `unique`. Every pass walks with an explicit stack or worklist, or recurses over what is bounded: a
+//! schema cannot overflow the thread's stack. Before them, where a request is read, `spelling` gives types their standard
+//! names. Knows no dialect.
 
 mod array;
 mod atom;
+mod complement;
+mod contains;
+mod count;
 mod document;
 mod emit;
+mod evaluated;
 mod exclusive;
 mod format;
 mod graph;
 mod guard;
 mod keywords;
 mod location;
+mod names;
+mod negate;
 mod number;
 mod object;
 mod pattern;
+mod rewrite;
 mod spelling;
+mod strict;
 mod text;
+mod unique;
 
 #[cfg(test)]
 mod tests;
 
 pub use spelling::standardised;
+pub use strict::check_strict;
 
 use super::GrammarError;
 use document::Document;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 /// Checks a caller's schema (function parameters or a response format) and returns the copy for the compiler.
 ///
@@ -44,10 +58,43 @@ pub fn admit(schema: &Value) -> Result<Value, GrammarError> {
     let mut document = Document::new(schema)?;
     guard::check_schemas(&mut document)?;
     document.check_metaschema()?;
+    let mut overlapping = HashSet::new();
+    let mut overlaps = match enforce(&rewrite::rewrite(&document, &overlapping)?)? {
+        Verdict::Enforced(copy) => return Ok(copy),
+        Verdict::Overlaps(overlaps) => overlaps,
+    };
+    // Each round takes the next level of `oneOf`.
+    for _ in 0..MAX_ROUNDS {
+        overlapping.extend(overlaps.iter().map(|overlap| overlap.owner.clone()));
+        let copy = rewrite::rewrite(&document, &overlapping);
+        let copy = copy.map_err(|error| overlaps[0].refusal(&format!("; {error}")))?;
+        overlaps = match enforce(&copy)? {
+            Verdict::Enforced(copy) => return Ok(copy),
+            Verdict::Overlaps(overlaps) => overlaps,
+        };
+    }
+    Err(overlaps[0].refusal(""))
+}
+
+/// Levels of overlapping `oneOf` inside each other.
+const MAX_ROUNDS: usize = 4;
+
+enum Verdict {
+    Enforced(Value),
+    /// At least one.
+    Overlaps(Vec<exclusive::Overlap>),
+}
+
+/// The compiler's copy of a rewritten schema.
+fn enforce(schema: &Value) -> Result<Verdict, GrammarError> {
+    let mut document = Document::of_rewritten(schema)?;
+    guard::check_schemas(&mut document)?;
     let definitions = atom::definitions(&document)?;
-    exclusive::check(&document, &definitions)?;
-    let graph = graph::Graph::build(&definitions)?;
-    emit::emit(&graph)
+    let overlaps = exclusive::overlaps(&document, &definitions);
+    if !overlaps.is_empty() {
+        return Ok(Verdict::Overlaps(overlaps));
+    }
+    emit::emit(&graph::Graph::build(&definitions)?).map(Verdict::Enforced)
 }
 
 /// Checks the `parameters` of a function: an object schema. `None`, `null` and `{}` mean a function without arguments.

@@ -14,6 +14,8 @@ const MAX_NUMBER: f64 = 1e15;
 const MIN_NUMBER: f64 = 1e-15;
 const MAX_DIVISOR: u64 = 10_000;
 const MAX_DECIMALS: u32 = 6;
+/// Ranges that excluded numbers may leave.
+const MAX_RANGES: usize = 64;
 
 /// Numbers between two bounds, both allowed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -82,8 +84,12 @@ pub(super) fn check_divisor(value: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// What the number keywords of all parts leave; `None` when nothing. The error names the culprit.
-pub(super) fn merge<'a>(parts: &[Node<'a>], integer: bool) -> Result<Option<Number>, (Node<'a>, String)> {
+/// What the number keywords of all parts leave, in ranges between the excluded numbers. The error names the culprit.
+pub(super) fn merge<'a>(
+    parts: &[Node<'a>],
+    integer: bool,
+    excluded: &[&Value],
+) -> Result<Vec<Number>, (Node<'a>, String)> {
     let mut number = Number { integer, minimum: f64::NEG_INFINITY, maximum: f64::INFINITY, divisor: None };
     for part in parts {
         let Some(map) = part.as_object() else { continue };
@@ -94,10 +100,27 @@ pub(super) fn merge<'a>(parts: &[Node<'a>], integer: bool) -> Result<Option<Numb
                 Some(divisor.ok_or((*part, "`multipleOf` cannot be combined with the others here".to_owned()))?);
         }
     }
-    Ok(number.settle())
+    let mut ranges: Vec<Number> = number.settle().into_iter().collect();
+    for point in excluded.iter().filter_map(|value| value.as_f64()) {
+        ranges = ranges.into_iter().flat_map(|range| range.without(point)).collect();
+    }
+    if ranges.len() > MAX_RANGES {
+        let culprit = parts.iter().find(|part| part.get("not").is_some()).copied().unwrap_or(parts[0]);
+        return Err((culprit, format!("more than {MAX_RANGES} ranges of numbers remain between those excluded")));
+    }
+    Ok(ranges)
 }
 
 impl Number {
+    /// The range without one of its numbers: what is below it and what is above.
+    fn without(self, point: f64) -> impl Iterator<Item = Self> {
+        let inside = (self.minimum..=self.maximum).contains(&point);
+        let below = Self { maximum: -self.above(-point), ..self };
+        let above = Self { minimum: self.above(point), ..self };
+        let pieces = if inside { [Some(below), Some(above)] } else { [Some(self), None] };
+        pieces.into_iter().flatten().filter_map(Self::settle)
+    }
+
     fn narrow(&mut self, map: &Map<String, Value>) {
         let number = |keyword: &str| map.get(keyword).and_then(Value::as_f64);
         self.at_least(number("minimum").map(|bound| self.round_up(bound)));
@@ -168,6 +191,15 @@ impl Number {
     fn has_multiple(&self) -> bool {
         let step = self.divisor.map_or(0.0, Divisor::value);
         step == 0.0 || (self.maximum / step).floor() * step >= self.minimum
+    }
+
+    /// The integers of a short range; `None` when they are more than `limit`.
+    pub(super) fn values(&self, limit: usize) -> Option<Vec<Value>> {
+        let step = self.divisor.map_or(1, |divisor| divisor.coefficient.cast_signed());
+        let few = self.integer && (self.maximum - self.minimum) / step as f64 <= limit as f64;
+        let first = (self.minimum / step as f64).ceil() as i64;
+        let last = (self.maximum / step as f64).floor() as i64;
+        few.then(|| (first..=last).map(|factor| json!(factor * step)).collect())
     }
 
     /// Whether no number can be in both ranges.

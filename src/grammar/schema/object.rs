@@ -2,10 +2,12 @@
 
 use super::super::GrammarError;
 use super::document::{Document, Node};
+use super::evaluated;
 use super::keywords::{self, MAX_PROPERTIES};
 use super::location::Locations;
+use super::names::{self, Free};
 use super::number::clamp_count;
-use super::too_complex;
+use super::{refuse, too_complex};
 use serde_json::Value;
 use std::collections::HashSet;
 
@@ -31,29 +33,116 @@ pub(super) struct Field {
     pub(super) required: bool,
 }
 
+/// No value.
+static NOTHING: Value = Value::Bool(false);
+
 /// What the object keywords of all parts leave; `None` when nothing.
 pub(super) fn merge<'a>(
     document: &Document<'a>,
     locations: &mut Locations<'a>,
     parts: &[Node<'a>],
 ) -> Result<Option<Object>, GrammarError> {
-    let minimum = parts.iter().filter_map(|part| keywords::count(part.get("minProperties")?)).max().unwrap_or(0);
-    let maximum = parts.iter().filter_map(|part| clamp_count(part.get("maxProperties")?)).min();
+    let scopes: Vec<Scope<'a>> = parts.iter().map(|part| Scope::of(document, parts, part)).collect();
+    let mut open = Open {
+        additional: additional(locations, &scopes),
+        patterns: patterns(document, locations, &scopes)?,
+        names: names(parts),
+    };
+    open.restrict(document, parts)?;
     let pointer = parts.first().map_or("", |part| document.pointer(part)).to_owned();
-    let required: HashSet<&str> = parts.iter().flat_map(|part| required(part)).collect();
-    let names = names(parts);
-    if names.len() > MAX_PROPERTIES {
+    if open.names.len() > MAX_PROPERTIES {
         return Err(too_complex(pointer, format!("more than {MAX_PROPERTIES} properties meet in one object")));
     }
-    let field = |name: &'a str| Field {
-        name: name.to_owned(),
-        value: locations.id(parts.iter().flat_map(|part| schemas_for(document, part, name))),
-        required: required.contains(name),
+    let required: HashSet<&str> = parts.iter().flat_map(|part| required(part)).collect();
+    let mut field = |name: &'a str| {
+        let possible = names::allows(document, parts, name);
+        let schemas = scopes.iter().flat_map(|scope| scope.schemas_for(document, name));
+        let value = locations.id(schemas.chain((!possible).then_some(&NOTHING)));
+        Field { name: name.to_owned(), value, required: required.contains(name) }
     };
-    let fields = names.into_iter().map(field).collect();
-    let patterns = patterns(document, locations, parts)?;
-    let additional = additional(locations, parts);
-    Ok(Some(Object { fields, patterns, additional, minimum, maximum, pointer }))
+    let fields = open.names.iter().map(|name| field(name)).collect();
+    let minimum = parts.iter().filter_map(|part| keywords::count(part.get("minProperties")?)).max().unwrap_or(0);
+    let maximum = parts.iter().filter_map(|part| clamp_count(part.get("maxProperties")?)).min();
+    Ok(Some(Object { fields, patterns: open.patterns, additional: open.additional, minimum, maximum, pointer }))
+}
+
+/// The names that are known, and what there is beside them.
+struct Open<'a> {
+    names: Vec<&'a str>,
+    patterns: Vec<(String, usize)>,
+    additional: Option<usize>,
+}
+
+impl<'a> Open<'a> {
+    /// Applies `propertyNames` to the names that are not known.
+    fn restrict(&mut self, document: &Document<'a>, parts: &[Node<'a>]) -> Result<(), GrammarError> {
+        match names::free(document, parts)? {
+            Free::Any => {}
+            Free::Only(more) => {
+                let covered = |name: &str| self.additional.is_some() || covered(document, parts, name);
+                let more: Vec<&str> =
+                    more.into_iter().filter(|name| !self.names.contains(name) && covered(name)).collect();
+                self.names.extend(more);
+                self.patterns.clear();
+                self.additional = None;
+            }
+            Free::Matching(regex, rule) => {
+                if !self.patterns.is_empty() {
+                    let message = "`propertyNames` cannot be combined with `patternProperties`";
+                    return Err(refuse(document.pointer(rule), message));
+                }
+                self.patterns.extend(self.additional.take().map(|value| (regex, value)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A part with the schemas whose properties it does not count as unevaluated.
+struct Scope<'a> {
+    part: Node<'a>,
+    unevaluated: Option<Node<'a>>,
+    seeing: Vec<Node<'a>>,
+}
+
+impl<'a> Scope<'a> {
+    fn of(document: &Document<'a>, parts: &[Node<'a>], part: Node<'a>) -> Self {
+        let unevaluated = part.get("unevaluatedProperties");
+        let seeing = unevaluated.map_or_else(Vec::new, |_| evaluated::seeing(document, parts, part));
+        Self { part, unevaluated, seeing }
+    }
+
+    /// The schemas that the part applies to the property `name`.
+    fn schemas_for(&self, document: &Document<'a>, name: &str) -> Vec<Node<'a>> {
+        let mut found = named(document, self.part, name);
+        if found.is_empty() {
+            found.extend(self.part.get("additionalProperties"));
+        }
+        if !self.sees_all() && !self.seeing.iter().any(|part| !named(document, part, name).is_empty()) {
+            found.extend(self.unevaluated);
+        }
+        found
+    }
+
+    /// What it says of properties that match a pattern of some part.
+    fn covering(&self, regex: &str) -> impl Iterator<Item = Node<'a>> {
+        let own = |part: Node<'a>| map(part, "patternProperties").find(|(key, _)| *key == regex).map(|(_, node)| node);
+        let seen = self.sees_all() || self.seeing.iter().any(|part| own(part).is_some());
+        let found = own(self.part).or_else(|| self.part.get("additionalProperties"));
+        found.into_iter().chain(self.unevaluated.filter(|_| !seen))
+    }
+
+    /// What it says of all other properties.
+    fn others(&self) -> impl Iterator<Item = Node<'a>> {
+        let unevaluated = self.unevaluated.filter(|_| !self.sees_all());
+        self.part.get("additionalProperties").into_iter().chain(unevaluated)
+    }
+
+    /// A schema beside the keyword speaks of every property.
+    fn sees_all(&self) -> bool {
+        let inner = |part: &Node<'a>| !std::ptr::eq(*part, self.part) && part.get("unevaluatedProperties").is_some();
+        self.seeing.iter().any(|part| part.get("additionalProperties").is_some() || inner(part))
+    }
 }
 
 fn map<'a>(part: Node<'a>, keyword: &str) -> impl Iterator<Item = (&'a String, Node<'a>)> {
@@ -72,45 +161,46 @@ fn names<'a>(parts: &[Node<'a>]) -> Vec<&'a str> {
     declared.chain(demanded).filter(|name| seen.insert(*name)).collect()
 }
 
-/// The schemas that one part applies to the property `name`.
-fn schemas_for<'a>(document: &Document<'a>, part: Node<'a>, name: &str) -> Vec<Node<'a>> {
+/// The schemas by name and by pattern.
+fn named<'a>(document: &Document<'a>, part: Node<'a>, name: &str) -> Vec<Node<'a>> {
     let declared = map(part, "properties").filter(|(key, _)| *key == name).map(|(_, node)| node);
     let matching = map(part, "patternProperties").filter(|(regex, _)| document.name_matches(regex, name));
-    let mut found: Vec<Node<'a>> = declared.chain(matching.map(|(_, node)| node)).collect();
-    if found.is_empty() {
-        found.extend(part.get("additionalProperties"));
-    }
-    found
+    declared.chain(matching.map(|(_, node)| node)).collect()
+}
+
+fn covered<'a>(document: &Document<'a>, parts: &[Node<'a>], name: &str) -> bool {
+    let mut patterns = parts.iter().flat_map(|part| map(part, "patternProperties"));
+    patterns.any(|(regex, _)| document.name_matches(regex, name))
 }
 
 /// Patterns of all parts. The compiler refuses overlapping patterns, so a name under one is under no other.
 fn patterns<'a>(
     document: &Document<'a>,
     locations: &mut Locations<'a>,
-    parts: &[Node<'a>],
+    scopes: &[Scope<'a>],
 ) -> Result<Vec<(String, usize)>, GrammarError> {
     let mut seen = HashSet::new();
     let mut found = Vec::new();
-    for owner in parts {
-        for (regex, _) in map(owner, "patternProperties") {
-            if !seen.insert(regex) {
-                continue;
+    for owner in scopes {
+        for (regex, _) in map(owner.part, "patternProperties") {
+            if seen.insert(regex) {
+                let id = locations.id(scopes.iter().flat_map(|scope| scope.covering(regex)));
+                found.push((document.translate(regex, owner.part, "patternProperties")?, id));
             }
-            let covering = |part: &Node<'a>| {
-                let own = map(part, "patternProperties").find(|(other, _)| *other == regex).map(|(_, node)| node);
-                own.or_else(|| part.get("additionalProperties"))
-            };
-            let id = locations.id(parts.iter().filter_map(covering));
-            found.push((document.translate(regex, owner, "patternProperties")?, id));
         }
     }
     Ok(found)
 }
 
 /// What further properties hold: as the parts say; nothing when they say nothing but declare some; else anything.
-fn additional<'a>(locations: &mut Locations<'a>, parts: &[Node<'a>]) -> Option<usize> {
-    let said: Vec<Node<'a>> = parts.iter().filter_map(|part| part.get("additionalProperties")).collect();
-    let declares =
-        |part: &Node<'a>| ["properties", "patternProperties", "required"].iter().any(|key| part.get(key).is_some());
-    (!said.is_empty() || !parts.iter().any(declares)).then(|| locations.id(said))
+fn additional<'a>(locations: &mut Locations<'a>, scopes: &[Scope<'a>]) -> Option<usize> {
+    let said: Vec<Node<'a>> = scopes.iter().flat_map(Scope::others).collect();
+    (!said.is_empty() || !scopes.iter().any(|scope| declares(scope.part))).then(|| locations.id(said))
+}
+
+/// Whether a schema describes an object's properties; to forbid some is not to describe any.
+fn declares(part: Node<'_>) -> bool {
+    let forbids = map(part, "properties").next().is_some() && map(part, "properties").all(|(_, node)| node == &NOTHING);
+    let has = |keyword: &str| part.get(keyword).is_some();
+    (has("properties") && !forbids) || has("patternProperties") || has("required")
 }

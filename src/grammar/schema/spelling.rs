@@ -1,8 +1,9 @@
-//! Foreign spellings of schemas: type names of Python, Java and JavaScript, as function catalogues have them, into JSON
-//! Schema's. Knows no other keyword's meaning; unknown names stay, and are refused by `keywords`.
+//! Foreign spellings of schemas: type names of Python, Java and JavaScript, as function catalogues have them, and OpenAPI's
+//! `nullable`, into JSON Schema's. Knows no other keyword's meaning; unknown names stay, and are refused by `keywords`.
 //!
 //! Recurses, over JSON that its parser has bounded (serde_json: 128 levels).
 
+use super::guard::{holds_list, holds_map, holds_schema};
 use serde_json::{Map, Value};
 
 /// The schema with JSON Schema's type names; `any` becomes no type at all. What is no schema (a property that is called
@@ -16,18 +17,14 @@ pub fn standardised(schema: &Value) -> Value {
 fn standardise(schema: &mut Value) {
     let Some(map) = schema.as_object_mut() else { return };
     rename_types(map);
+    take_nullable(map);
     for (keyword, value) in map {
         match (keyword.as_str(), value) {
-            (
-                "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas",
-                Value::Object(named),
-            ) => {
+            (keyword, Value::Object(named)) if holds_map(keyword) || matches!(keyword, "$defs" | "definitions") => {
                 named.values_mut().for_each(standardise);
             }
-            ("allOf" | "anyOf" | "oneOf" | "prefixItems" | "items", Value::Array(list)) => {
-                list.iter_mut().for_each(standardise);
-            }
-            ("items" | "additionalItems" | "additionalProperties", inner) => standardise(inner),
+            (keyword, Value::Array(list)) if holds_list(keyword) => list.iter_mut().for_each(standardise),
+            (keyword, inner) if holds_schema(keyword) => standardise(inner),
             _ => {}
         }
     }
@@ -42,6 +39,21 @@ fn rename_types(map: &mut Map<String, Value>) {
     if any {
         map.remove("type");
     }
+}
+
+/// `nullable` adds `null` to the type, and to nothing else: OpenAPI wants an `enum` to list its own `null`.
+fn take_nullable(map: &mut Map<String, Value>) {
+    let Some(Value::Bool(nullable)) = map.get("nullable").cloned() else { return };
+    map.remove("nullable");
+    let Some(given) = map.get_mut("type").filter(|_| nullable) else { return };
+    let mut names = match given.take() {
+        Value::Array(names) => names,
+        name => vec![name],
+    };
+    if !names.iter().any(|name| name == "null") {
+        names.push(Value::from("null"));
+    }
+    *given = Value::Array(names);
 }
 
 /// Renames a list; names that have become the same are one. Whether it stands for every type.
@@ -128,6 +140,16 @@ mod tests {
     fn any_is_no_type() {
         assert_eq!(standardised(&json!({"type": "any", "description": "x"})), json!({"description": "x"}));
         assert_eq!(standardised(&json!({"type": ["string", "any"]})), json!({}));
+    }
+
+    #[test]
+    fn nullable_is_the_type_null() {
+        let given = json!({"properties": {"a": {"type": "str", "nullable": true}, "nullable": {"type": "int", "nullable": false}}});
+        let expected = json!({"properties": {"a": {"type": ["string", "null"]}, "nullable": {"type": "integer"}}});
+        assert_eq!(standardised(&given), expected);
+        let twice = json!({"type": ["null", "string"], "nullable": true, "not": {"type": "float"}});
+        assert_eq!(standardised(&twice), json!({"type": ["null", "string"], "not": {"type": "number"}}));
+        assert_eq!(standardised(&json!({"nullable": true})), json!({}));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Strings and constants: lengths, patterns, formats, and which literal values can be written as they are.
 
 use super::document::{Document, Node};
-use super::{GrammarError, format, number};
+use super::{GrammarError, complement, format, number, too_complex};
 use serde_json::{Map, Value, json};
 
 /// Strings within two lengths (in characters) that match all patterns.
@@ -12,8 +12,17 @@ pub(super) struct Text {
     patterns: Vec<String>,
 }
 
+/// Characters of all strings that are excluded from one place.
+const MAX_EXCLUDED: usize = 2_000;
+/// Characters of one of them.
+const MAX_EXCLUDED_LENGTH: usize = 100;
+
 /// What the string keywords of all parts leave; `None` when nothing.
-pub(super) fn merge<'a>(document: &Document<'a>, parts: &[Node<'a>]) -> Result<Option<Text>, GrammarError> {
+pub(super) fn merge<'a>(
+    document: &Document<'a>,
+    parts: &[Node<'a>],
+    excluded: &[&Value],
+) -> Result<Option<Text>, GrammarError> {
     let mut text = Text { minimum: 0, maximum: None, patterns: Vec::new() };
     for part in parts {
         let Some(map) = part.as_object() else { continue };
@@ -26,6 +35,17 @@ pub(super) fn merge<'a>(document: &Document<'a>, parts: &[Node<'a>]) -> Result<O
         if let Some(regex) = map.get("format").and_then(Value::as_str).and_then(format::string_pattern) {
             text.add(regex.to_owned());
         }
+    }
+    let excluded: Vec<&str> = excluded.iter().filter_map(|value| value.as_str()).collect();
+    if excluded.iter().map(|word| word.len()).sum::<usize>() > MAX_EXCLUDED
+        || excluded.iter().any(|word| word.chars().count() > MAX_EXCLUDED_LENGTH)
+    {
+        let pointer = parts.first().map_or("", |part| document.pointer(part));
+        let message = format!("strings to exclude are longer than {MAX_EXCLUDED_LENGTH} or {MAX_EXCLUDED} in all");
+        return Err(too_complex(pointer, message));
+    }
+    if !excluded.is_empty() {
+        text.add(complement::of(&excluded));
     }
     let possible = text.maximum.is_none_or(|maximum| text.minimum <= maximum);
     Ok(possible.then_some(text))

@@ -213,34 +213,3 @@ fn half_of_a_gold_calls_tokens_are_forced_and_are_the_tokenizers_own() {
         assert!(share.foreign * 100 <= share.forced, "{name}: {share:?}");
     }
 }
-
-#[test]
-fn zz_mask_times() {
-    let (Some(bfcl), Some(files)) = (data_set("bfcl"), data_set("tokenizers/qwen2_5")) else { return };
-    let tokenizer = ChatTokenizer::load(&files, 151_936).unwrap();
-    let compiler = GrammarCompiler::new(tokenizer.tok_env(), 1).unwrap();
-    let (golds, _) = golds(&bfcl);
-    let mut logits = vec![0f32; 151_936];
-    for (name, reasoning) in [("tool_uses", Reasoning::Absent), ("hermes", Reasoning::Absent), ("hermes", Reasoning::Optional), ("llama3", Reasoning::Absent), ("mistral", Reasoning::Absent), ("viggo", Reasoning::Absent)] {
-        let dialect = by_name(name).unwrap();
-        let (mut compile, mut call, mut words) = (vec![], vec![], vec![]);
-        for gold in golds.iter().filter(|gold| gold.id.starts_with("multiple")).step_by(4) {
-            let control = ControlTokens::new();
-            let Ok(lark) = dialect.grammar(&TurnSpec { tools: &gold.tools, choice: &ToolChoice::Auto, parallel: true, reasoning, control: &control }) else { continue };
-            let t = std::time::Instant::now();
-            let start = compiler.compile_blocking(&lark).unwrap();
-            compile.push(t.elapsed().as_micros());
-            for (text, times) in [(without_exponents(&dialect.render_calls(&gold.calls[..1])), &mut call), ("Let me see: 3 < 4, and {this} is a longer sentence [with brackets] about nothing.".to_owned(), &mut words)] {
-                let mut constraint = start.fork();
-                for id in tokenizer.encode_text(&text).unwrap() {
-                    let t = std::time::Instant::now();
-                    constraint.apply_mask(&mut logits).unwrap();
-                    times.push(t.elapsed().as_micros());
-                    constraint.commit(id).unwrap();
-                }
-            }
-        }
-        let show = |times: &mut Vec<u128>| { times.sort(); let n = times.len(); format!("p50 {} p90 {} p99 {} max {}", times[n/2], times[n*9/10], times[n*99/100], times[n-1]) };
-        println!("{name} {reasoning:?}: compile {} | call {} | words {}", show(&mut compile), show(&mut call), show(&mut words));
-    }
-}

@@ -127,6 +127,15 @@ fn everything_admitted_compiles_within_a_second() {
         json!({"type": "object", "properties": properties(64), "minProperties": 1}),
         json!({"type": "integer", "multipleOf": 9_973}),
         json!({}),
+        json!({"type": "array", "items": {"enum": words[..10]}, "uniqueItems": true, "maxItems": 3}),
+        json!({"type": "array", "items": {"enum": words[..9]}, "uniqueItems": true}),
+        json!({"type": "string", "not": {"enum": words[..100]}}),
+        json!({"type": "string", "not": {"const": "long ".repeat(20)}}),
+        json!({"type": "integer", "not": {"enum": (0..60).map(|index| 3 * index).collect::<Vec<_>>()}}),
+        json!({"type": "object", "properties": properties(8), "minProperties": 3}),
+        json!({"type": "object", "properties": properties(12), "dependentRequired": {"p0": ["p1"], "p2": ["p3"], "p4": ["p5"], "p6": ["p7"]}}),
+        json!({"type": "array", "contains": {"type": "object", "properties": properties(20)}}),
+        json!({"type": "object", "oneOf": (0..4).map(|i| json!({"required": [format!("p{i}")]})).collect::<Vec<_>>(), "properties": properties(20)}),
     ];
     for schema in costly {
         let attempt = || {

@@ -1,7 +1,11 @@
 //! Admission: what is refused, where, how fast; and that what is admitted keeps its promise.
 
+mod coverage;
+mod fuzzed;
 mod limits;
+mod ratchet;
 mod refusals;
+mod rewriting;
 mod sampling;
 mod shapes;
-mod suite;
+mod strict;

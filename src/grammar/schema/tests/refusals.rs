@@ -15,20 +15,6 @@ fn refusal(schema: &Value) -> (String, String) {
 #[test]
 fn keywords_that_cannot_be_enforced_are_refused_by_name_and_place() {
     let keywords = [
-        ("not", json!({})),
-        ("if", json!(true)),
-        ("then", json!(true)),
-        ("else", json!(true)),
-        ("uniqueItems", json!(true)),
-        ("contains", json!({})),
-        ("minContains", json!(1)),
-        ("propertyNames", json!({})),
-        ("dependencies", json!({})),
-        ("dependentRequired", json!({})),
-        ("dependentSchemas", json!({})),
-        ("unevaluatedProperties", json!(false)),
-        ("unevaluatedItems", json!(false)),
-        ("$id", json!("http://example.com/a")),
         ("$anchor", json!("a")),
         ("$dynamicRef", json!("#a")),
         ("$recursiveRef", json!("#")),
@@ -41,6 +27,70 @@ fn keywords_that_cannot_be_enforced_are_refused_by_name_and_place() {
         assert!(message.contains(&format!("`{keyword}`")), "{message}");
         let (pointer, _) = refusal(&json!({"type": "object", "properties": {"a/b": {"items": {keyword: value}}}}));
         assert_eq!(pointer, format!("/properties/a~1b/items/{keyword}"));
+    }
+}
+
+#[test]
+fn what_cannot_be_negated_is_refused_where_it_stands() {
+    let inner = [
+        ("pattern", json!("a")),
+        ("format", json!("date")),
+        ("multipleOf", json!(2)),
+        ("additionalProperties", json!(false)),
+        ("patternProperties", json!({"a": false})),
+        ("propertyNames", json!({"maxLength": 1})),
+        ("uniqueItems", json!(true)),
+        ("const", json!([1])),
+        ("enum", json!([{}])),
+    ];
+    for (keyword, value) in inner {
+        let schema = json!({keyword: value});
+        assert_eq!(refusal(&json!({"not": schema})).0, format!("/not/{keyword}"));
+        let condition = json!({"items": {"if": {"properties": {"a": schema}}, "then": {"required": ["b"]}}});
+        assert_eq!(refusal(&condition).0, format!("/items/if/properties/a/{keyword}"));
+        let reference = json!({"not": {"$ref": "#/$defs/d"}, "$defs": {"d": schema}});
+        assert_eq!(refusal(&reference).0, format!("/$defs/d/{keyword}"));
+    }
+}
+
+#[test]
+fn a_refusal_inside_what_was_rewritten_points_into_the_callers_schema() {
+    let list = json!({"type": "array", "uniqueItems": true});
+    let schema = json!({"if": {"type": "string"}, "else": {"type": "object", "properties": {"x": list}}});
+    assert_eq!(refusal(&schema).0, "/else/properties/x/uniqueItems");
+    let schema = json!({"dependentSchemas": {"k": {"properties": {"a": {"minProperties": 2}}}}});
+    assert_eq!(refusal(&schema).0, "/dependentSchemas/k/properties/a");
+    let seen = json!({"type": "object", "unevaluatedProperties": false, "allOf": [{"not": {"required": ["a"]}}]});
+    assert_eq!(refusal(&seen).0, "/unevaluatedProperties");
+}
+
+#[test]
+fn negations_that_do_not_end_or_multiply_are_refused() {
+    for schema in [
+        json!({"not": {"$ref": "#"}}),
+        json!({"not": {"properties": {"a": {"$ref": "#/not"}}}}),
+        json!({"$defs": {"a": {"not": {"$ref": "#/$defs/b"}}, "b": {"if": {"$ref": "#/$defs/a"}, "then": true}}, "$ref": "#/$defs/a"}),
+    ] {
+        assert!(
+            matches!(admit(&schema), Err(GrammarError::Schema { .. } | GrammarError::TooComplex { .. })),
+            "{schema}"
+        );
+    }
+    let doubled = (0..9).fold(json!({"required": ["a", "b"]}), |inner, _| json!({"if": inner, "then": inner}));
+    assert!(matches!(admit(&doubled), Err(GrammarError::TooComplex { .. })));
+}
+
+#[test]
+fn keywords_that_a_draft_does_not_know_are_refused() {
+    for (draft, keyword, value) in [
+        ("http://json-schema.org/draft-07/schema#", "dependentRequired", json!({"a": ["b"]})),
+        ("http://json-schema.org/draft-07/schema#", "unevaluatedProperties", json!(false)),
+        ("http://json-schema.org/draft-06/schema#", "if", json!({"const": 1})),
+        ("http://json-schema.org/draft-04/schema#", "contains", json!({"type": "null"})),
+    ] {
+        let (pointer, message) =
+            refusal(&json!({"$schema": draft, "type": "object", "properties": {"a": {keyword: value}}}));
+        assert!(pointer == "/properties/a" && message.contains(keyword), "{pointer}: {message}");
     }
 }
 
@@ -127,11 +177,8 @@ fn patterns_that_read_differently_elsewhere_are_refused() {
 #[test]
 fn overlapping_one_of_is_refused_and_exclusive_one_of_is_not() {
     let overlapping = [
-        json!({"oneOf": [{"type": "integer"}, {"type": "number"}]}),
-        json!({"oneOf": [{"type": "string"}, {"minLength": 2}]}),
-        // Open on the caller's side: an object with both satisfies both.
-        json!({"oneOf": [{"properties": {"a": {"type": "integer"}}}, {"properties": {"b": {"type": "integer"}}}]}),
-        json!({"oneOf": [{"type": "object", "properties": {"a": true}, "required": ["a"]}, {"type": "object", "properties": {"a": true, "b": true}, "required": ["b"]}]}),
+        json!({"oneOf": [{"type": "string", "pattern": "a"}, {"type": "string", "pattern": "b"}]}),
+        json!({"oneOf": [{"type": "array", "uniqueItems": true, "maxItems": 1}, {"type": "array", "items": {"multipleOf": 2}}]}),
     ];
     for schema in overlapping {
         assert_eq!(refusal(&schema).0, "/oneOf", "{schema}");

@@ -5,7 +5,7 @@ use crate::grammar::testing::{Lab, byte_env, complaint};
 use serde_json::{Value, json};
 
 /// Checks texts that must be allowed and texts that must not.
-fn check(lab: &Lab, schema: &Value, allowed: &[&str], forbidden: &[&str]) {
+pub(super) fn check(lab: &Lab, schema: &Value, allowed: &[&str], forbidden: &[&str]) {
     let constraint = lab.schema(&admit(schema).unwrap()).unwrap();
     for text in allowed {
         assert!(lab.accepts(constraint.fork(), text), "{schema} must allow {text}");
@@ -88,7 +88,19 @@ fn property_counts_are_enforced() {
     check(&lab, &three(json!({"maxProperties": 0})), &["{}"], &[a]);
     let map = json!({"type": "object", "additionalProperties": {"const": 1}, "minProperties": 1, "maxProperties": 2});
     check(&lab, &map, &[a, ab], &["{}", abc]);
-    assert!(admit(&three(json!({"minProperties": 2}))).is_err());
+    check(&lab, &three(json!({"minProperties": 2})), &[ab, abc, r#"{"a":1,"c":1}"#, r#"{"b":1,"c":1}"#], &["{}", a]);
+    check(&lab, &three(json!({"maxProperties": 2})), &["{}", a, ab, r#"{"b":1,"c":1}"#], &[abc]);
+    check(&lab, &three(json!({"minProperties": 2, "maxProperties": 2})), &[ab, r#"{"a":1,"c":1}"#], &["{}", a, abc]);
+    let free = json!({"type": "object", "properties": {"a": {"const": 1}}, "additionalProperties": {"const": 1}});
+    let with = |keyword: &str, bound: u64| {
+        let mut schema = free.clone();
+        schema[keyword] = json!(bound);
+        schema
+    };
+    check(&lab, &with("minProperties", 1), &[a, ab, r#"{"z":1}"#], &["{}"]);
+    check(&lab, &with("maxProperties", 1), &["{}", a, r#"{"z":1}"#], &[ab]);
+    check(&lab, &with("maxProperties", 0), &["{}"], &[a, r#"{"z":1}"#]);
+    assert!(admit(&with("minProperties", 2)).is_err(), "a repeated key would count once");
     assert!(admit(&json!({"type": "object", "minProperties": 2})).is_err(), "a repeated key would count once");
 }
 
