@@ -317,7 +317,17 @@ mod tests {
             "Invalid schema for function 'f': In context=(), 'required' is required to be supplied and to be an array \
              including every key in properties. Missing 'b'."
         );
-        let error = json_schema_rules(&json!({"type": "object", "properties": {}}), true).err().unwrap();
+        let format = json!({"type": "json_schema", "json_schema": {"name": "f", "strict": true,
+            "schema": {"type": "object", "properties": {}}}});
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": "?"}], "response_format": format});
+        let (dialect, control) = (crate::chat::dialect::for_template(None), ControlTokens::new());
+        let context = TurnContext {
+            dialect: dialect.as_ref(),
+            control: &control,
+            several_calls: true,
+            reasoning: Reasoning::Absent,
+        };
+        let error = turn_grammar(body.as_object().unwrap(), context).unwrap_err();
         assert_eq!(error.param(), Some("response_format"));
         assert!(error.to_string().ends_with("'additionalProperties' is required to be supplied and to be false."));
     }
