@@ -180,13 +180,13 @@ struct Seek<'a> {
 }
 
 impl Seek<'_> {
-    /// Where the function name starts: between a quote or dot and a quote, in every dialect.
+    /// Where the function name starts: as a whole word, in every dialect.
     fn name(&mut self, name: &str) -> Option<usize> {
-        let wanted = format!("{name}\"");
+        let in_word = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(byte));
         loop {
-            let start = self.find(wanted.as_bytes())?;
-            self.at = start + wanted.len();
-            if start > 0 && matches!(self.text[start - 1], b'"' | b'.') {
+            let start = self.find(name.as_bytes())?;
+            self.at = start + name.len();
+            if !in_word(start.checked_sub(1).and_then(|at| self.text.get(at))) && !in_word(self.text.get(self.at)) {
                 return Some(start);
             }
         }
@@ -227,5 +227,7 @@ mod tests {
     fn a_name_inside_a_word_is_not_taken() {
         let mut seek = Seek { text: br#"{"name": "forget", "arguments": {}} {"name": "get"}"#, at: 0 };
         assert_eq!(seek.name("get"), Some(46));
+        let mut seek = Seek { text: b"[TOOL_CALLS]get_more[ARGS]{}[TOOL_CALLS]get[ARGS]{}", at: 0 };
+        assert_eq!(seek.name("get"), Some(40));
     }
 }
