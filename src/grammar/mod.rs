@@ -8,7 +8,7 @@ pub mod schema;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use compiler::GrammarCompiler;
+pub use compiler::{CacheStats, GrammarCompiler};
 pub use constraint::Constraint;
 
 /// Why a schema or grammar is refused. `pointer` is a JSON pointer into the caller's schema.
