@@ -62,13 +62,12 @@ impl Turn {
         deltas
     }
 
-    /// The turn is over: returns what was held back.
+    /// The turn is over: returns what was held back. Half a character at a cut is left out: nothing stands for it.
     pub(super) fn finish(&mut self) -> Vec<Delta> {
         if self.is_stopped() {
             return Vec::new();
         }
-        let rest = self.detokenizer.finish();
-        let mut deltas = self.read(&rest);
+        let mut deltas = Vec::new();
         if let Some(mut parser) = self.parser.take() {
             deltas.extend(self.fold(parser.finish()));
         }
