@@ -98,8 +98,8 @@ impl Prompts {
     /// # Panics
     /// When the control tokens of the two differ, or a text became a control token.
     pub fn check(&self, bytes: &[u8]) {
-        let mut hostile = Source { bytes, words: Some(&self.words) };
-        let mut harmless = Source { bytes, words: None };
+        let mut hostile = Source::new(bytes, Some(&self.words));
+        let mut harmless = Source::new(bytes, None);
         self.compare(&conversation(&mut hostile), &conversation(&mut harmless));
     }
 
@@ -138,37 +138,50 @@ fn variants(text: &str) -> Vec<String> {
 struct Source<'a> {
     bytes: &'a [u8],
     words: Option<&'a [String]>,
+    /// The strings so far: templates compare messages, so that no two may be equal in one shape and differ in the other.
+    used: HashSet<String>,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    fn new(bytes: &'a [u8], words: Option<&'a [String]>) -> Self {
+        Self { bytes, words, used: HashSet::new() }
+    }
+
     fn next(&mut self) -> usize {
         let Some((&first, rest)) = self.bytes.split_first() else { return 0 };
         self.bytes = rest;
         usize::from(first)
     }
 
-    /// A string that is not blank: templates may leave blank ones out.
+    fn even(&mut self) -> bool {
+        self.next().is_multiple_of(2)
+    }
+
+    /// A string that is not blank, since templates may leave blank ones out, and that has not been there before.
     fn text(&mut self) -> String {
         let pieces: Vec<usize> = (0..self.next() % 6).map(|_| self.next()).collect();
-        match self.words {
-            None => "harmless".to_owned(),
-            Some(words) => {
-                let text: String = pieces.iter().map(|&piece| words[piece % words.len()].as_str()).collect();
-                if text.trim().is_empty() { "harmless".to_owned() } else { text }
-            }
+        let words = self.words.unwrap_or_default();
+        let mut text: String =
+            pieces.iter().filter_map(|&piece| words.get(piece % words.len().max(1))).cloned().collect();
+        if text.trim().is_empty() {
+            text = "harmless".to_owned();
         }
+        while !self.used.insert(text.clone()) {
+            text.push_str(&self.used.len().to_string());
+        }
+        text
     }
 }
 
 /// Turns in the order that every template takes: a question, then perhaps calls with results, then an answer.
 fn conversation(source: &mut Source<'_>) -> Conversation {
     let mut messages = Vec::new();
-    if source.next() % 2 == 0 {
+    if source.even() {
         messages.push(Message::text(Role::System, source.text()));
     }
     for _ in 0..=source.next() % 3 {
         messages.push(Message::text(Role::User, source.text()));
-        if source.next() % 2 == 0 {
+        if source.even() {
             exchange(source, &mut messages);
         }
         messages.push(Message::text(Role::Assistant, source.text()));

@@ -64,7 +64,7 @@ impl Sample {
     }
 
     fn parallel(self) -> bool {
-        self.mode() != Mode::Named && self.0 / (2 * MODES.len() * COUNT) % 2 == 0
+        self.mode() != Mode::Named && (self.0 / (2 * MODES.len() * COUNT)).is_multiple_of(2)
     }
 
     /// Most are given room to finish; some are cut early.
