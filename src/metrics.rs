@@ -5,6 +5,7 @@
 
 use crate::adapter::registry::Lease;
 use crate::engine::EngineStats;
+use crate::grammar::CacheStats;
 use crate::model::kv_cache::BLOCK_SIZE;
 use parking_lot::Mutex;
 use prometheus::core::Collector;
@@ -41,6 +42,8 @@ pub struct Metrics {
 /// Metrics that are copied from the engine and the registry when they are read.
 struct Scraped {
     counters: [IntCounter; 5],
+    /// Grammars found compiled, and not.
+    grammar_cache: [IntCounter; 2],
     running: [IntGauge; 2],
     waiting: [IntGauge; 2],
     kv_usage: [Gauge; 2],
@@ -154,9 +157,10 @@ impl Metrics {
     }
 
     /// The text for `/metrics`.
-    pub fn render(&self, stats: &EngineStats, adapters: &[Lease], adapter_bytes: u64) -> String {
+    pub fn render(&self, stats: &EngineStats, cache: CacheStats, adapters: &[Lease], adapter_bytes: u64) -> String {
         let _one = self.scrape.lock();
         self.scraped.update_engine(stats);
+        advance(&self.scraped.grammar_cache, &[cache.hits, cache.misses]);
         self.scraped.resident_bytes.set(i64::try_from(adapter_bytes).unwrap_or(i64::MAX));
         self.scraped.update_adapters(adapters, &self.in_flight.lock());
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| {
@@ -180,6 +184,10 @@ impl Scraped {
                 maker.counter("preemptions_total", "Sequences set back for lack of KV blocks.")?,
                 maker.counter("engine_steps_total", "Forward passes.")?,
             ],
+            grammar_cache: [
+                maker.counter("grammar_cache_hits_total", "Turns whose grammar was found compiled.")?,
+                maker.counter("grammar_cache_misses_total", "Turns whose grammar had to be compiled.")?,
+            ],
             running: maker.gauges("requests_running", "num_requests_running", "Sequences that run.")?,
             waiting: maker.gauges("requests_waiting", "num_requests_waiting", "Sequences that wait.")?,
             kv_usage: [
@@ -200,9 +208,7 @@ impl Scraped {
 
     fn update_engine(&self, stats: &EngineStats) {
         let totals = [stats.prompt_tokens, stats.generated_tokens, stats.forced_tokens, stats.preemptions, stats.steps];
-        for (counter, total) in self.counters.iter().zip(totals) {
-            counter.inc_by(total.saturating_sub(counter.get()));
-        }
+        advance(&self.counters, &totals);
         self.running.iter().for_each(|gauge| gauge.set(stats.running as i64));
         self.waiting.iter().for_each(|gauge| gauge.set(stats.waiting as i64));
         let usage = stats.blocks_used as f64 / stats.blocks_total.max(1) as f64;
@@ -221,6 +227,13 @@ impl Scraped {
         let busy = in_flight.keys().map(String::as_str).collect::<Vec<_>>().join(",");
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
         self.lora.with_label_values(&[self.max_lora.as_str(), &busy, ""]).set(now);
+    }
+}
+
+/// Brings counters up to totals that are kept elsewhere.
+fn advance(counters: &[IntCounter], totals: &[u64]) {
+    for (counter, total) in counters.iter().zip(totals) {
+        counter.inc_by(total.saturating_sub(counter.get()));
     }
 }
 
@@ -278,8 +291,8 @@ mod tests {
     #[test]
     fn the_engines_totals_and_the_gateway_names_are_rendered() {
         let metrics = Metrics::new("base", 8).unwrap();
-        metrics.render(&stats(7), &[], 0);
-        let text = metrics.render(&stats(9), &[], 0);
+        metrics.render(&stats(7), CacheStats::default(), &[], 0);
+        let text = metrics.render(&stats(9), CacheStats::default(), &[], 0);
         for line in [
             "callsmith_generated_tokens_total 9",
             "callsmith_constraint_violations_total 0",
@@ -301,10 +314,10 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let timer = metrics.start_request("weather", true);
-        let busy = series(&metrics.render(&stats(0), &[], 0));
+        let busy = series(&metrics.render(&stats(0), CacheStats::default(), &[], 0));
         assert!(busy.len() == 1 && busy[0].contains("running_lora_adapters=\"weather\""), "{busy:?}");
         drop(timer);
-        let idle = series(&metrics.render(&stats(0), &[], 0));
+        let idle = series(&metrics.render(&stats(0), CacheStats::default(), &[], 0));
         assert!(idle.len() == 1 && idle[0].contains("running_lora_adapters=\"\""), "{idle:?}");
     }
 
@@ -313,7 +326,7 @@ mod tests {
         let metrics = Arc::new(Metrics::new("base", 8).unwrap());
         drop(metrics.start_request("base", false));
         metrics.start_request("base", false).finish("stop");
-        let text = metrics.render(&stats(0), &[], 0);
+        let text = metrics.render(&stats(0), CacheStats::default(), &[], 0);
         assert!(text.contains("callsmith_requests_total{model=\"base\",outcome=\"cancelled\"} 1"), "{text}");
         assert!(text.contains("callsmith_requests_total{model=\"base\",outcome=\"stop\"} 1"), "{text}");
     }

@@ -32,7 +32,8 @@ pub(super) async fn ready(State(state): State<Arc<AppState>>) -> (StatusCode, Js
 
 pub(super) async fn metrics(State(state): State<Arc<AppState>>) -> Response {
     let (adapters, bytes) = (state.registry.list(), state.registry.bytes_used());
-    let text = state.metrics.render(&state.engine.stats(), &adapters, bytes);
+    let cache = state.compiler.cache_stats();
+    let text = state.metrics.render(&state.engine.stats(), cache, &adapters, bytes);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 

@@ -30,7 +30,7 @@ use crate::grammar::GrammarCompiler;
 use crate::metrics::Metrics;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use error::{ApiError, Kind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -177,18 +177,31 @@ impl AppState {
     }
 }
 
+/// Every route: its path and what answers there.
+fn routes() -> [(&'static str, MethodRouter<Arc<AppState>>); 9] {
+    [
+        ("/v1/chat/completions", post(chat::create)),
+        ("/v1/models", get(models::list)),
+        ("/v1/models/{id}", get(models::show).delete(adapters::delete)),
+        ("/v1/load_lora_adapter", post(adapters::load)),
+        ("/v1/unload_lora_adapter", post(adapters::unload)),
+        ("/livez", get(health::live)),
+        ("/readyz", get(health::ready)),
+        ("/health", get(health::ready)),
+        ("/metrics", get(health::metrics)),
+    ]
+}
+
+/// The path of every route, so that a test of all routes misses none.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    routes().into_iter().map(|(path, _)| path)
+}
+
 /// All routes over one state.
 pub fn router(state: Arc<AppState>) -> Router {
-    Router::new()
-        .route("/v1/chat/completions", post(chat::create))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{id}", get(models::show).delete(adapters::delete))
-        .route("/v1/load_lora_adapter", post(adapters::load))
-        .route("/v1/unload_lora_adapter", post(adapters::unload))
-        .route("/livez", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/health", get(health::ready))
-        .route("/metrics", get(health::metrics))
+    routes()
+        .into_iter()
+        .fold(Router::new(), |router, (path, methods)| router.route(path, methods))
         .fallback(layers::unknown_route)
         .method_not_allowed_fallback(layers::wrong_method)
         .layer(CatchPanicLayer::custom(layers::panicked))

@@ -84,16 +84,13 @@ impl Turn {
         deltas
     }
 
-    /// The turn is over: returns what was held back.
+    /// The turn is over: returns what was held back. Half a character at a cut is left out: nothing stands for it.
     pub(super) fn finish(&mut self) -> Vec<Delta> {
         if self.is_stopped() {
             return Vec::new();
         }
-        let rest = self.detokenizer.finish();
-        let split = self.thoughts.push(&rest);
-        let mut deltas = self.read(split);
         let held = self.thoughts.finish();
-        deltas.extend(self.read(held));
+        let mut deltas = self.read(held);
         if let Some(mut parser) = self.parser.take() {
             deltas.extend(self.fold(parser.finish()));
         }

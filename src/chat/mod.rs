@@ -4,6 +4,8 @@
 
 mod clock;
 pub mod dialect;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod guard;
 mod history;
 mod jinja;

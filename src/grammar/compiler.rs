@@ -8,6 +8,7 @@ use llguidance::{Matcher, ParserFactory};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use tokio::sync::oneshot;
@@ -32,6 +33,14 @@ struct Job {
 pub struct GrammarCompiler {
     tok_env: TokEnv,
     jobs: Mutex<mpsc::Sender<Job>>,
+    worker: Arc<Worker>,
+}
+
+/// What the cache of compiled grammars has done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    pub hits: u64,
+    pub misses: u64,
 }
 
 impl GrammarCompiler {
@@ -42,7 +51,8 @@ impl GrammarCompiler {
     pub fn new(tok_env: TokEnv, threads: usize) -> Result<Self, GrammarError> {
         let (jobs, queue) = mpsc::channel();
         let queue = Arc::new(Mutex::new(queue));
-        let worker = Arc::new(Worker { factory: factory(&tok_env)?, cache: Mutex::default() });
+        let worker =
+            Arc::new(Worker { factory: factory(&tok_env)?, cache: Mutex::default(), counts: Counts::default() });
         for index in 0..threads.max(1) {
             let (queue, worker) = (Arc::clone(&queue), Arc::clone(&worker));
             thread::Builder::new()
@@ -51,7 +61,13 @@ impl GrammarCompiler {
                 .spawn(move || worker.run(&queue))
                 .map_err(|error| GrammarError::Internal(format!("cannot start a compile thread: {error}")))?;
         }
-        Ok(Self { tok_env, jobs: Mutex::new(jobs) })
+        Ok(Self { tok_env, jobs: Mutex::new(jobs), worker })
+    }
+
+    /// How often a grammar was found compiled, and how often not.
+    pub fn cache_stats(&self) -> CacheStats {
+        let counts = &self.worker.counts;
+        CacheStats { hits: counts.hits.load(Relaxed), misses: counts.misses.load(Relaxed) }
     }
 
     /// The tokenizer that the constraints speak.
@@ -124,6 +140,13 @@ fn factory(tok_env: &TokEnv) -> Result<ParserFactory, GrammarError> {
 struct Worker {
     factory: ParserFactory,
     cache: Mutex<Cache>,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 impl Worker {
@@ -139,8 +162,10 @@ impl Worker {
 
     fn compile(&self, lark: &str) -> Compiled {
         if let Some(constraint) = self.cache.lock().get(lark) {
+            self.counts.hits.fetch_add(1, Relaxed);
             return Ok(constraint);
         }
+        self.counts.misses.fetch_add(1, Relaxed);
         let compiled = catch_unwind(AssertUnwindSafe(|| self.compile_new(lark)));
         let constraint = compiled.unwrap_or_else(|_| Err(gave_up()))?;
         self.cache.lock().put(lark, constraint.fork());

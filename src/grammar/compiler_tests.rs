@@ -135,7 +135,7 @@ async fn async_callers_compile_many_at_once() {
 
 #[test]
 fn the_cache_is_bounded_and_returns_first_states() {
-    let worker = Worker { factory: factory(&byte_env()).unwrap(), cache: Mutex::default() };
+    let worker = Worker { factory: factory(&byte_env()).unwrap(), cache: Mutex::default(), counts: Counts::default() };
     for index in 0..100 {
         let mut constraint = worker.compile(&format!("start: \"{index}\"")).unwrap();
         constraint.take_forced().unwrap();
@@ -146,4 +146,5 @@ fn the_cache_is_bounded_and_returns_first_states() {
     drop(cache);
     let mut again = worker.compile("start: \"99\"").unwrap();
     assert_eq!(again.take_forced().unwrap(), [u32::from(b'9'), u32::from(b'9')]);
+    assert_eq!((worker.counts.hits.into_inner(), worker.counts.misses.into_inner()), (1, 100));
 }

@@ -13,7 +13,7 @@ pub mod schema;
 pub(crate) mod testing;
 pub mod text;
 
-pub use compiler::GrammarCompiler;
+pub use compiler::{CacheStats, GrammarCompiler};
 pub use constraint::Constraint;
 
 /// Why a schema or grammar is refused. `pointer` is a JSON pointer into the caller's schema.

@@ -9,12 +9,28 @@ mod adapters;
 mod always_valid;
 /// Wrong fields, bad schemas and broken bodies are refused and disturb nothing.
 mod bad_input;
+/// Schemas that cost much are refused or compiled in time, beside streams that keep their pace.
+mod costly_schemas;
+/// Every cut of a call is a beginning of it.
+mod cut_answers;
+/// Reference chains and nesting of any depth.
+mod deep_schemas;
 /// Dialects, thoughts and turns over HTTP.
 mod dialects;
+/// The compiled grammars that are kept.
+mod grammar_cache;
+/// Templates come from no request and no adapter.
+mod no_templates;
+/// A schema makes the server open nothing.
+mod nothing_fetched;
+/// Models with one wish.
+mod one_sided_models;
 /// Probes, metrics, request ids, unknown routes, shedding and draining in process.
 mod operations;
 /// The real binary: start-up, signals, exit codes.
 mod process;
+/// Invalid schemas, unknown keywords.
+mod refused_schemas;
 /// Streams: OpenAI's chunk sequence, and the same content as whole responses.
 mod streaming;
 /// Plain text: stop strings, logprobs, seeds, several choices, JSON answers.

@@ -1,6 +1,6 @@
 //! Streams hold OpenAI's chunk sequence and say exactly what the whole response says.
 
-use crate::support::{TestServer, Transcript, post, text_request, tool, weather_request};
+use crate::support::{TestServer, Transcript, cases, post, text_request, tool, weather_request};
 use axum::http::StatusCode;
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -78,10 +78,20 @@ fn comparable(message: &Value) -> Value {
     json!({"role": message["role"], "content": message["content"].as_str().unwrap_or_default(), "calls": calls})
 }
 
+/// Each call has one id, sent once, and the place in the list that its chunks name.
+fn assert_call_ids(message: &Value) {
+    let calls = message["tool_calls"].as_array().cloned().unwrap_or_default();
+    let ids: Vec<&str> = calls.iter().map(|call| call["id"].as_str().unwrap()).collect();
+    assert!(ids.iter().all(|id| id.matches("call_").count() == 1), "{ids:?}");
+    assert!(calls.iter().enumerate().all(|(index, call)| call["index"] == index), "{calls:?}");
+    let distinct: std::collections::HashSet<_> = ids.iter().collect();
+    assert_eq!(distinct.len(), ids.len());
+}
+
 #[tokio::test]
 async fn a_stream_says_what_the_whole_response_says() {
     let server = TestServer::start();
-    for seed in 0..40 {
+    for seed in 0..cases(60, 1_000) {
         let mut body = if seed % 4 == 0 { text_request() } else { weather_request() };
         if seed % 4 == 2 {
             body["tool_choice"] = json!("required");
@@ -92,6 +102,7 @@ async fn a_stream_says_what_the_whole_response_says() {
         let whole = server.chat(&body).await;
         let streamed = server.stream(&body).await;
         assert!(streamed.done);
+        assert_call_ids(&streamed.message(0));
         let choice = whole.choice();
         assert_eq!(comparable(&streamed.message(0)), comparable(&choice["message"]), "seed {seed}");
         assert_eq!(streamed.finish_reason(0), choice["finish_reason"]);

@@ -289,8 +289,10 @@ fn results_are_shown_in_order() {
     assert_eq!(by_name("hermes").unwrap().render_results(&results).unwrap(), expected);
 }
 
+type Style = fn() -> JsonStyle;
+
 /// The dialects of JSON in fixed text, and how each spells it.
-const STYLES: [(&str, fn() -> JsonStyle); 6] = [
+const STYLES: [(&str, Style); 6] = [
     ("tool_uses", JsonStyle::compact),
     ("hermes", JsonStyle::spaced),
     ("llama3", JsonStyle::spaced),

@@ -1,9 +1,13 @@
 //! A server in the test's own process over a tiny random model, and a client for it.
 
 mod model;
+mod process;
+pub(crate) mod schemas;
 mod sse;
+pub(crate) mod strict_json;
 
-pub(crate) use model::{random_adapter, tiny_model};
+pub(crate) use model::{Random, random_adapter, tiny_model};
+pub(crate) use process::{Client, Server};
 pub(crate) use sse::Transcript;
 
 use axum::Router;
@@ -15,6 +19,7 @@ use callsmith::serve::load;
 use callsmith::settings::Settings;
 use clap::Parser;
 use serde_json::{Value, json};
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -145,6 +150,16 @@ impl TestServer {
     }
 }
 
+/// How many cases to try: a few in every run, all that the reliability scorecard asks for with `CALLSMITH_LONG=1`.
+pub(crate) fn cases(quick: usize, long: usize) -> usize {
+    if std::env::var_os("CALLSMITH_LONG").is_some() { long } else { quick }
+}
+
+/// Says what was measured: on standard error itself, since a passing test's own output is swallowed.
+pub(crate) fn report(figures: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "measured: {figures}");
+}
+
 /// A POST of JSON bytes.
 pub(crate) fn post(path: &str, body: Vec<u8>) -> Request<Body> {
     Request::post(path).header("content-type", "application/json").body(Body::from(body)).unwrap()
@@ -176,9 +191,9 @@ pub(crate) fn text_request() -> Value {
     json!({"model": "base", "messages": [{"role": "user", "content": "Tell me something."}], "seed": 1, "max_tokens": 40})
 }
 
-/// Checks a call's arguments against its schema.
+/// Checks a call's arguments, or a formatted answer, against its schema.
 pub(crate) fn assert_valid(schema: &Value, arguments: &str) {
-    let value: Value = serde_json::from_str(arguments).unwrap_or_else(|error| panic!("{error} in {arguments}"));
+    let value = strict_json::parse(arguments).unwrap_or_else(|error| panic!("{error} in {arguments}"));
     let validator = jsonschema::validator_for(schema).unwrap();
     assert!(validator.is_valid(&value), "{arguments} breaks {schema}");
 }

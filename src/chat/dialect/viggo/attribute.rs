@@ -39,7 +39,7 @@ enum Kind {
     /// A JSON number under this schema.
     Number(Value),
     List {
-        item: Box<Kind>,
+        item: Box<Self>,
         minimum: u64,
         maximum: Option<u64>,
     },
