@@ -13,6 +13,7 @@ pub mod chat;
 pub mod engine;
 pub mod grammar;
 pub mod model;
+pub mod priority;
 
 #[cfg(feature = "serve")]
 pub mod api;

@@ -15,6 +15,7 @@ use crate::adapter::registry::Lease;
 use crate::chat::ChatError;
 use crate::chat::template::Segment;
 use crate::engine::{Event, GenerateRequest, SamplingParams};
+use crate::priority;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use std::sync::Arc;
@@ -59,8 +60,11 @@ async fn start(
     lease: Option<&Lease>,
 ) -> Result<(Prepared, Vec<UnboundedReceiver<Event>>), ApiError> {
     let worker = Arc::clone(state);
-    let prepared =
-        tokio::task::spawn_blocking(move || prepare(&worker, request)).await.map_err(ApiError::internal)??;
+    let preparing = tokio::task::spawn_blocking(move || {
+        priority::yield_to_engine();
+        prepare(&worker, request)
+    });
+    let prepared = preparing.await.map_err(ApiError::internal)??;
     let mut generations = Vec::with_capacity(prepared.request.n);
     for index in 0..prepared.request.n {
         let constraint = prepared.rules.compile(state).await?;

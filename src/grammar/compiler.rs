@@ -3,6 +3,7 @@
 //! Knows Lark text and a tokenizer; not what the text means.
 
 use super::{Constraint, GrammarError};
+use crate::priority;
 use llguidance::api::TopLevelGrammar;
 use llguidance::{Matcher, ParserFactory};
 use parking_lot::Mutex;
@@ -151,6 +152,7 @@ struct Counts {
 
 impl Worker {
     fn run(&self, queue: &Mutex<mpsc::Receiver<Job>>) {
+        priority::yield_to_engine();
         loop {
             let job = queue.lock().recv();
             let Ok(Job { lark, reply }) = job else { return };

@@ -229,7 +229,11 @@ fn check_value(shape: Shape, value: &Value) -> Result<(), String> {
             pattern::translate(regex).map(drop)
         }
         Shape::Format => format::check(value.as_str().ok_or("must be a string")?),
-        Shape::Reference | Shape::Identifier => expect(value.is_string(), "must be a string"),
+        Shape::Reference => expect(value.is_string(), "must be a string"),
+        // An address would be the base of every reference.
+        Shape::Identifier => {
+            expect(value.as_str().is_some_and(|id| !id.contains([':', '/'])), "must be a plain name, not an address")
+        }
         Shape::Flag => expect(value.is_boolean(), "must be true or false"),
         Shape::Draft | Shape::Note | Shape::Refused(_) => Ok(()),
     }
