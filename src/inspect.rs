@@ -2,9 +2,9 @@
 //!
 //! Builds a chat request's body and asks `api` for its grammar, so that there is one way to make it. Knows no engine.
 
-use crate::api::{TurnContext, turn_grammar};
+use crate::api::{TurnContext, read_turn, turn_grammar};
 use crate::chat::dialect::{ControlTokens, Delta, Dialect, DialectChoice};
-use crate::chat::reasoning::{Reasoning, ThoughtSplitter};
+use crate::chat::reasoning::Reasoning;
 use crate::chat::template::ChatTemplate;
 use crate::chat::tokenizer::ChatTokenizer;
 use crate::chat::{Conversation, Message, Role};
@@ -26,6 +26,18 @@ const CONTEXT: usize = 40;
 /// # Errors
 /// Unreadable files, refused schemas, unknown dialects; the error says which and why.
 pub fn run(command: &GrammarCommand) -> anyhow::Result<bool> {
+    match obey(command) {
+        // Whoever read enough has closed the pipe.
+        Err(error) if is_broken_pipe(&error) => Ok(true),
+        outcome => outcome,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn obey(command: &GrammarCommand) -> anyhow::Result<bool> {
     match command {
         GrammarCommand::Explain(turn) => explain(turn).map(|()| true),
         GrammarCommand::Accepts(args) if args.jsonl => judge_lines(args).map(|()| true),
@@ -56,15 +68,15 @@ impl Model {
         Ok(Self { dialect, several_calls: template.several_calls(), reasoning })
     }
 
+    fn context<'a>(&'a self, control: &'a ControlTokens) -> TurnContext<'a> {
+        let Self { dialect, several_calls, reasoning } = self;
+        TurnContext { dialect: dialect.as_ref(), control, several_calls: *several_calls, reasoning: *reasoning }
+    }
+
     /// Tags are judged as text, so the grammar is the one for a tokenizer without control tokens.
     fn grammar(&self, body: &Map<String, Value>) -> anyhow::Result<String> {
-        let context = TurnContext {
-            dialect: self.dialect.as_ref(),
-            control: &ControlTokens::new(),
-            several_calls: self.several_calls,
-            reasoning: self.reasoning,
-        };
-        Ok(turn_grammar(body, context)?.unwrap_or_else(|| ANY_TEXT.to_owned()))
+        let lark = turn_grammar(body, self.context(&ControlTokens::new()))?;
+        Ok(lark.unwrap_or_else(|| ANY_TEXT.to_owned()))
     }
 }
 
@@ -97,11 +109,11 @@ fn request(asked: &Map<String, Value>) -> anyhow::Result<Map<String, Value>> {
         ("model".to_owned(), json!("-")),
         ("messages".to_owned(), json!([{"role": "user", "content": "?"}])),
     ]);
-    let tools = asked.get("tools").map(tools).transpose()?.unwrap_or_default();
+    let tools = asked.get("tools").filter(|tools| !tools.is_null()).map(tools).transpose()?.unwrap_or_default();
+    if let Some(choice) = asked.get("choice").or(asked.get("tool_choice")).filter(|choice| !choice.is_null()) {
+        body.insert("tool_choice".to_owned(), tool_choice(choice));
+    }
     if !tools.is_empty() {
-        if let Some(choice) = asked.get("choice").or(asked.get("tool_choice")) {
-            body.insert("tool_choice".to_owned(), tool_choice(choice));
-        }
         body.insert("tools".to_owned(), tools.into());
     }
     for key in ["response_format", "parallel_tool_calls"] {
@@ -179,26 +191,27 @@ fn judge(args: &AcceptsArgs) -> anyhow::Result<bool> {
 /// A verdict a line, in order; a line that cannot be judged says why.
 fn judge_lines(args: &AcceptsArgs) -> anyhow::Result<()> {
     let (model, grammars, shared) = (Model::of(&args.turn)?, TextGrammars::new()?, asked(&args.turn)?);
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    for line in io::stdin().lock().lines() {
+    // Line by line: whoever writes one may wait for its verdict.
+    let mut out = io::LineWriter::new(io::stdout().lock());
+    for line in io::stdin().lock().split(b'\n') {
         let line = line?;
-        if line.trim().is_empty() {
+        if line.trim_ascii().is_empty() {
             continue;
         }
         let verdict = judge_line(&line, &model, &grammars, &shared)
             .unwrap_or_else(|error| json!({"accepted": false, "at": null, "error": format!("{error:#}")}));
         writeln!(out, "{verdict}")?;
     }
-    Ok(out.flush()?)
+    Ok(())
 }
 
 fn judge_line(
-    line: &str,
+    line: &[u8],
     model: &Model,
     grammars: &TextGrammars,
     shared: &Map<String, Value>,
 ) -> anyhow::Result<Value> {
-    let asked: Value = serde_json::from_str(line)?;
+    let asked: Value = serde_json::from_slice(line)?;
     let asked = asked.as_object().ok_or_else(|| anyhow::anyhow!("a line must be an object with `text`"))?;
     let text = asked.get("text").and_then(Value::as_str).ok_or_else(|| anyhow::anyhow!("`text` must be a string"))?;
     // What the line leaves open, the command line may say.
@@ -258,7 +271,7 @@ fn sample(args: &SampleArgs) -> anyhow::Result<()> {
             .ok_or_else(|| anyhow::anyhow!("no turn of at most {} bytes found; raise --max-bytes", args.max_bytes))?;
         let text = String::from_utf8_lossy(&text);
         match args.jsonl {
-            true => writeln!(out, "{}", read(&model, &body, &text))?,
+            true => writeln!(out, "{}", read(&model, &body, &text)?)?,
             false => writeln!(out, "{text}")?,
         }
     }
@@ -266,24 +279,18 @@ fn sample(args: &SampleArgs) -> anyhow::Result<()> {
 }
 
 /// A turn's text with what a client would get of it.
-fn read(model: &Model, body: &Map<String, Value>, text: &str) -> Value {
-    let mut splitter = ThoughtSplitter::new(model.reasoning);
-    let split = splitter.push(text);
-    let rest = split.rest + &splitter.finish().rest;
-    let functions = crate::api::admitted_functions(body).unwrap_or_default();
-    let mut parser = model.dialect.parser(&functions);
-    let mut deltas = parser.push(&rest);
-    deltas.extend(parser.finish());
-    let (mut content, mut calls) = (String::new(), Vec::<(String, String)>::new());
-    for delta in deltas {
+fn read(model: &Model, body: &Map<String, Value>, text: &str) -> anyhow::Result<Value> {
+    let (mut thoughts, mut content, mut calls) = (String::new(), String::new(), Vec::<(String, String)>::new());
+    for delta in read_turn(body, model.context(&ControlTokens::new()), text)? {
         match delta {
+            Delta::Thought(more) => thoughts.push_str(&more),
             Delta::Text(more) => content.push_str(&more),
             Delta::CallStart { name, .. } => calls.push((name, String::new())),
             Delta::CallArguments { index, fragment } => calls[index].1.push_str(&fragment),
-            Delta::CallEnd { .. } | Delta::Thought(_) => {}
+            Delta::CallEnd { .. } => {}
         }
     }
     let calls: Vec<Value> =
         calls.iter().map(|(name, arguments)| json!({"name": name, "arguments": arguments})).collect();
-    json!({"text": text, "reasoning_content": split.thoughts, "content": content, "calls": calls})
+    Ok(json!({"text": text, "reasoning_content": thoughts, "content": content, "calls": calls}))
 }

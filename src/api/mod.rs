@@ -18,7 +18,7 @@ mod stream;
 mod turn;
 mod wire;
 
-pub use rules::{TurnContext, admitted_functions, turn_grammar};
+pub use rules::{TurnContext, read_turn, turn_grammar};
 
 use crate::adapter::registry::{Lease, Registry};
 use crate::chat::dialect::Dialect;

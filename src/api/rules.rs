@@ -8,8 +8,8 @@ use super::error::{ApiError, Kind};
 use super::turn::Reader;
 use super::wire::response::{Call, Spoken};
 use super::wire::{ChatRequest, ResponseFormat, WireLimits, parse_chat};
-use crate::chat::dialect::{ControlTokens, Dialect, Function, TurnParser, TurnSpec};
-use crate::chat::reasoning::{self, Reasoning};
+use crate::chat::dialect::{ControlTokens, Delta, Dialect, Function, TurnParser, TurnSpec};
+use crate::chat::reasoning::{self, Reasoning, Split, ThoughtSplitter};
 use crate::chat::{ChatError, Names, Tool, ToolChoice};
 use crate::grammar::{Constraint, GrammarError, schema};
 use jsonschema::Validator;
@@ -33,6 +33,8 @@ pub(super) struct TurnRules {
     /// The tools that may be called.
     tools: Vec<AdmittedTool>,
     may_call: bool,
+    /// A turn without a call breaks the rules.
+    must_call: bool,
     names: Names,
     format: Option<Validator>,
 }
@@ -68,13 +70,24 @@ pub fn turn_grammar(body: &Map<String, Value>, context: TurnContext<'_>) -> Resu
     Ok(TurnRules::new(context, &request, tools)?.lark)
 }
 
-/// The functions that a body's turns may call, with the schemas that its grammar enforces.
+/// What a client would get of a turn's text, as an answer to a chat request's body.
 ///
 /// # Errors
 /// As [`turn_grammar`].
-pub fn admitted_functions(body: &Map<String, Value>) -> Result<Vec<Function>, ApiError> {
+pub fn read_turn(body: &Map<String, Value>, context: TurnContext<'_>, text: &str) -> Result<Vec<Delta>, ApiError> {
     let request = parse_chat(body, WireLimits { logits_width: usize::MAX })?;
-    Ok(functions(&admit_tools(&request)?))
+    let tools = admit_tools(&request)?;
+    let Reader { parser, reasoning, .. } = TurnRules::new(context, &request, tools)?.reader(context.dialect);
+    let mut splitter = ThoughtSplitter::new(reasoning);
+    let Split { thoughts, rest } = splitter.push(text);
+    let held = splitter.finish();
+    let (thoughts, rest) = (thoughts + &held.thoughts, rest + &held.rest);
+    let mut deltas = vec![Delta::Thought(thoughts)];
+    match parser {
+        Some(mut parser) => deltas.extend([parser.push(&rest), parser.finish()].concat()),
+        None => deltas.push(Delta::Text(rest)),
+    }
+    Ok(deltas)
 }
 
 impl TurnRules {
@@ -87,7 +100,9 @@ impl TurnRules {
         let reasoning = context.reasoning;
         let conversation = &request.conversation;
         let may_call = !tools.is_empty() && conversation.tool_choice != ToolChoice::None;
-        let mut rules = Self { lark: None, reasoning, tools, may_call, names: request.names.clone(), format: None };
+        let must_call = matches!(conversation.tool_choice, ToolChoice::Required | ToolChoice::Named(_));
+        let names = request.names.clone();
+        let mut rules = Self { lark: None, reasoning, tools, may_call, must_call, names, format: None };
         match &request.format {
             ResponseFormat::JsonObject => {
                 rules.lark = Some(reasoning::start(reasoning, "object0") + &json_object_lark());
@@ -189,6 +204,9 @@ impl TurnRules {
     pub(super) fn check_turn(&self, spoken: &Spoken) -> Result<(), String> {
         if let Some(call) = spoken.calls.iter().find(|call| !call.complete) {
             return Err(format!("the turn finished inside the call of `{}`", call.name));
+        }
+        if self.must_call && spoken.calls.is_empty() {
+            return Err("a call was demanded and the turn has none".to_owned());
         }
         match &self.format {
             Some(validator) => check(validator, &spoken.content).map_err(|cause| format!("formatted text: {cause}")),

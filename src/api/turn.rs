@@ -25,6 +25,8 @@ pub(super) struct Turn {
     tokenizer: Arc<ChatTokenizer>,
     detokenizer: IncrementalDetokenizer,
     thoughts: ThoughtSplitter,
+    /// Tokens that may turn out to have opened thoughts.
+    undecided: usize,
     parser: Option<Box<dyn TurnParser>>,
     short_ids: bool,
     stop: StopFinder,
@@ -47,6 +49,7 @@ impl Turn {
             detokenizer: IncrementalDetokenizer::new(Arc::clone(&tokenizer)),
             tokenizer,
             thoughts: ThoughtSplitter::new(reader.reasoning),
+            undecided: 0,
             parser: reader.parser,
             short_ids: reader.short_ids,
             stop: StopFinder::new(stop),
@@ -75,13 +78,22 @@ impl Turn {
         let text = self.text_of(token.id);
         let split = self.thoughts.push(&text);
         let deltas = self.read(split);
-        self.spoken.thought_tokens += usize::from(was_thinking || self.thoughts.is_thinking());
+        self.count_thought(was_thinking);
         // The tokens of a stop string are not part of the answer.
         if let Some(top) = self.logprobs.filter(|_| !self.is_stopped()) {
             let entry = self.logprob_entry(token, top);
             self.spoken.logprobs.push(entry);
         }
         deltas
+    }
+
+    /// An opening tag may take several tokens, of which only the last tells that they were one.
+    fn count_thought(&mut self, was_thinking: bool) {
+        if self.thoughts.is_undecided() {
+            self.undecided += 1;
+        } else if was_thinking || self.thoughts.is_thinking() {
+            self.spoken.thought_tokens += 1 + std::mem::take(&mut self.undecided);
+        }
     }
 
     /// The turn is over: returns what was held back. Half a character at a cut is left out: nothing stands for it.

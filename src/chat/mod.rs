@@ -19,6 +19,9 @@ pub mod tokenizer;
 pub use messages::{Conversation, Message, Role, Tool, ToolCall, ToolChoice};
 pub use names::Names;
 
+/// White space as JSON and the grammars know it; everything else is text.
+pub(crate) const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
+
 /// Why a conversation cannot become a prompt.
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {

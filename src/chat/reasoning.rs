@@ -1,6 +1,7 @@
 //! Thoughts (`<think>…</think>`) before an answer: whether a turn may have them, their grammar, and their splitting off.
 //! Knows no dialect and no wire format.
 
+use super::SPACE;
 use super::dialect::escape;
 use super::template::Segment;
 
@@ -23,7 +24,7 @@ impl Reasoning {
     /// What a prompt leaves to the model, for a chat template that knows thoughts.
     pub fn after(prompt: &[Segment]) -> Self {
         let text = |segment: &Segment| match segment {
-            Segment::Control(text) | Segment::Text(text) => text.trim_end().to_owned(),
+            Segment::Control(text) | Segment::Text(text) => text.trim_end_matches(SPACE).to_owned(),
         };
         let last = prompt.iter().rev().map(text).find(|text| !text.is_empty()).unwrap_or_default();
         if last.ends_with(OPEN) {
@@ -93,6 +94,11 @@ impl ThoughtSplitter {
         Self { state, buffer: String::new() }
     }
 
+    /// Whether nothing has been said yet that tells thoughts from an answer.
+    pub fn is_undecided(&self) -> bool {
+        self.state == State::Start
+    }
+
     /// Whether the text is inside thoughts.
     pub fn is_thinking(&self) -> bool {
         self.state == State::Thinking
@@ -124,7 +130,7 @@ impl ThoughtSplitter {
             State::Start => self.open(),
             State::Thinking => self.think(split),
             State::Closed => {
-                let kept = self.buffer.trim_start().len();
+                let kept = self.buffer.trim_start_matches(SPACE).len();
                 self.buffer.drain(..self.buffer.len() - kept);
                 self.state = if kept > 0 { State::Answer } else { State::Closed };
                 kept > 0
@@ -137,7 +143,7 @@ impl ThoughtSplitter {
     }
 
     fn open(&mut self) -> bool {
-        let words = self.buffer.trim_start();
+        let words = self.buffer.trim_start_matches(SPACE);
         if words.starts_with(OPEN) {
             let length = self.buffer.len() - words.len() + OPEN.len();
             self.buffer.drain(..length);
@@ -201,7 +207,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_split_gives_the_same_parts(pieces in prop::collection::vec(
-            prop::sample::select(vec!["<think>", "</think>", "<th", "ink>", "</", "a", "\n", " ", "{", "é"]), 0..10)) {
+            prop::sample::select(vec!["<think>", "</think>", "<th", "ink>", "</", "a", "\n", " ", "{", "é", "\u{a0}", "\u{c}"]), 0..10)) {
             let whole = pieces.concat();
             for reasoning in [Reasoning::Absent, Reasoning::Optional, Reasoning::Open] {
                 prop_assert_eq!(split(reasoning, &pieces), split(reasoning, &[whole.as_str()]));

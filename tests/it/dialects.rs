@@ -153,6 +153,10 @@ async fn results_come_in_any_order_and_each_call_has_one() {
     let missing = server.chat(&ask(vec![result("b", "1")])).await;
     assert_eq!(missing.refusal(), (400, "messages[1].tool_calls".into(), "invalid_value".into()));
     assert!(missing.text.contains("did not have response messages: a"), "{}", missing.text);
+    let mut late = in_order.clone();
+    let more = [json!({"role": "user", "content": "And?"}), result("a", "2")];
+    late["messages"].as_array_mut().unwrap().extend(more);
+    assert_eq!(server.chat(&late).await.refusal().1, "messages[5].role");
     let twice = server.chat(&ask(vec![result("a", "1"), result("b", "2"), result("a", "3")])).await;
     assert_eq!(twice.refusal().1, "messages[4].tool_call_id");
 }
@@ -188,6 +192,9 @@ fn a_wrong_dialect_file_is_refused_with_its_path_and_key() {
         (OWN.replace("between", "betwen"), "betwen"),
         (OWN.replace("<function=$NAME>", "$NAME>"), "`call`"),
         (OWN.replace("$NAME>", "$NAME$CALL_ID>"), "call_id"),
+        (OWN.replace("call = \"<", "call = \" <"), "white space"),
+        (OWN.replace("json = \"compact\"", "json = \"compact\"\nlead = \"Now: \""), "`lead`"),
+        (OWN.replace("call = \"<function=$NAME>", "call_id = \"$ID\"\ncall = \"<f $NAME $CALL_ID "), "read"),
     ];
     for (source, culprit) in wrong {
         write(&dir.path().join("x.toml"), &source);

@@ -24,8 +24,21 @@ pub(super) fn parse(fields: &Fields<'_>) -> Result<Vec<Message>, ApiError> {
     Ok(messages)
 }
 
+/// Only other results stand between a result and the calls.
+fn follows_calls(messages: &[Message], result: usize) -> bool {
+    let before = messages[..result].iter().rev().find(|message| message.role != Role::Tool);
+    before.is_some_and(|message| !message.tool_calls.is_empty())
+}
+
 /// Each call has exactly one result, in the tool messages right after its turn; in any order.
 fn check_answered(messages: &[Message]) -> Result<(), ApiError> {
+    if let Some(stray) =
+        (0..messages.len()).find(|&index| messages[index].role == Role::Tool && !follows_calls(messages, index))
+    {
+        let path = format!("messages[{stray}].role");
+        let hint = "A tool message must follow the assistant message whose call it answers.";
+        return Err(wrong_value(&path, "tool", hint));
+    }
     for (index, turn) in messages.iter().enumerate().filter(|(_, message)| !message.tool_calls.is_empty()) {
         let results = messages[index + 1..].iter().take_while(|message| message.role == Role::Tool);
         let mut open: Vec<&str> = turn.tool_calls.iter().map(|call| call.id.as_str()).collect();

@@ -1,5 +1,6 @@
 //! A place in a text that may end at any point, and what can be read there. Knows no dialect.
 
+use super::super::SPACE;
 use super::description::{ID_LENGTH, is_name};
 
 /// Why something was not read.
@@ -31,7 +32,7 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn skip_space(&mut self) {
-        self.at = self.text.len() - self.rest().trim_start_matches([' ', '\t', '\r', '\n']).len();
+        self.at = self.text.len() - self.rest().trim_start_matches(SPACE).len();
     }
 
     /// These texts one after the other, with white space before any.
@@ -61,6 +62,7 @@ impl<'a> Cursor<'a> {
 
     /// A function's name without quotes; something else must follow it.
     pub(super) fn name(&mut self) -> Result<String, Stop> {
+        self.skip_space();
         let length = self.rest().find(|c| !is_name(c)).ok_or(Stop::More)?;
         let name = &self.rest()[..length];
         self.at += length;
@@ -69,6 +71,7 @@ impl<'a> Cursor<'a> {
 
     /// An id of letters and digits.
     pub(super) fn id(&mut self) -> Result<(), Stop> {
+        self.skip_space();
         let length = self.rest().bytes().take(ID_LENGTH).take_while(u8::is_ascii_alphanumeric).count();
         match length {
             ID_LENGTH => {

@@ -1,8 +1,8 @@
 //! What a dialect's file says: the fixed text around calls, and how tools and results are shown. Checked here, used by
 //! `lark` (grammar), `parser` and `prompt`. Knows no turn and no tokenizer.
 
-use super::super::ChatError;
 use super::super::json::JsonStyle;
+use super::super::{ChatError, SPACE};
 use serde::Deserialize;
 
 /// Length of a call id that the model itself writes.
@@ -149,15 +149,23 @@ impl Description {
         if self.quoted && !self.middle.before.starts_with('"') {
             return Err(format!("`call`: the quote before {NAME} must be closed right after it"));
         }
-        if !self.quoted && self.middle.text(None).starts_with(|c: char| is_name(c)) {
+        if !self.quoted && self.middle.text(None).starts_with(is_name) {
             return Err(format!(
                 "`call`: a letter, digit, `_`, `-` or `.` right after {NAME} would belong to the name"
             ));
         }
-        if self.opening().trim().is_empty() {
-            return Err(format!(
-                "`begin` or `call` must have text before {NAME}, so that calls can be told from words"
-            ));
+        if !self.quoted && self.middle.text(Some("")).starts_with(is_name) {
+            return Err("`call_id`: its first character would belong to the name before it".to_owned());
+        }
+        if self.start().is_empty() || self.start().starts_with(SPACE) {
+            let message = "must start with text (no white space), so that calls can be told from words";
+            return Err(format!("`begin`, or else `call`, {message}"));
+        }
+        if self.words == Words::Before && !self.lead.is_empty() {
+            return Err("`lead` needs `words = \"instead\"`".to_owned());
+        }
+        if self.lead.starts_with(SPACE) {
+            return Err("`lead` must not start with white space".to_owned());
         }
         match self.texts().find(|text| text.len() > MAX_TEXT || text.contains('$')) {
             Some(text) if text.contains('$') => Err(format!("`{text}`: unknown slot, or a slot in the wrong place")),

@@ -3,8 +3,9 @@
 use super::description::Description;
 use super::parser::{EnvelopeParser, Format};
 use super::prompt::Prompt;
-use super::{Dialect, Function, TurnParser, TurnSpec, lark};
+use super::{Delta, Dialect, Function, TurnParser, TurnSpec, lark};
 use crate::chat::{ChatError, Message, Tool, ToolCall, ToolChoice};
+use serde_json::json;
 use std::sync::Arc;
 
 /// A dialect whose calls are a name and a JSON object in fixed text.
@@ -21,7 +22,36 @@ impl Envelope {
         let (description, prompt) = Description::parse(source)?;
         let wrong = |error: ChatError| ChatError::Dialect(format!("dialect `{}`: [prompt]: {error}", description.name));
         let prompt = Prompt::new(&prompt).map_err(wrong)?;
-        Ok(Self { format: Arc::new(Format::new(&description)), description, prompt })
+        let envelope = Self { format: Arc::new(Format::new(&description)), description, prompt };
+        envelope.check_reading()?;
+        Ok(envelope)
+    }
+
+    /// What the file describes must be read back, in whatever pieces it comes.
+    fn check_reading(&self) -> Result<(), ChatError> {
+        let call = |name: &str, id: &str| ToolCall {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            arguments: json!({"a": ["}", 1]}),
+        };
+        let calls = [call("first", "abc123XYZ"), call("the_second-1", "none")];
+        let most = if self.description.between.is_some() { 2 } else { 1 };
+        let expected: Vec<&str> = calls[..most].iter().map(|call| call.name.as_str()).collect();
+        let text = self.render_calls(&calls[..most]);
+        let mut parser = self.parser(&[]);
+        let mut deltas: Vec<Delta> =
+            text.chars().flat_map(|character| parser.push(character.encode_utf8(&mut [0; 4]))).collect();
+        deltas.extend(parser.finish());
+        let names = deltas.iter().filter_map(|delta| match delta {
+            Delta::CallStart { name, .. } => Some(name.as_str()),
+            _ => None,
+        });
+        let words = deltas.iter().any(|delta| matches!(delta, Delta::Text(_)));
+        if names.eq(expected) && !words {
+            return Ok(());
+        }
+        let message = "its own calls cannot be told apart when they are read; give them more fixed text";
+        Err(ChatError::Dialect(format!("dialect `{}`: {message}: {text}", self.description.name)))
     }
 
     fn render_call(&self, call: &ToolCall) -> String {

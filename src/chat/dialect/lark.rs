@@ -41,7 +41,7 @@ pub(super) fn start_rule(turn: &TurnSpec<'_>) -> &'static str {
 #[derive(Debug)]
 struct Trigger {
     text: String,
-    /// It is one control token, which no words can contain.
+    /// It is one control token.
     is_control: bool,
 }
 
@@ -59,7 +59,7 @@ impl Trigger {
 /// What the first call starts with: a tag, else a run without white space, braces and quotes, else one character.
 pub(super) fn trigger(description: &Description) -> &str {
     let start = description.start();
-    let run = start.find(|c: char| c.is_whitespace() || c == '{' || c == '"').unwrap_or(start.len());
+    let run = start.find(|c: char| crate::chat::SPACE.contains(&c) || c == '{' || c == '"').unwrap_or(start.len());
     let tag = start[..run].find(['>', ']']).map_or(run, |close| close + 1);
     let first = start.chars().next().map_or(0, char::len_utf8);
     &start[..tag.max(first)]
@@ -96,33 +96,22 @@ impl Writer<'_> {
         format!("words_or_calls: WORDS | {calls}\n{words}")
     }
 
+    /// Where the trigger is a control token, words could still spell it out.
     fn no_trigger_inside(&self, words: &str) -> String {
-        if self.trigger.is_control {
-            return format!("/{words}/");
-        }
         format!("/{words}/ & ~/(.|\\n)*{}(.|\\n)*/", escape(&self.trigger.text))
     }
 
     /// Words that do not begin as a whole opening would.
     fn no_call_at_start(&self) -> String {
-        if self.trigger.is_control {
-            return "/(.|\\n)+/".to_owned();
-        }
         let tokens = super::parser::tokens(&self.description.opening());
-        let opening: Vec<String> = tokens.iter().take(2).map(|token| escape(token)).collect();
-        format!("/(.|\\n)+/ & ~/{SPACE}*{}(.|\\n)*/", opening.join(&format!("{SPACE}*")))
+        format!("/(.|\\n)+/ & {}", not_starting_with(&tokens[..tokens.len().min(2)]))
     }
 
     /// Words that do not begin with the character of an opening. Where a call may begin, neither may what leads to it.
     fn no_opening_character(&self) -> String {
-        let lead = &self.description.lead;
-        let lead = if lead.is_empty() || self.turn.control.contains_key(lead) {
-            String::new()
-        } else {
-            format!(" & ~/{SPACE}*{}(.|\\n)*/", escape(lead))
-        };
-        let first = if self.trigger.is_control { None } else { self.trigger.text.chars().next() };
-        let first = first.map(|first| escape(&first.to_string())).unwrap_or_default();
+        let lead = super::parser::tokens(&self.description.lead);
+        let lead = if lead.is_empty() { String::new() } else { format!(" & {}", not_starting_with(&lead)) };
+        let first = self.trigger.text.chars().next().map(|first| escape(&first.to_string())).unwrap_or_default();
         format!("/[ \\t\\r\\n]{{0,4}}[^{first} \\t\\r\\n](.|\\n)*/{lead}")
     }
 
@@ -186,6 +175,12 @@ impl Writer<'_> {
     fn literal(&self, text: &str) -> String {
         literal(text, self.turn.control)
     }
+}
+
+/// Texts that do not begin with these, whatever white space stands between them.
+fn not_starting_with(tokens: &[String]) -> String {
+    let tokens: Vec<String> = tokens.iter().map(|token| escape(token)).collect();
+    format!("~/{SPACE}*{}(.|\\n)*/", tokens.join(&format!("{SPACE}*")))
 }
 
 /// A sequence of Lark strings and token ids that is exactly `text`; empty for no text.

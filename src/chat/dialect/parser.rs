@@ -6,6 +6,7 @@
 use super::cursor::{Cursor, ObjectEnd, Stop};
 use super::description::{Description, Gap, Words};
 use super::{Delta, TurnParser, lark};
+use crate::chat::SPACE;
 use std::sync::Arc;
 
 /// Fixed text as tokens between which white space may stand.
@@ -81,15 +82,15 @@ impl Format {
 /// Fixed text in its parts: JSON strings, punctuation marks, and everything between them.
 pub(super) fn tokens(text: &str) -> Tokens {
     let mut found = Tokens::new();
-    let mut rest = text.trim_start();
+    let mut rest = text.trim_start_matches(SPACE);
     while let Some(first) = rest.chars().next() {
         let length = match first {
             '"' => rest[1..].find('"').map_or(rest.len(), |end| end + 2),
             '{' | '}' | '[' | ']' | '(' | ')' | ',' | ':' | ';' => 1,
-            _ => rest.find(|c: char| c.is_whitespace() || "\"{}[](),:;".contains(c)).unwrap_or(rest.len()),
+            _ => rest.find(|c: char| SPACE.contains(&c) || "\"{}[](),:;".contains(c)).unwrap_or(rest.len()),
         };
         found.push(rest[..length].to_owned());
-        rest = rest[length..].trim_start();
+        rest = rest[length..].trim_start_matches(SPACE);
     }
     found
 }
@@ -148,8 +149,8 @@ impl EnvelopeParser {
             self.say(self.buffer.len() - held);
             return false;
         };
-        self.say(self.buffer[..at].trim_end().len());
-        let at = self.buffer.len() - self.buffer.trim_start().len();
+        self.say(self.buffer[..at].trim_end_matches(SPACE).len());
+        let at = self.buffer.len() - self.buffer.trim_start_matches(SPACE).len();
         match read_head(&self.buffer, &format.open, format) {
             Ok((name, length)) => self.start_call(name, length),
             Err(Stop::More) => false,
@@ -203,9 +204,11 @@ impl EnvelopeParser {
 
     fn read_next(&mut self, format: &Format) -> bool {
         let after = if format.words == Words::Before { State::Open } else { State::Words };
-        if let Some(next) = &format.next
-            && !next.is_empty()
-        {
+        if let Some(next) = &format.next {
+            // Where a call starts with its name, only the end tells that there is none.
+            if next.is_empty() {
+                return self.read_end_or_name(format);
+            }
             match Cursor::new(&self.buffer).literals(&next[..1]) {
                 Ok(()) => return self.start_or(format, next, after),
                 Err(Stop::More) => return false,
@@ -216,6 +219,18 @@ impl EnvelopeParser {
         let outcome = cursor.literals(&format.end);
         let length = cursor.at();
         self.after_fixed(outcome, length, after)
+    }
+
+    fn read_end_or_name(&mut self, format: &Format) -> bool {
+        let mut cursor = Cursor::new(&self.buffer);
+        match cursor.literals(&format.end) {
+            Ok(()) => {
+                let length = cursor.at();
+                self.after_fixed(Ok(()), length, State::Words)
+            }
+            Err(Stop::More) => false,
+            Err(Stop::Mismatch) => self.start_or(format, &[], State::Words),
+        }
     }
 
     /// Leaves fixed text behind, if all of it was there.
@@ -238,7 +253,7 @@ impl EnvelopeParser {
     fn say(&mut self, length: usize) {
         let mut text: String = self.buffer.drain(..length).collect();
         if self.drop_space {
-            text = text.trim_start().to_owned();
+            text = text.trim_start_matches(SPACE).to_owned();
         }
         if !text.is_empty() {
             self.drop_space = false;
@@ -266,8 +281,9 @@ impl TurnParser for EnvelopeParser {
 
 /// How many bytes at the end of `text` may belong to a tag that is still being written, white space before it included.
 fn held_back(text: &str, tag: &str) -> usize {
-    let partial = (1..tag.len()).rev().find(|&length| text.ends_with(&tag[..length])).unwrap_or(0);
-    text.len() - text[..text.len() - partial].trim_end().len()
+    let partial = (1..tag.len()).rev().find(|&length| tag.get(..length).is_some_and(|start| text.ends_with(start)));
+    let partial = partial.unwrap_or(0);
+    text.len() - text[..text.len() - partial].trim_end_matches(SPACE).len()
 }
 
 /// Reads from the start of a call to the brace of its arguments: the function's name, and where the brace stands.

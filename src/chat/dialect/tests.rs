@@ -183,6 +183,50 @@ impl Turn {
     }
 }
 
+/// What words the grammar takes, the parser reads as words; what calls, as calls.
+#[test]
+fn grammar_and_parser_agree_about_white_space() {
+    let now = |dialect: &str| {
+        by_name(dialect).unwrap().render_calls(&[ToolCall {
+            id: String::new(),
+            name: "now".into(),
+            arguments: json!({}),
+        }])
+    };
+    for name in Dialects::built_in().names() {
+        for space in ["", " ", "\n", "\u{a0}", "\u{3000}", "\u{c}", " \u{a0}\n"] {
+            for lead in ["", "Hi", "<think>hm</think>"] {
+                let reasoning = Reasoning::Optional;
+                let text = format!("{lead}{space}{}", now(name));
+                if !(Case { reasoning, ..Case::new(name, ToolChoice::Auto) }).accepts(&text) {
+                    continue;
+                }
+                let mut splitter = crate::chat::reasoning::ThoughtSplitter::new(reasoning);
+                let answer = splitter.push(&text).rest + &splitter.finish().rest;
+                let turn = parse(name, [answer.as_str()]);
+                let required = Case { reasoning, ..Case::new(name, ToolChoice::Required) }.accepts(&text);
+                let called = turn.calls == [("now".to_owned(), "{}".to_owned(), true)];
+                let words_first = !turn.text.is_empty();
+                assert!(called || turn.calls.is_empty(), "{name}: {text:?} {turn:?}");
+                assert!(called || !required, "{name}: {text:?} {turn:?}");
+                assert!(!words_first || !required, "{name}: {text:?} {turn:?}");
+            }
+        }
+    }
+}
+
+/// A user's tag of several bytes a character may be cut anywhere.
+#[test]
+fn a_tag_need_not_be_ascii() {
+    let source = "name = \"own\"\nwords = \"before\"\njson = \"compact\"\nbegin = \"<｜tool▁calls▁begin｜>\"\n\
+        call = \"<｜call▁$NAME｜>$ARGUMENTS\"\nbetween = \"\\n\"\nend = \"<｜end｜>\"\n[prompt]\nsystem = \"s\"\nresults = \"r\"\n";
+    let dialect = super::envelope::Envelope::parse(source).unwrap();
+    let mut parser = dialect.parser(&[]);
+    assert_eq!(parser.push("Hello"), [Delta::Text("Hello".into())]);
+    assert_eq!(parser.push("<｜to"), []);
+    assert_eq!(parser.finish(), [Delta::Text("<｜to".into())]);
+}
+
 fn parse<'a>(dialect: &str, pieces: impl IntoIterator<Item = &'a str>) -> Turn {
     let mut parser = by_name(dialect).unwrap().parser(&tools());
     let mut turn = Turn::default();

@@ -137,7 +137,7 @@ impl Encoder {
         let mut starts = Vec::new();
         for &token in &example.tokens[answer.clone()] {
             starts.push(text.len());
-            text.extend_from_slice(self.tokenizer.token_bytes(token));
+            text.extend_from_slice(self.tokenizer.shown_bytes(token));
         }
         let mut seek = Seek { text: &text, at: 0 };
         for call in calls {

@@ -137,6 +137,22 @@ fn llama3_takes_json_with_or_without_its_tag() {
     }
 }
 
+/// Words that spell a tag out, in tokens that are not the tag, would be read as a call.
+#[test]
+fn words_cannot_spell_a_control_tokens_text() {
+    for (dialect, tag) in [("llama3", "<|python_tag|>"), ("mistral", "[TOOL_CALLS]"), ("mistral_args", "[TOOL_CALLS]")]
+    {
+        for choice in [ToolChoice::Auto, ToolChoice::None] {
+            let case = Case { control: control(), ..Case::new(dialect, choice.clone()) };
+            let mut matcher = case.matcher();
+            let bytes: Vec<u32> = format!("{tag}{{\"name\": \"x\"").bytes().map(u32::from).collect();
+            let taken = matcher.try_consume_tokens(&bytes).unwrap();
+            // A turn that cannot call is not read for calls.
+            assert!(taken < tag.len() || (choice == ToolChoice::None && dialect == "llama3"), "{dialect} {taken}");
+        }
+    }
+}
+
 #[test]
 fn mistral_takes_a_list_after_its_tag_with_ids_of_nine() {
     let rome = r#"[TOOL_CALLS][{"name": "weather", "arguments": {"city": "Rome"}, "id": "aB3456789"}]"#;

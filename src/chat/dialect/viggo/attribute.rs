@@ -112,6 +112,7 @@ impl Kind {
             Some("string") if schema.get("pattern").is_some() || schema.get("allOf").is_some() => {
                 Err("a string with a pattern or format".to_owned())
             }
+            Some("string") if schema["maxLength"] == 0 => Err("a string that must be empty".to_owned()),
             Some("string") => {
                 Ok(Self::Text { minimum: count(schema, "minLength"), maximum: schema["maxLength"].as_u64() })
             }

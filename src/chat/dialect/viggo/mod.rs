@@ -40,9 +40,9 @@ impl Dialect for Viggo {
         let (words, calls) = ENVELOPE.split_once(CALLS_MARK).unwrap_or((ENVELOPE, ""));
         let mut lark = reasoning::start(turn.reasoning, start);
         let names: Vec<String> = turn.tools.iter().map(|(name, _)| escape(name)).collect();
-        let names = if names.is_empty() { "[]".to_owned() } else { format!("({})\\(", names.join("|")) };
+        let call = if names.is_empty() { String::new() } else { format!(" & ~/({})\\((.|\\n)*/", names.join("|")) };
         let thoughts = reasoning::excluded_start(turn.reasoning);
-        lark.push_str(&words.replace("$CALL", &names).replace("$THOUGHTS", &thoughts));
+        lark.push_str(&words.replace("$CALL", &call).replace("$THOUGHTS", &thoughts));
         if start != "words" {
             lark.push_str(&with_acts(calls, turn)?);
         }

@@ -2,6 +2,7 @@
 
 use super::super::{Delta, TurnParser};
 use super::attribute::Act;
+use crate::chat::SPACE;
 use serde_json::Value;
 
 /// Where the parser is; the buffer begins with what the state expects.
@@ -47,7 +48,7 @@ impl ActParser {
     }
 
     fn open(&mut self) -> bool {
-        let text = self.buffer.trim_start();
+        let text = self.buffer.trim_start_matches(SPACE);
         let head = |act: &Act| format!("{}(", act.name);
         if let Some(act) = self.acts.iter().position(|act| text.starts_with(&head(act))) {
             let length = self.buffer.len() - text.len() + head(&self.acts[act]).len();
