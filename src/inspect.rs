@@ -157,7 +157,12 @@ fn explain(turn: &TurnArgs) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "// dialect {}, thoughts before the answer: {}", model.dialect.name(), thoughts(model.reasoning))?;
     writeln!(out, "// {} bytes, compiled in {:.1} ms", lark.len(), elapsed.as_secs_f64() * 1e3)?;
-    writeln!(out, "// every turn begins with {:?}; then {}", String::from_utf8_lossy(&forced), expected(&next))?;
+    let start = if forced.is_empty() {
+        String::new()
+    } else {
+        format!("every turn begins with {:?}; then ", String::from_utf8_lossy(&forced))
+    };
+    writeln!(out, "// {start}{}", expected(&next))?;
     write!(out, "{lark}")?;
     Ok(())
 }
