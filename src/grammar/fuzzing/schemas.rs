@@ -21,7 +21,7 @@ struct Maker<'b> {
 }
 
 const TYPES: [&str; 7] = ["string", "integer", "null", "boolean", "number", "array", "object"];
-const VALUES: [&str; 8] = ["0", "1", "2.5", "\"a\"", "\"ab\"", "\"\"", "null", "true"];
+const VALUES: [&str; 10] = ["0", "1", "2.5", "1.5", "-0.5", "\"a\"", "\"ab\"", "\"\"", "null", "true"];
 
 impl Maker<'_> {
     /// The next choice; beyond the last byte always the first.
@@ -54,7 +54,7 @@ impl Maker<'_> {
     }
 
     fn schema(&mut self, depth: usize) -> Value {
-        match self.below(if depth == 0 { 8 } else { 24 }) {
+        match self.below(if depth == 0 { 8 } else { 28 }) {
             0 => json!({"type": TYPES[self.below(7)]}),
             1 => json!({"enum": (0..1 + self.below(4)).map(|_| self.value()).collect::<Vec<_>>()}),
             2 => json!({"const": self.value()}),
@@ -64,7 +64,8 @@ impl Maker<'_> {
             6 => json!({"type": "integer", "minimum": self.below(3), "maximum": self.below(6)}),
             7 => json!({"$ref": (["#/$defs/a", "#/$defs/b"][self.below(2)])}),
             kind @ 8..=15 => self.common(kind, depth),
-            kind => self.rewritten(kind, depth),
+            kind @ 16..=23 => self.rewritten(kind, depth),
+            kind => self.contested(kind, depth - 1),
         }
     }
 
@@ -123,6 +124,31 @@ impl Maker<'_> {
             _ => {
                 let keyword = ["unevaluatedProperties", "unevaluatedItems"][self.below(2)];
                 json!({"properties": self.map(depth), keyword: self.schema(inner), "anyOf": self.list(depth)})
+            }
+        }
+    }
+
+    /// Branches that a narrow reading of one another would take for exclusive, and negations of negations.
+    fn contested(&mut self, kind: usize, inner: usize) -> Value {
+        match kind {
+            24 => {
+                let (base, except) = (self.schema(inner), self.schema(inner));
+                json!({"oneOf": [base, {"allOf": [base, {"not": except}]}]})
+            }
+            25 => {
+                let values: Vec<Value> = (0..1 + self.below(4)).map(|_| self.value()).collect();
+                let number = json!({"type": "number", "not": {"type": (["integer", "string"][self.below(2)])}});
+                json!({"oneOf": [{"enum": values}, number, self.schema(inner)]})
+            }
+            26 => {
+                let list = json!({"type": "array", "prefixItems": [self.schema(0)], "items": self.schema(0), "minItems": 6 + self.below(4)});
+                let rival = json!({"type": "array", "contains": self.schema(0), "minContains": 5 + self.below(4)});
+                json!({"oneOf": [list, rival]})
+            }
+            _ => {
+                let denied =
+                    json!({(["not", "contains", "if"][self.below(3)]): self.schema(inner), "else": self.schema(0)});
+                json!({"type": TYPES[self.below(7)], "not": {"oneOf": [denied, self.schema(0)]}})
             }
         }
     }

@@ -5,7 +5,7 @@
 use super::super::GrammarError;
 use super::keywords::count;
 use super::refuse;
-use super::rewrite::Rewriter;
+use super::rewrite::{Rewriter, weight};
 use super::{atom, document::Draft};
 use serde_json::{Value, json};
 
@@ -63,8 +63,11 @@ impl Rewriter<'_, '_> {
             ));
         };
         let chosen = counts.flat_map(|count| choices(positions, count));
+        let (heavy, light) = (weight(wanted), weight(other));
         let way = |chosen: Vec<usize>| {
             let length = chosen.last().map_or(0, |last| last + 1);
+            // Inside each other, these copies would multiply.
+            self.spend(chosen.len() * heavy + (length + 1 - chosen.len()) * light, at)?;
             let item = |index: usize| if chosen.contains(&index) { wanted.clone() } else { other.clone() };
             self.tuple(&(0..length).map(item).collect::<Vec<_>>(), other, length, at)
         };

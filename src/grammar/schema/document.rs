@@ -124,9 +124,19 @@ impl<'a> Document<'a> {
         if let Value::Bool(verdict) = node {
             return Some(*verdict);
         }
-        let map = self.validators.get_or_init(|| jsonschema::validator_map_for(self.root).ok()).as_ref()?;
+        let map = self.validators.get_or_init(|| self.built_validators()).as_ref()?;
         let place = self.places.get(&std::ptr::from_ref(node))?;
         Some(map.get(&format!("#{}", place.here))?.is_valid(value))
+    }
+
+    /// Without the root's `$id`, which would name every schema in the map.
+    fn built_validators(&self) -> Option<ValidatorMap> {
+        if self.root.get("$id").is_none() {
+            return jsonschema::validator_map_for(self.root).ok();
+        }
+        let mut root = self.root.clone();
+        root.as_object_mut()?.remove("$id");
+        jsonschema::validator_map_for(&root).ok()
     }
 
     /// Whether a `patternProperties` pattern covers a name, as `jsonschema` sees it. Unusable patterns cover everything,

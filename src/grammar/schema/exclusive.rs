@@ -1,7 +1,8 @@
 //! Proofs for `oneOf`: what is generated for one branch can never satisfy another.
 //!
 //! Then the branches may be offered as plain alternatives. The generated side is the narrowed one (closed objects, bounded
-//! numbers), the other side is the caller's own schema. What cannot be proved is left to `rewrite`, or refused.
+//! numbers, rewritten negations); the other side is the caller's own document, since what a narrowed rival excludes the
+//! rival itself may accept. What cannot be proved is left to `rewrite`, or refused.
 
 use super::super::GrammarError;
 use super::array::Array;
@@ -16,8 +17,9 @@ use std::cell::Cell;
 const MAX_DEPTH: u32 = 12;
 const MAX_STEPS: u32 = 100_000;
 
-struct Prover<'d, 'a> {
-    document: &'d Document<'a>,
+struct Prover<'d, 'c, 'a> {
+    /// As the caller wrote it. Keywords that no proof knows only make it narrower.
+    caller: &'d Document<'c>,
     definitions: &'d [Vec<Choice<'a>>],
     steps: Cell<u32>,
 }
@@ -42,9 +44,13 @@ impl Overlap {
     }
 }
 
-/// Every `oneOf` that is not proved exclusive, once.
-pub(super) fn overlaps<'a>(document: &Document<'a>, definitions: &[Vec<Choice<'a>>]) -> Vec<Overlap> {
-    let prover = Prover { document, definitions, steps: Cell::new(0) };
+/// Every `oneOf` of the rewritten `document` that is not proved exclusive, once.
+pub(super) fn overlaps<'a>(
+    caller: &Document<'_>,
+    document: &Document<'a>,
+    definitions: &[Vec<Choice<'a>>],
+) -> Vec<Overlap> {
+    let prover = Prover { caller, definitions, steps: Cell::new(0) };
     let mut found: Vec<Overlap> = Vec::new();
     for choice in definitions.iter().flatten() {
         for chosen in &choice.chosen {
@@ -52,19 +58,24 @@ pub(super) fn overlaps<'a>(document: &Document<'a>, definitions: &[Vec<Choice<'a
             if found.iter().any(|overlap| overlap.owner == owner) {
                 continue;
             }
-            let branches = chosen.owner.get("oneOf").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-            let mut rivals = branches.iter().enumerate().filter(|(index, _)| *index != chosen.branch);
-            let overlap = rivals.find(|(_, branch)| !prover.excludes(&choice.atom, branch, MAX_DEPTH));
-            let overlap = overlap.map(|(other, _)| Overlap { owner: owner.to_owned(), one: chosen.branch, other });
-            found.extend(overlap);
+            let other = prover.unproved(&choice.atom, owner, chosen.branch);
+            found.extend(other.map(|other| Overlap { owner: owner.to_owned(), one: chosen.branch, other }));
         }
     }
     found
 }
 
-impl<'a> Prover<'_, 'a> {
+impl<'c, 'a> Prover<'_, 'c, 'a> {
+    /// A rival of a branch that is not proved to exclude `atom`; the `oneOf` is named by its owner's place.
+    fn unproved(&self, atom: &Atom<'a>, owner: &str, branch: usize) -> Option<usize> {
+        let written = self.caller.root.pointer(owner).and_then(|owner| owner.get("oneOf")?.as_array());
+        let Some(branches) = written else { return Some(branch) };
+        let mut rivals = branches.iter().enumerate().filter(|(index, _)| *index != branch);
+        rivals.find(|(_, rival)| !self.excludes(atom, rival, MAX_DEPTH)).map(|(index, _)| index)
+    }
+
     /// Whether no value of `atom` satisfies `schema`. False also means "not proved".
-    fn excludes(&self, atom: &Atom<'a>, schema: Node<'a>, depth: u32) -> bool {
+    fn excludes(&self, atom: &Atom<'a>, schema: Node<'c>, depth: u32) -> bool {
         self.steps.set(self.steps.get() + 1);
         if depth == 0 || self.steps.get() > MAX_STEPS {
             return false;
@@ -85,12 +96,12 @@ impl<'a> Prover<'_, 'a> {
     }
 
     /// Scalars are tried; nested values could take exponential time.
-    fn excludes_value(&self, value: &Value, schema: Node<'a>) -> bool {
+    fn excludes_value(&self, value: &Value, schema: Node<'c>) -> bool {
         let scalar = !value.is_array() && !value.is_object();
-        value_bits(value) & types_of(schema) == 0 || (scalar && self.document.accepts(schema, value) == Some(false))
+        value_bits(value) & types_of(schema) == 0 || (scalar && self.caller.accepts(schema, value) == Some(false))
     }
 
-    fn excluded_by_keywords(&self, atom: &Atom<'a>, map: &'a Map<String, Value>, depth: u32) -> bool {
+    fn excluded_by_keywords(&self, atom: &Atom<'a>, map: &'c Map<String, Value>, depth: u32) -> bool {
         match atom {
             Atom::Number(number) => number.misses(map),
             Atom::Text(text) => text.misses(map),
@@ -100,10 +111,10 @@ impl<'a> Prover<'_, 'a> {
         }
     }
 
-    fn excluded_by_branches(&self, atom: &Atom<'a>, map: &'a Map<String, Value>, depth: u32) -> bool {
+    fn excluded_by_branches(&self, atom: &Atom<'a>, map: &'c Map<String, Value>, depth: u32) -> bool {
         let list = |keyword: &str| map.get(keyword).and_then(Value::as_array);
-        let target = map.get("$ref").and_then(Value::as_str).and_then(|text| self.document.resolve(text));
-        let all = |list: &'a Vec<Value>| list.iter().all(|node| self.excludes(atom, node, depth));
+        let target = map.get("$ref").and_then(Value::as_str).and_then(|text| self.caller.resolve(text));
+        let all = |list: &'c Vec<Value>| list.iter().all(|node| self.excludes(atom, node, depth));
         target.is_some_and(|(_, node)| self.excludes(atom, node, depth))
             || list("allOf").is_some_and(|list| list.iter().any(|node| self.excludes(atom, node, depth)))
             || list("anyOf").is_some_and(all)
@@ -111,7 +122,7 @@ impl<'a> Prover<'_, 'a> {
     }
 
     /// By the first item, when there always is one.
-    fn excluded_array(&self, array: &Array, map: &'a Map<String, Value>, depth: u32) -> bool {
+    fn excluded_array(&self, array: &Array, map: &'c Map<String, Value>, depth: u32) -> bool {
         let tuple = map.get("prefixItems").or_else(|| map.get("items")).and_then(Value::as_array);
         let theirs = tuple.and_then(|list| list.first()).or_else(|| map.get("items").filter(|items| !items.is_array()));
         let own = array.prefix.first().copied().or(array.rest);
@@ -122,7 +133,7 @@ impl<'a> Prover<'_, 'a> {
     }
 
     /// By a property that one side has for certain and the other cannot have, or not with that value.
-    fn excluded_object(&self, object: &Object, map: &'a Map<String, Value>, depth: u32) -> bool {
+    fn excluded_object(&self, object: &Object, map: &'c Map<String, Value>, depth: u32) -> bool {
         let required: Vec<&str> =
             map.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
         let closed = object.additional.is_none() && object.patterns.is_empty();
@@ -138,16 +149,16 @@ impl<'a> Prover<'_, 'a> {
     }
 
     /// A schema that certainly applies to a property.
-    fn property_schema(&self, map: &'a Map<String, Value>, name: &str) -> Option<Node<'a>> {
+    fn property_schema(&self, map: &'c Map<String, Value>, name: &str) -> Option<Node<'c>> {
         let declared = map.get("properties").and_then(|properties| properties.get(name));
         let mut patterns = map.get("patternProperties").and_then(Value::as_object).into_iter().flatten();
         declared.or_else(|| {
-            let covered = patterns.any(|(regex, _)| self.document.name_matches(regex, name));
+            let covered = patterns.any(|(regex, _)| self.caller.name_matches(regex, name));
             if covered { None } else { map.get("additionalProperties") }
         })
     }
 
-    fn excluded_at(&self, location: usize, schema: Node<'a>, depth: u32) -> bool {
+    fn excluded_at(&self, location: usize, schema: Node<'c>, depth: u32) -> bool {
         depth > 0 && self.definitions[location].iter().all(|choice| self.excludes(&choice.atom, schema, depth - 1))
     }
 }

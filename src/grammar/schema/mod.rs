@@ -7,8 +7,8 @@
 //!
 //! The passes: `guard` and `keywords` (limits and refusals) → `rewrite` with `negate` and `contains` (conditions and negations
 //! in the keywords below) → the guard again → `location` (which keywords meet at one place of the instance) → `atom` (one type,
-//! all its constraints) → `exclusive` (proofs for `oneOf`; what is not proved is rewritten) → `graph` (recursion, dead ends) →
-//! `emit` with `count` and `unique`. Every pass walks with an explicit stack or worklist, or recurses over what is bounded: a
+//! all its constraints) → `exclusive` (proofs for `oneOf`, against the caller's schema; what is not proved is rewritten) →
+//! `graph` (recursion, dead ends) → `emit` with `count` and `unique`. Every pass walks with an explicit stack or worklist, or recurses over what is bounded: a
 //! schema cannot overflow the thread's stack. Before them, where a request is read, `spelling` gives types their standard
 //! names. Knows no dialect.
 
@@ -59,7 +59,7 @@ pub fn admit(schema: &Value) -> Result<Value, GrammarError> {
     guard::check_schemas(&mut document)?;
     document.check_metaschema()?;
     let mut overlapping = HashSet::new();
-    let mut overlaps = match enforce(&rewrite::rewrite(&document, &overlapping)?)? {
+    let mut overlaps = match enforce(&document, &rewrite::rewrite(&document, &overlapping)?)? {
         Verdict::Enforced(copy) => return Ok(copy),
         Verdict::Overlaps(overlaps) => overlaps,
     };
@@ -68,7 +68,7 @@ pub fn admit(schema: &Value) -> Result<Value, GrammarError> {
         overlapping.extend(overlaps.iter().map(|overlap| overlap.owner.clone()));
         let copy = rewrite::rewrite(&document, &overlapping);
         let copy = copy.map_err(|error| overlaps[0].refusal(&format!("; {error}")))?;
-        overlaps = match enforce(&copy)? {
+        overlaps = match enforce(&document, &copy).map_err(|error| explained(error, &overlaps[0]))? {
             Verdict::Enforced(copy) => return Ok(copy),
             Verdict::Overlaps(overlaps) => overlaps,
         };
@@ -85,12 +85,20 @@ enum Verdict {
     Overlaps(Vec<exclusive::Overlap>),
 }
 
-/// The compiler's copy of a rewritten schema.
-fn enforce(schema: &Value) -> Result<Verdict, GrammarError> {
+/// Names the `oneOf` when telling its branches apart has left nothing of the schema.
+fn explained(error: GrammarError, overlap: &exclusive::Overlap) -> GrammarError {
+    match &error {
+        GrammarError::Schema { pointer, message } if pointer.is_empty() => overlap.refusal(&format!("; {message}")),
+        _ => error,
+    }
+}
+
+/// The compiler's copy of `schema`, which `rewrite` has made of the caller's.
+fn enforce(caller: &Document<'_>, schema: &Value) -> Result<Verdict, GrammarError> {
     let mut document = Document::of_rewritten(schema)?;
     guard::check_schemas(&mut document)?;
     let definitions = atom::definitions(&document)?;
-    let overlaps = exclusive::overlaps(&document, &definitions);
+    let overlaps = exclusive::overlaps(caller, &document, &definitions);
     if !overlaps.is_empty() {
         return Ok(Verdict::Overlaps(overlaps));
     }

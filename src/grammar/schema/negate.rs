@@ -22,6 +22,7 @@ impl Rewriter<'_, '_> {
             _ => return Ok(Value::Bool(false)),
         };
         let at = self.document.pointer(node);
+        self.visit(node, map)?;
         if self.depth.get() > MAX_EXPANDED_DEPTH {
             let message =
                 "a negation (`not`, `if`, a `oneOf` with overlapping branches) that refers to itself or is too deep";
@@ -174,6 +175,7 @@ impl Rewriter<'_, '_> {
         };
         let mut ways = Vec::new();
         for (index, schema) in tuple.iter().enumerate() {
+            self.spend(index, at)?;
             let mut first = vec![Value::Bool(true); index];
             first.push(self.negative(schema)?);
             if first.last() != Some(&Value::Bool(false)) {

@@ -43,6 +43,11 @@ fn is_exclusion(value: &Value) -> bool {
         && value.as_object().is_some_and(|map| map.keys().all(|key| key == "enum" || key == ORIGIN))
 }
 
+/// Keywords looked at and values copied, also where nothing comes of it.
+const MAX_STEPS: usize = 200_000;
+/// Bytes of a pointer whose writing is as much work as a keyword.
+const POINTER_STEP: usize = 1_024;
+
 /// What the passes of rewriting share.
 pub(super) struct Rewriter<'d, 'a> {
     pub(super) document: &'d Document<'a>,
@@ -50,13 +55,14 @@ pub(super) struct Rewriter<'d, 'a> {
     overlaps: &'d HashSet<String>,
     schemas: Cell<usize>,
     bytes: Cell<usize>,
+    steps: Cell<usize>,
     pub(super) depth: Cell<usize>,
 }
 
 /// The whole document rewritten. Definitions that nothing refers to stay as they are.
 pub(super) fn rewrite(document: &Document<'_>, overlaps: &HashSet<String>) -> Result<Value, GrammarError> {
-    let counters = (Cell::new(0), Cell::new(0), Cell::new(0));
-    let rewriter = Rewriter { document, overlaps, schemas: counters.0, bytes: counters.1, depth: counters.2 };
+    let zero = || Cell::new(0);
+    let rewriter = Rewriter { document, overlaps, schemas: zero(), bytes: zero(), steps: zero(), depth: zero() };
     rewriter.positive(document.root)
 }
 
@@ -64,6 +70,7 @@ impl Rewriter<'_, '_> {
     /// The schema in enforced keywords.
     pub(super) fn positive(&self, node: &Value) -> Result<Value, GrammarError> {
         let Some(map) = node.as_object() else { return Ok(node.clone()) };
+        self.visit(node, map)?;
         let known = self.document.knows(node);
         let mut copy = Map::new();
         let mut added = Vec::new();
@@ -78,10 +85,10 @@ impl Rewriter<'_, '_> {
             let list = copy.entry("allOf").or_insert_with(|| json!([]));
             list.as_array_mut().into_iter().for_each(|list| list.append(&mut added));
         }
+        self.charge(&copy, self.document.pointer(node))?;
         if known {
             copy.insert(ORIGIN.into(), json!(self.document.pointer(node)));
         }
-        self.charge(&copy, self.document.pointer(node))?;
         Ok(Value::Object(copy))
     }
 
@@ -187,8 +194,8 @@ impl Rewriter<'_, '_> {
     /// A new schema on account of what stands at `at`.
     pub(super) fn made(&self, mut schema: Value, at: &str) -> Result<Value, GrammarError> {
         if let Some(map) = schema.as_object_mut() {
-            map.insert(ORIGIN.into(), json!(at));
             self.charge(map, at)?;
+            map.insert(ORIGIN.into(), json!(at));
         }
         Ok(schema)
     }
@@ -229,15 +236,55 @@ impl Rewriter<'_, '_> {
         self.made(schema, at)
     }
 
-    /// Counts a schema, and the bytes of its values that are no schemas.
+    /// Counts a schema and its bytes without those of the schemas inside. Pointers are counted by `visit`.
     fn charge(&self, map: &Map<String, Value>, at: &str) -> Result<(), GrammarError> {
-        let inner = |key: &str| holds_list(key) || holds_map(key) || holds_schema(key) || key.starts_with('$');
-        let own = map.iter().filter(|(key, _)| !inner(key)).map(|(key, value)| key.len() + value.to_string().len());
         self.schemas.set(self.schemas.get() + 1);
-        self.bytes.set(self.bytes.get() + own.sum::<usize>());
-        if self.schemas.get() > 2 * MAX_SCHEMAS || self.bytes.get() > 8 * MAX_BYTES {
-            return Err(too_complex(at, "its negations and conditions multiply out to too many schemas"));
-        }
-        Ok(())
+        self.bytes.set(self.bytes.get() + map.iter().map(|(key, value)| own_bytes(key, value)).sum::<usize>());
+        self.check_budget(at)
     }
+
+    /// Counts the work on a schema: that much is done even where the outcome is `false` and no schema is made.
+    pub(super) fn visit(&self, node: &Value, map: &Map<String, Value>) -> Result<(), GrammarError> {
+        let at = self.document.pointer(node);
+        self.spend((1 + map.len()) * (1 + at.len() / POINTER_STEP), at)
+    }
+
+    /// Counts other work.
+    pub(super) fn spend(&self, steps: usize, at: &str) -> Result<(), GrammarError> {
+        self.steps.set(self.steps.get().saturating_add(steps));
+        self.check_budget(at)
+    }
+
+    fn check_budget(&self, at: &str) -> Result<(), GrammarError> {
+        let within = self.schemas.get() <= 2 * MAX_SCHEMAS && self.bytes.get() <= 8 * MAX_BYTES;
+        if within && self.steps.get() <= MAX_STEPS {
+            return Ok(());
+        }
+        Err(too_complex(at, "its negations and conditions multiply out to too many schemas"))
+    }
+}
+
+/// Bytes that a keyword adds to its schema: its value, or the names in it when that holds schemas.
+fn own_bytes(keyword: &str, value: &Value) -> usize {
+    let inner = holds_list(keyword) || holds_map(keyword) || holds_schema(keyword) || keyword.starts_with('$');
+    let names = || value.as_object().into_iter().flatten().map(|(name, _)| name.len()).sum();
+    // The only schema inside that is not made, hence not counted, on its own.
+    let excluded = value.get("enum").filter(|_| keyword == "not");
+    keyword.len()
+        + if inner { names() } else { value.to_string().len() }
+        + excluded.map_or(0, |list| list.to_string().len())
+}
+
+/// The JSON values in a value.
+pub(super) fn weight(value: &Value) -> usize {
+    let (mut open, mut count) = (vec![value], 0);
+    while let Some(value) = open.pop() {
+        count += 1;
+        match value {
+            Value::Array(list) => open.extend(list),
+            Value::Object(map) => open.extend(map.values()),
+            _ => {}
+        }
+    }
+    count
 }

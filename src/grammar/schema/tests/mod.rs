@@ -1,6 +1,7 @@
 //! Admission: what is refused, where, how fast; and that what is admitted keeps its promise.
 
 mod coverage;
+mod exclusive;
 mod fuzzed;
 mod limits;
 mod ratchet;

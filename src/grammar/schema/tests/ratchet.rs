@@ -1,7 +1,7 @@
 //! JSON-Schema-Test-Suite, BFCL and Seal-Tools against a ratchet: every schema is refused or right, and what was right stays so.
 //!
-//! Without the data it says so and checks nothing. `CALLSMITH_UPDATE_RATCHET=1` writes the files anew, `CALLSMITH_SAMPLES` asks
-//! for more random answers of each schema.
+//! Without the data it says so and checks nothing. `CALLSMITH_UPDATE_RATCHET=1` writes the files anew,
+//! `CALLSMITH_SCHEMA_SAMPLES` asks for more random answers of each schema.
 
 use super::coverage::{ANNOTATIONS, rows, table};
 use crate::grammar::schema::{admit, admit_parameters, standardised};
@@ -52,7 +52,7 @@ fn written(ratchet: &Ratchet) -> String {
 
 /// The random answers asked of each schema.
 fn samples(default: u64) -> u64 {
-    std::env::var("CALLSMITH_SAMPLES").ok().and_then(|count| count.parse().ok()).unwrap_or(default)
+    std::env::var("CALLSMITH_SCHEMA_SAMPLES").ok().and_then(|count| count.parse().ok()).unwrap_or(default)
 }
 
 struct Judge {
