@@ -89,18 +89,18 @@ fn body(turn: &TurnArgs) -> anyhow::Result<Map<String, Value>> {
 fn asked(turn: &TurnArgs) -> anyhow::Result<Map<String, Value>> {
     let mut asked = Map::new();
     if let Some(path) = &turn.tools {
-        asked.insert("tools".to_owned(), read_json(path)?);
+        asked.insert("tools".to_owned(), tools(&read_json(path)?)?.into());
     }
     if let Some(path) = &turn.response_format {
         asked.insert("response_format".to_owned(), read_json(path)?);
     }
     if let Some(choice) = &turn.choice {
-        asked.insert("choice".to_owned(), json!(choice));
+        asked.insert("tool_choice".to_owned(), json!(choice));
     }
     if turn.no_parallel_tool_calls {
         asked.insert("parallel_tool_calls".to_owned(), json!(false));
     }
-    request(&asked)
+    Ok(asked)
 }
 
 /// The body for `{tools, choice, response_format, parallel_tool_calls}`, each of which may be absent.

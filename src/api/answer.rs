@@ -84,7 +84,13 @@ impl Answer {
             response::choice(index, choice.turn.spoken(), choice.finish.unwrap_or("stop"), logprobs)
         };
         let choices: Vec<Value> = self.choices.iter().enumerate().map(choice).collect();
-        response::completion(&self.head, &choices, self.usage)
+        response::completion(&self.head, &choices, self.usage())
+    }
+
+    /// The tokens so far.
+    pub(super) fn usage(&self) -> Usage {
+        let thoughts = self.choices.iter().map(|choice| choice.turn.spoken().thought_tokens).sum();
+        Usage { thoughts, ..self.usage }
     }
 
     fn tokens(&mut self, index: usize, tokens: &[TokenEvent]) -> Result<Update, ApiError> {
@@ -92,8 +98,6 @@ impl Answer {
         self.timer.tokens(tokens.len());
         let choice = &mut self.choices[index];
         let deltas = tokens.iter().flat_map(|token| choice.turn.push(token)).collect();
-        self.usage.thoughts = self.choices.iter().map(|choice| choice.turn.spoken().thought_tokens).sum();
-        let choice = &mut self.choices[index];
         let finish = choice.turn.is_stopped().then(|| choice.close("stop"));
         self.update(index, deltas, finish)
     }

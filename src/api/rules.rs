@@ -9,7 +9,7 @@ use super::turn::Reader;
 use super::wire::response::{Call, Spoken};
 use super::wire::{ChatRequest, ResponseFormat, WireLimits, parse_chat};
 use crate::chat::dialect::{ControlTokens, Delta, Dialect, Function, TurnParser, TurnSpec};
-use crate::chat::reasoning::{self, Reasoning, Split, ThoughtSplitter};
+use crate::chat::reasoning::{self, Reasoning, Split};
 use crate::chat::{ChatError, Names, Tool, ToolChoice};
 use crate::grammar::{Constraint, GrammarError, schema};
 use jsonschema::Validator;
@@ -31,7 +31,7 @@ pub(super) struct TurnRules {
     /// What the prompt leaves to the model.
     reasoning: Reasoning,
     /// The tools that may be called.
-    tools: Vec<AdmittedTool>,
+    tools: AdmittedTools,
     may_call: bool,
     /// A turn without a call breaks the rules.
     must_call: bool,
@@ -39,15 +39,13 @@ pub(super) struct TurnRules {
     format: Option<Validator>,
 }
 
-/// A tool whose schema is enforceable.
-pub(super) struct AdmittedTool {
-    /// Place in the caller's `tools`.
-    index: usize,
-    name: String,
-    /// Normalised for the grammar.
-    schema: Value,
-    /// The caller's schema.
-    validator: Validator,
+/// Tools whose schemas are enforceable.
+#[derive(Default)]
+pub(super) struct AdmittedTools {
+    /// Names, and schemas normalised for the grammar.
+    functions: Vec<Function>,
+    /// Of each function: its place in the caller's `tools`, and the caller's schema.
+    callers: Vec<(usize, Validator)>,
 }
 
 /// How a model writes the turn that follows a prompt.
@@ -65,9 +63,12 @@ pub struct TurnContext<'a> {
 /// # Errors
 /// As the same body would get from `POST /v1/chat/completions`.
 pub fn turn_grammar(body: &Map<String, Value>, context: TurnContext<'_>) -> Result<Option<String>, ApiError> {
+    Ok(rules_of(body, context)?.lark)
+}
+
+fn rules_of(body: &Map<String, Value>, context: TurnContext<'_>) -> Result<TurnRules, ApiError> {
     let request = parse_chat(body, WireLimits { logits_width: usize::MAX })?;
-    let tools = admit_tools(&request)?;
-    Ok(TurnRules::new(context, &request, tools)?.lark)
+    TurnRules::new(context, &request, admit_tools(&request)?)
 }
 
 /// What a client would get of a turn's text, as an answer to a chat request's body.
@@ -75,13 +76,8 @@ pub fn turn_grammar(body: &Map<String, Value>, context: TurnContext<'_>) -> Resu
 /// # Errors
 /// As [`turn_grammar`].
 pub fn read_turn(body: &Map<String, Value>, context: TurnContext<'_>, text: &str) -> Result<Vec<Delta>, ApiError> {
-    let request = parse_chat(body, WireLimits { logits_width: usize::MAX })?;
-    let tools = admit_tools(&request)?;
-    let Reader { parser, reasoning, .. } = TurnRules::new(context, &request, tools)?.reader(context.dialect);
-    let mut splitter = ThoughtSplitter::new(reasoning);
-    let Split { thoughts, rest } = splitter.push(text);
-    let held = splitter.finish();
-    let (thoughts, rest) = (thoughts + &held.thoughts, rest + &held.rest);
+    let Reader { parser, reasoning, .. } = rules_of(body, context)?.reader(context.dialect);
+    let Split { thoughts, rest } = reasoning::split(reasoning, text);
     let mut deltas = vec![Delta::Thought(thoughts)];
     match parser {
         Some(mut parser) => deltas.extend([parser.push(&rest), parser.finish()].concat()),
@@ -92,14 +88,10 @@ pub fn read_turn(body: &Map<String, Value>, context: TurnContext<'_>, text: &str
 
 impl TurnRules {
     /// What the request's turns may say. `tools` are those of [`admit_tools`].
-    pub(super) fn new(
-        context: TurnContext<'_>,
-        request: &ChatRequest,
-        tools: Vec<AdmittedTool>,
-    ) -> Result<Self, ApiError> {
+    pub(super) fn new(context: TurnContext<'_>, request: &ChatRequest, tools: AdmittedTools) -> Result<Self, ApiError> {
         let reasoning = context.reasoning;
         let conversation = &request.conversation;
-        let may_call = !tools.is_empty() && conversation.tool_choice != ToolChoice::None;
+        let may_call = !tools.functions.is_empty() && conversation.tool_choice != ToolChoice::None;
         let must_call = matches!(conversation.tool_choice, ToolChoice::Required | ToolChoice::Named(_));
         let names = request.names.clone();
         let mut rules = Self { lark: None, reasoning, tools, may_call, must_call, names, format: None };
@@ -115,11 +107,11 @@ impl TurnRules {
                 rules.format = Some(validator(schema).map_err(|cause| bad_format(&cause))?);
                 rules.lark = Some(format!("{}answer: %json {admitted}\n", reasoning::start(reasoning, "answer")));
             }
-            ResponseFormat::Text if rules.tools.is_empty() => {}
+            ResponseFormat::Text if rules.tools.functions.is_empty() => {}
             ResponseFormat::Text => {
                 let parallel = conversation.parallel_tool_calls && context.several_calls;
                 let turn = (&conversation.tool_choice, parallel);
-                rules.lark = Some(rules.grammar(context, &functions(&rules.tools), turn)?);
+                rules.lark = Some(rules.grammar(context, &rules.tools.functions, turn)?);
             }
         }
         Ok(rules)
@@ -136,7 +128,7 @@ impl TurnRules {
         let turn = TurnSpec { tools: functions, choice, parallel, reasoning, control };
         context.dialect.grammar(&turn).map_err(|error| match &error {
             ChatError::Inexpressible { function, .. } => {
-                let position = self.tools.iter().position(|tool| tool.name == *function);
+                let position = self.tools.functions.iter().position(|(name, _)| name == function);
                 self.refusal(position.unwrap_or(0), &error.to_string())
             }
             _ => ApiError::internal(error),
@@ -145,7 +137,7 @@ impl TurnRules {
 
     /// What reads the turns' text.
     pub(super) fn reader(&self, dialect: &dyn Dialect) -> Reader {
-        let parser = || CallersNames::new(dialect.parser(&functions(&self.tools)), self.names.clone());
+        let parser = || CallersNames::new(dialect.parser(&self.tools.functions), self.names.clone());
         Reader {
             parser: self.may_call.then(|| Box::new(parser()) as Box<dyn TurnParser>),
             reasoning: self.reasoning,
@@ -175,9 +167,9 @@ impl TurnRules {
     }
 
     async fn find_guilty(&self, state: &AppState) -> Option<ApiError> {
-        for (position, tool) in self.tools.iter().enumerate() {
-            let alone = functions(std::slice::from_ref(tool));
-            let lark = self.grammar(state.turn_context(self.reasoning), &alone, (&ToolChoice::Required, false)).ok()?;
+        for (position, function) in self.tools.functions.iter().enumerate() {
+            let alone = std::slice::from_ref(function);
+            let lark = self.grammar(state.turn_context(self.reasoning), alone, (&ToolChoice::Required, false)).ok()?;
             if let Err(alone) = state.compiler.compile(lark).await {
                 return Some(self.refusal(position, &alone.to_string()));
             }
@@ -186,18 +178,19 @@ impl TurnRules {
     }
 
     fn refusal(&self, position: usize, message: &str) -> ApiError {
-        match self.tools.get(position) {
-            Some(tool) => bad_parameters(tool.index, self.names.given(&tool.name), message),
+        match self.tools.functions.get(position).zip(self.tools.callers.get(position)) {
+            Some(((name, _), (index, _))) => bad_parameters(*index, self.names.given(name), message),
             None => bad_format(message),
         }
     }
 
     /// Checks a finished call's arguments against the caller's schema.
     pub(super) fn check_call(&self, call: &Call) -> Result<(), String> {
-        let Some(tool) = self.tools.iter().find(|tool| self.names.given(&tool.name) == call.name) else {
+        let position = self.tools.functions.iter().position(|(name, _)| self.names.given(name) == call.name);
+        let Some((_, validator)) = position.map(|position| &self.tools.callers[position]) else {
             return Err(format!("call of `{}`, which may not be called", call.name));
         };
-        check(&tool.validator, &call.arguments).map_err(|cause| format!("call of `{}`: {cause}", call.name))
+        check(validator, &call.arguments).map_err(|cause| format!("call of `{}`: {cause}", call.name))
     }
 
     /// Checks a finished turn as a whole: no call is left open, and formatted text has its form.
@@ -220,24 +213,21 @@ fn may_name(choice: &ToolChoice, name: &str) -> bool {
 }
 
 /// Admits every tool's schema; the first that cannot be enforced exactly is refused by name. Those that may be called remain.
-pub(super) fn admit_tools(request: &ChatRequest) -> Result<Vec<AdmittedTool>, ApiError> {
+pub(super) fn admit_tools(request: &ChatRequest) -> Result<AdmittedTools, ApiError> {
     let conversation = &request.conversation;
-    let mut tools = Vec::with_capacity(conversation.tools.len());
+    let mut tools = AdmittedTools::default();
     for (index, tool) in conversation.tools.iter().enumerate() {
-        let admitted = admit(index, tool, request.names.given(&tool.name))?;
+        let (schema, validator) = admit(index, tool, request.names.given(&tool.name))?;
         if request.callable.contains(&index) && may_name(&conversation.tool_choice, &tool.name) {
-            tools.push(admitted);
+            tools.functions.push((tool.name.clone(), schema));
+            tools.callers.push((index, validator));
         }
     }
     Ok(tools)
 }
 
-fn functions(tools: &[AdmittedTool]) -> Vec<Function> {
-    tools.iter().map(|tool| (tool.name.clone(), tool.schema.clone())).collect()
-}
-
-/// `given` is the caller's name of the tool.
-fn admit(index: usize, tool: &Tool, given: &str) -> Result<AdmittedTool, ApiError> {
+/// The schema for the grammar and the check of the caller's own; `given` is the caller's name of the tool.
+fn admit(index: usize, tool: &Tool, given: &str) -> Result<(Value, Validator), ApiError> {
     let none = json!({"type": "object", "properties": {}});
     let original = tool.parameters.as_ref().unwrap_or(&none);
     if let Some(parameters) = tool.parameters.as_ref().filter(|_| tool.strict) {
@@ -246,7 +236,7 @@ fn admit(index: usize, tool: &Tool, given: &str) -> Result<AdmittedTool, ApiErro
     let schema =
         schema::admit_parameters(&tool.parameters).map_err(|error| bad_parameters(index, given, &explain(&error)))?;
     let validator = validator(original).map_err(|cause| bad_parameters(index, given, &cause))?;
-    Ok(AdmittedTool { index, name: tool.name.clone(), schema, validator })
+    Ok((schema, validator))
 }
 
 /// `format` is not asserted: it is an annotation, and the grammar enforces what it can.

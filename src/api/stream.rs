@@ -68,7 +68,7 @@ impl Transcript {
                 // No [DONE] after an error: the client must not take the answer for whole.
                 Some(Err(error)) => self.end(data(&error.body())),
                 None => {
-                    let usage = self.chunks.include_usage.then(|| data(&self.chunks.usage(self.answer.usage)));
+                    let usage = self.chunks.include_usage.then(|| data(&self.chunks.usage(self.answer.usage())));
                     self.end(usage.unwrap_or_default() + "data: [DONE]\n\n")
                 }
             };

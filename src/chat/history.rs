@@ -2,23 +2,32 @@
 //! know no more. Knows no template and no wire format.
 
 use super::{Message, Role, ToolCall};
+use std::borrow::Cow;
 
-/// The messages with the results after each assistant turn in the order of its calls; formats without call ids rely on it.
-pub(super) fn in_call_order(messages: &[Message]) -> Vec<Message> {
-    let mut ordered = messages.to_vec();
+/// The messages as a template can show them that knows several calls a turn, or one alone.
+pub(super) fn shown(messages: &[Message], several_calls: bool) -> Cow<'_, [Message]> {
+    if messages.iter().all(|message| message.tool_calls.len() < 2) {
+        return Cow::Borrowed(messages);
+    }
+    let ordered = in_call_order(messages.to_vec());
+    Cow::Owned(if several_calls { ordered } else { one_call_a_turn(ordered) })
+}
+
+/// The results after each assistant turn in the order of its calls; formats without call ids rely on it.
+fn in_call_order(mut ordered: Vec<Message>) -> Vec<Message> {
     for start in 0..ordered.len() {
         if ordered[start].tool_calls.len() < 2 {
             continue;
         }
         let (turn, rest) = ordered.split_at_mut(start + 1);
         let results = rest.iter().take_while(|message| message.role == Role::Tool).count();
-        rest[..results].sort_by_key(|result| place(&turn[start].tool_calls, result));
+        rest[..results].sort_by_cached_key(|result| place(&turn[start].tool_calls, result));
     }
     ordered
 }
 
 /// A turn of several calls as several turns of one call, each followed by its results.
-pub(super) fn one_call_a_turn(messages: Vec<Message>) -> Vec<Message> {
+fn one_call_a_turn(messages: Vec<Message>) -> Vec<Message> {
     let mut split = Vec::with_capacity(messages.len());
     let mut rest = messages.into_iter().peekable();
     while let Some(mut message) = rest.next() {
@@ -67,7 +76,7 @@ mod tests {
     fn results_follow_the_order_of_the_calls() {
         let given =
             [calls("", &["a", "b", "c"]), result("c"), result("a"), result("b"), calls("", &["d"]), result("d")];
-        let shown: Vec<_> = in_call_order(&given).into_iter().map(|message| message.content).collect();
+        let shown: Vec<_> = in_call_order(given.to_vec()).into_iter().map(|message| message.content).collect();
         assert_eq!(shown, ["", "result a", "result b", "result c", "", "result d"]);
     }
 

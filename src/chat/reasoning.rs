@@ -83,6 +83,13 @@ pub struct Split {
     pub rest: String,
 }
 
+/// Takes a whole turn apart.
+pub fn split(reasoning: Reasoning, text: &str) -> Split {
+    let mut splitter = ThoughtSplitter::new(reasoning);
+    let (certain, held) = (splitter.push(text), splitter.finish());
+    Split { thoughts: certain.thoughts + &held.thoughts, rest: certain.rest + &held.rest }
+}
+
 impl ThoughtSplitter {
     /// Reads a turn from its start.
     pub fn new(reasoning: Reasoning) -> Self {
@@ -175,7 +182,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn split(reasoning: Reasoning, pieces: &[&str]) -> (String, String) {
+    fn split_pieces(reasoning: Reasoning, pieces: &[&str]) -> (String, String) {
         let mut splitter = ThoughtSplitter::new(reasoning);
         let mut splits: Vec<Split> = pieces.iter().map(|piece| splitter.push(piece)).collect();
         splits.push(splitter.finish());
@@ -186,13 +193,13 @@ mod tests {
     #[test]
     fn thoughts_are_split_off_and_the_rest_is_untouched() {
         let pair = |thoughts: &str, rest: &str| (thoughts.to_owned(), rest.to_owned());
-        assert_eq!(split(Reasoning::Optional, &["<think>\nhm\n</think>\n\nYes."]), pair("\nhm\n", "Yes."));
-        assert_eq!(split(Reasoning::Optional, &["\n<think></think>Yes"]), pair("", "Yes"));
-        assert_eq!(split(Reasoning::Open, &["hm </thi", "nk> Yes </think>"]), pair("hm ", "Yes </think>"));
-        assert_eq!(split(Reasoning::Optional, &["Yes <think>"]), pair("", "Yes <think>"));
-        assert_eq!(split(Reasoning::Absent, &["<think>a</think>b"]), pair("", "<think>a</think>b"));
-        assert_eq!(split(Reasoning::Optional, &["<think>cut </thi"]), pair("cut </thi", ""));
-        assert_eq!(split(Reasoning::Optional, &[" <thi"]), pair("", " <thi"));
+        assert_eq!(split_pieces(Reasoning::Optional, &["<think>\nhm\n</think>\n\nYes."]), pair("\nhm\n", "Yes."));
+        assert_eq!(split_pieces(Reasoning::Optional, &["\n<think></think>Yes"]), pair("", "Yes"));
+        assert_eq!(split_pieces(Reasoning::Open, &["hm </thi", "nk> Yes </think>"]), pair("hm ", "Yes </think>"));
+        assert_eq!(split_pieces(Reasoning::Optional, &["Yes <think>"]), pair("", "Yes <think>"));
+        assert_eq!(split_pieces(Reasoning::Absent, &["<think>a</think>b"]), pair("", "<think>a</think>b"));
+        assert_eq!(split_pieces(Reasoning::Optional, &["<think>cut </thi"]), pair("cut </thi", ""));
+        assert_eq!(split_pieces(Reasoning::Optional, &[" <thi"]), pair("", " <thi"));
     }
 
     #[test]
@@ -210,7 +217,7 @@ mod tests {
             prop::sample::select(vec!["<think>", "</think>", "<th", "ink>", "</", "a", "\n", " ", "{", "é", "\u{a0}", "\u{c}"]), 0..10)) {
             let whole = pieces.concat();
             for reasoning in [Reasoning::Absent, Reasoning::Optional, Reasoning::Open] {
-                prop_assert_eq!(split(reasoning, &pieces), split(reasoning, &[whole.as_str()]));
+                prop_assert_eq!(split_pieces(reasoning, &pieces), split_pieces(reasoning, &[whole.as_str()]));
             }
         }
     }

@@ -10,6 +10,7 @@ use super::reasoning::Reasoning;
 use super::{ChatError, Conversation, Message, Role, Tool, ToolCall, ToolChoice, history};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// For models without a template of their own. The end of a turn is what the model itself stops at.
@@ -139,14 +140,14 @@ impl ChatTemplate {
     /// When the template refuses the conversation, or the prompt grows beyond 8 MiB.
     pub fn render(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<Vec<Segment>, ChatError> {
         let tools = if conversation.tool_choice == ToolChoice::None { &[][..] } else { &conversation.tools };
-        let mut messages = history::in_call_order(&conversation.messages);
-        if !self.abilities.several_calls {
-            messages = history::one_call_a_turn(messages);
+        let mut messages = history::shown(&conversation.messages, self.abilities.several_calls);
+        if self.wants_short_ids() {
+            messages.to_mut().iter_mut().for_each(shorten_ids);
         }
         let (messages, tools) = if self.abilities.tools {
             (messages, tools)
         } else {
-            (self.plain_messages(&messages, tools, &conversation.tool_choice)?, &[][..])
+            (Cow::Owned(self.plain_messages(&messages, tools, &conversation.tool_choice)?), &[][..])
         };
         let mut content = json!({
             "messages": messages.iter().map(|message| self.message_json(message)).collect::<Vec<_>>(),
@@ -159,6 +160,11 @@ impl ChatTemplate {
         let tools = tools.as_array().is_some_and(|tools| !tools.is_empty()).then_some(tools);
         let context = self.context(content["messages"].take(), tools, add_generation_prompt);
         Ok(self.guard.open(&self.jinja.render(&context)?, &nonce))
+    }
+
+    /// Whether the template, or else the dialect, refuses other call ids than nine letters and digits.
+    fn wants_short_ids(&self) -> bool {
+        if self.abilities.tools { !self.abilities.any_call_id } else { self.dialect.short_ids() }
     }
 
     fn context(&self, messages: Value, tools: Option<Value>, add_generation_prompt: bool) -> Value {
@@ -194,27 +200,15 @@ impl ChatTemplate {
             json.insert("reasoning_content".into(), reasoning.clone().into());
         }
         if !message.tool_calls.is_empty() {
-            json.insert("tool_calls".into(), message.tool_calls.iter().map(|call| self.call_json(call)).collect());
+            json.insert("tool_calls".into(), message.tool_calls.iter().map(call_json).collect());
         }
         if let Some(id) = &message.tool_call_id {
-            json.insert("tool_call_id".into(), self.call_id(id).into());
+            json.insert("tool_call_id".into(), id.clone().into());
         }
         if let Some(name) = &message.name {
             json.insert("name".into(), name.clone().into());
         }
         Value::Object(json)
-    }
-
-    fn call_json(&self, call: &ToolCall) -> Value {
-        let function = json!({"name": call.name, "arguments": call.arguments});
-        json!({"type": "function", "id": self.call_id(&call.id), "function": function})
-    }
-
-    fn call_id(&self, id: &str) -> String {
-        if self.abilities.any_call_id || is_short_id(id) {
-            return id.to_owned();
-        }
-        short_id(id)
     }
 
     /// The conversation in plain text messages, as the dialect writes it.
@@ -228,9 +222,7 @@ impl ChatTemplate {
         for run in messages.chunk_by(|a, b| a.role == Role::Tool && b.role == Role::Tool) {
             match run {
                 [single] if single.role != Role::Tool => plain.push(self.plain_message(single)),
-                results => {
-                    plain.push(Message::text(Role::Tool, self.dialect.render_results(&self.with_short_ids(results))?))
-                }
+                results => plain.push(Message::text(Role::Tool, self.dialect.render_results(results)?)),
             }
         }
         if !tools.is_empty() {
@@ -242,30 +234,26 @@ impl ChatTemplate {
         Ok(plain)
     }
 
-    /// Results under the ids that the dialect shows.
-    fn with_short_ids(&self, results: &[Message]) -> Vec<Message> {
-        let id = |result: &Message| result.tool_call_id.as_deref().map(|id| self.dialect_id(id));
-        results.iter().map(|result| Message { tool_call_id: id(result), ..result.clone() }).collect()
-    }
-
-    fn dialect_id(&self, id: &str) -> String {
-        if self.dialect.short_ids() && !is_short_id(id) { short_id(id) } else { id.to_owned() }
-    }
-
     fn plain_message(&self, message: &Message) -> Message {
         if message.tool_calls.is_empty() {
             return message.clone();
         }
-        let calls: Vec<ToolCall> =
-            message.tool_calls.iter().map(|call| ToolCall { id: self.dialect_id(&call.id), ..call.clone() }).collect();
-        let calls = self.dialect.render_calls(&calls);
+        let calls = self.dialect.render_calls(&message.tool_calls);
         Message::text(message.role, join(&message.content, "\n", &calls))
     }
 }
 
-/// Nine letters that stand for any id.
-fn short_id(id: &str) -> String {
-    Sha256::digest(id).iter().map(|byte| char::from(b'a' + byte % 26)).take(9).collect()
+/// Gives calls and results ids of nine letters that stand for any others.
+fn shorten_ids(message: &mut Message) {
+    let calls = message.tool_calls.iter_mut().map(|call| &mut call.id);
+    for id in calls.chain(&mut message.tool_call_id).filter(|id| !is_short_id(id)) {
+        *id = Sha256::digest(&*id).iter().map(|byte| char::from(b'a' + byte % 26)).take(9).collect();
+    }
+}
+
+fn call_json(call: &ToolCall) -> Value {
+    let function = json!({"name": call.name, "arguments": call.arguments});
+    json!({"type": "function", "id": call.id, "function": function})
 }
 
 /// Whether `word` stands in `source` as a whole word.

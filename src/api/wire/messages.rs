@@ -24,17 +24,19 @@ pub(super) fn parse(fields: &Fields<'_>) -> Result<Vec<Message>, ApiError> {
     Ok(messages)
 }
 
-/// Only other results stand between a result and the calls.
-fn follows_calls(messages: &[Message], result: usize) -> bool {
-    let before = messages[..result].iter().rev().find(|message| message.role != Role::Tool);
-    before.is_some_and(|message| !message.tool_calls.is_empty())
+/// The first result before which there stands something else than calls and other results.
+fn stray_result(messages: &[Message]) -> Option<usize> {
+    let mut after_calls = false;
+    messages.iter().position(|message| {
+        let is_result = message.role == Role::Tool;
+        after_calls = if is_result { after_calls } else { !message.tool_calls.is_empty() };
+        is_result && !after_calls
+    })
 }
 
 /// Each call has exactly one result, in the tool messages right after its turn; in any order.
 fn check_answered(messages: &[Message]) -> Result<(), ApiError> {
-    if let Some(stray) =
-        (0..messages.len()).find(|&index| messages[index].role == Role::Tool && !follows_calls(messages, index))
-    {
+    if let Some(stray) = stray_result(messages) {
         let path = format!("messages[{stray}].role");
         let hint = "A tool message must follow the assistant message whose call it answers.";
         return Err(wrong_value(&path, "tool", hint));

@@ -117,8 +117,8 @@ impl Description {
         let file: File = toml::from_str(source).map_err(|error| ChatError::Dialect(error.to_string()))?;
         let fail = |message: String| ChatError::Dialect(format!("dialect `{}`: {message}", file.name));
         check_name(&file.name).map_err(fail)?;
-        let (head, rest) = split(&file.call, "call", NAME).map_err(fail)?;
-        let (middle, tail) = split(rest, "call", ARGUMENTS).map_err(fail)?;
+        let (head, rest) = split(&file.call, NAME).map_err(fail)?;
+        let (middle, tail) = split(rest, ARGUMENTS).map_err(fail)?;
         let quoted = quotes(head) % 2 == 1;
         let description = Self {
             detect: file.detect,
@@ -211,8 +211,8 @@ fn check_name(name: &str) -> Result<(), String> {
     if good { Ok(()) } else { Err("`name` must be 1 to 64 letters, digits, `_`, `-` or `.`".to_owned()) }
 }
 
-fn split<'a>(text: &'a str, key: &str, slot: &str) -> Result<(&'a str, &'a str), String> {
-    text.split_once(slot).ok_or_else(|| format!("`{key}` must have {NAME} and then {ARGUMENTS}"))
+fn split<'a>(call: &'a str, slot: &str) -> Result<(&'a str, &'a str), String> {
+    call.split_once(slot).ok_or_else(|| format!("`call` must have {NAME} and then {ARGUMENTS}"))
 }
 
 /// Fixed text that may contain the slot of an id.

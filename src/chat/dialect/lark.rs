@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::fmt::Write;
 
 /// Calls in one turn at the most.
-pub(super) const MAX_CALLS: usize = 16;
+const MAX_CALLS: usize = 16;
 const SPACE: &str = "[ \\t\\r\\n]";
 
 /// The Lark text of a whole turn.
@@ -75,7 +75,7 @@ impl Writer<'_> {
     /// The rules `words` or `words_or_calls`. Words can never look like a call, so that no call can be broken.
     fn words(&self, start: &str) -> String {
         let pattern = match self.description.words {
-            Words::Before => self.no_trigger_inside("(.|\\n)+"),
+            Words::Before => self.no_trigger_inside(),
             Words::Instead if start == "words" => self.no_call_at_start(),
             Words::Instead => self.no_opening_character(),
         };
@@ -97,8 +97,8 @@ impl Writer<'_> {
     }
 
     /// Where the trigger is a control token, words could still spell it out.
-    fn no_trigger_inside(&self, words: &str) -> String {
-        format!("/{words}/ & ~/(.|\\n)*{}(.|\\n)*/", escape(&self.trigger.text))
+    fn no_trigger_inside(&self) -> String {
+        format!("/(.|\\n)+/ & ~/(.|\\n)*{}(.|\\n)*/", escape(&self.trigger.text))
     }
 
     /// Words that do not begin as a whole opening would.
@@ -146,12 +146,7 @@ impl Writer<'_> {
     fn functions(&self, skip: usize) -> String {
         let description = self.description;
         let callable: Vec<_> = self.turn.callable().collect();
-        let mut alternatives: Vec<_> = (0..callable.len()).map(|index| format!("call{index}")).collect();
-        if alternatives.is_empty() {
-            // A call is demanded and there is nothing to call: the undefined rule makes the compiler refuse the turn.
-            alternatives.push("no_such_function".to_owned());
-        }
-        let mut lark = format!("call: {}\n", alternatives.join(" | "));
+        let mut lark = format!("call: {}\n", alternatives("call", callable.len()));
         for (index, (name, schema)) in callable.into_iter().enumerate() {
             let before = self.gap(&format!("{}{name}", &description.head[skip..]), &description.middle);
             let after = self.gap("", &description.tail);
@@ -175,6 +170,13 @@ impl Writer<'_> {
     fn literal(&self, text: &str) -> String {
         literal(text, self.turn.control)
     }
+}
+
+/// The rules `{name}0` to `{name}{count - 1}`, one of which a call is. Where a call is demanded and there is nothing to call,
+/// an undefined rule makes the compiler refuse the turn.
+pub(super) fn alternatives(name: &str, count: usize) -> String {
+    let rules: Vec<String> = (0..count).map(|index| format!("{name}{index}")).collect();
+    if rules.is_empty() { "no_such_function".to_owned() } else { rules.join(" | ") }
 }
 
 /// Texts that do not begin with these, whatever white space stands between them.

@@ -204,32 +204,23 @@ impl EnvelopeParser {
 
     fn read_next(&mut self, format: &Format) -> bool {
         let after = if format.words == Words::Before { State::Open } else { State::Words };
-        if let Some(next) = &format.next {
-            // Where a call starts with its name, only the end tells that there is none.
-            if next.is_empty() {
-                return self.read_end_or_name(format);
-            }
-            match Cursor::new(&self.buffer).literals(&next[..1]) {
-                Ok(()) => return self.start_or(format, next, after),
-                Err(Stop::More) => return false,
-                Err(Stop::Mismatch) => {}
-            }
-        }
         let mut cursor = Cursor::new(&self.buffer);
-        let outcome = cursor.literals(&format.end);
+        let end = cursor.literals(&format.end);
         let length = cursor.at();
-        self.after_fixed(outcome, length, after)
-    }
-
-    fn read_end_or_name(&mut self, format: &Format) -> bool {
-        let mut cursor = Cursor::new(&self.buffer);
-        match cursor.literals(&format.end) {
-            Ok(()) => {
-                let length = cursor.at();
-                self.after_fixed(Ok(()), length, State::Words)
-            }
+        let starts = match format.next.as_deref() {
+            None => Err(Stop::Mismatch),
+            // Where a call starts with its name, only the end tells that there is none.
+            Some([]) => match end {
+                Ok(()) => Err(Stop::Mismatch),
+                Err(Stop::Mismatch) => Ok(()),
+                Err(Stop::More) => Err(Stop::More),
+            },
+            Some([first, ..]) => Cursor::new(&self.buffer).literals(std::slice::from_ref(first)),
+        };
+        match starts {
+            Ok(()) => self.start_or(format, format.next.as_deref().unwrap_or_default(), after),
             Err(Stop::More) => false,
-            Err(Stop::Mismatch) => self.start_or(format, &[], State::Words),
+            Err(Stop::Mismatch) => self.after_fixed(end, length, after),
         }
     }
 

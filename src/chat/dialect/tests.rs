@@ -201,8 +201,7 @@ fn grammar_and_parser_agree_about_white_space() {
                 if !(Case { reasoning, ..Case::new(name, ToolChoice::Auto) }).accepts(&text) {
                     continue;
                 }
-                let mut splitter = crate::chat::reasoning::ThoughtSplitter::new(reasoning);
-                let answer = splitter.push(&text).rest + &splitter.finish().rest;
+                let answer = crate::chat::reasoning::split(reasoning, &text).rest;
                 let turn = parse(name, [answer.as_str()]);
                 let required = Case { reasoning, ..Case::new(name, ToolChoice::Required) }.accepts(&text);
                 let called = turn.calls == [("now".to_owned(), "{}".to_owned(), true)];

@@ -1,5 +1,5 @@
 use super::super::dialect::{ControlTokens, Delta, TurnSpec, by_name, for_template};
-use super::super::reasoning::ThoughtSplitter;
+use super::super::reasoning;
 use super::*;
 use crate::grammar::schema::admit_parameters;
 use crate::grammar::text::{TextGrammars, verdict};
@@ -280,8 +280,7 @@ fn check_turn(name: &str, dialect: &dyn Dialect, reasoning: Reasoning, turn: &st
     let constraint = TextGrammars::new().unwrap().compile(&dialect.grammar(&spec).unwrap()).unwrap();
     let verdict = verdict(constraint, turn.as_bytes()).unwrap();
     assert!(verdict.accepted, "{name} ({}): {} << {verdict:?}", dialect.name(), &turn[..verdict.at]);
-    let mut splitter = ThoughtSplitter::new(reasoning);
-    let answer = splitter.push(turn).rest + &splitter.finish().rest;
+    let answer = reasoning::split(reasoning, turn).rest;
     let mut parser = dialect.parser(&tools);
     let mut read: Vec<(String, String)> = Vec::new();
     for delta in [parser.push(&answer), parser.finish()].concat() {

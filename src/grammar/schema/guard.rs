@@ -110,6 +110,11 @@ pub(super) fn holds_map(keyword: &str) -> bool {
     matches!(keyword, "properties" | "patternProperties" | "dependentSchemas" | "dependencies")
 }
 
+/// The same with definitions.
+pub(super) fn holds_named(keyword: &str) -> bool {
+    holds_map(keyword) || matches!(keyword, "$defs" | "definitions")
+}
+
 /// Keywords whose value is a schema.
 pub(super) fn holds_schema(keyword: &str) -> bool {
     matches!(keyword, "items" | "additionalItems" | "additionalProperties" | "propertyNames" | "contains")

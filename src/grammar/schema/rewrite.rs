@@ -8,7 +8,7 @@
 
 use super::super::GrammarError;
 use super::document::{Document, Draft, escape};
-use super::guard::{MAX_BYTES, MAX_SCHEMAS, holds_list, holds_map, holds_schema};
+use super::guard::{MAX_BYTES, MAX_SCHEMAS, holds_list, holds_map, holds_named, holds_schema};
 use super::{atom, evaluated, too_complex};
 use serde_json::{Map, Value, json};
 use std::cell::Cell;
@@ -127,7 +127,7 @@ impl Rewriter<'_, '_> {
             Value::Array(list) if holds_list(keyword) => {
                 list.iter().map(|item| self.positive(item)).collect::<Result<Vec<_>, _>>().map(Value::Array)
             }
-            Value::Object(map) if holds_map(keyword) || matches!(keyword, "$defs" | "definitions") => {
+            Value::Object(map) if holds_named(keyword) => {
                 let named = map.iter().map(|(name, item)| Ok((name.clone(), self.positive(item)?)));
                 named.collect::<Result<Map<_, _>, GrammarError>>().map(Value::Object)
             }

@@ -3,7 +3,7 @@
 //!
 //! Recurses, over JSON that its parser has bounded (serde_json: 128 levels).
 
-use super::guard::{holds_list, holds_map, holds_schema};
+use super::guard::{holds_list, holds_named, holds_schema};
 use serde_json::{Map, Value};
 
 /// The schema with JSON Schema's type names; `any` becomes no type at all. What is no schema (a property that is called
@@ -20,7 +20,7 @@ fn standardise(schema: &mut Value) {
     take_nullable(map);
     for (keyword, value) in map {
         match (keyword.as_str(), value) {
-            (keyword, Value::Object(named)) if holds_map(keyword) || matches!(keyword, "$defs" | "definitions") => {
+            (keyword, Value::Object(named)) if holds_named(keyword) => {
                 named.values_mut().for_each(standardise);
             }
             (keyword, Value::Array(list)) if holds_list(keyword) => list.iter_mut().for_each(standardise),

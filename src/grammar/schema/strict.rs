@@ -4,7 +4,7 @@
 
 use super::super::GrammarError;
 use super::document::escape;
-use super::guard::{self, holds_list, holds_map, holds_schema};
+use super::guard::{self, holds_list, holds_named, holds_schema};
 use super::keywords::asserts;
 use super::{refuse, too_complex};
 use serde_json::{Map, Value};
@@ -124,7 +124,7 @@ fn children<'a>(map: &'a Map<String, Value>, pointer: &str) -> Vec<(String, &'a 
             Value::Array(list) if holds_list(keyword) => {
                 found.extend(list.iter().enumerate().map(|(index, item)| (format!("{at}/{index}"), item)));
             }
-            Value::Object(named) if holds_map(keyword) || matches!(keyword.as_str(), "$defs" | "definitions") => {
+            Value::Object(named) if holds_named(keyword) => {
                 found.extend(named.iter().map(|(name, item)| (format!("{at}/{}", escape(name)), item)));
             }
             _ if holds_schema(keyword) => found.push((at, value)),

@@ -11,7 +11,7 @@ use crate::error::{Result, TrainError};
 use callsmith::adapter::peft;
 use callsmith::adapter::registry::{Generation, Lease};
 use callsmith::chat::dialect::{Delta, DialectChoice, Function, TurnSpec};
-use callsmith::chat::reasoning::{Reasoning, ThoughtSplitter};
+use callsmith::chat::reasoning::{self, Reasoning};
 use callsmith::chat::{Conversation, Tool, ToolChoice};
 use callsmith::engine::{EngineHandle, EngineOptions, Event, GenerateRequest, SamplingParams};
 use callsmith::grammar::{Constraint, GrammarCompiler, schema};
@@ -177,8 +177,7 @@ impl Harness {
     }
 
     fn parse(&self, asked: &Asked, text: &str) -> Answer {
-        let mut thoughts = ThoughtSplitter::new(asked.reasoning);
-        let answered = thoughts.push(text).rest + &thoughts.finish().rest;
+        let answered = reasoning::split(asked.reasoning, text).rest;
         let mut parser = self.encoder.dialect.parser(&asked.functions);
         let mut deltas = parser.push(&answered);
         deltas.extend(parser.finish());

@@ -6,7 +6,7 @@
 mod attribute;
 mod parser;
 
-use super::lark::start_rule;
+use super::lark::{alternatives, start_rule};
 use super::{Dialect, Function, TurnParser, TurnSpec, escape};
 use crate::chat::json::JsonStyle;
 use crate::chat::{ChatError, Message, Tool, ToolCall, ToolChoice, reasoning};
@@ -79,18 +79,14 @@ impl Dialect for Viggo {
 
 fn with_acts(envelope: &str, turn: &TurnSpec<'_>) -> Result<String, ChatError> {
     let mut rules = String::new();
-    let mut alternatives = Vec::new();
+    let mut count = 0;
     for (index, tool) in turn.callable().enumerate() {
         let inexpressible =
             |reason| ChatError::Inexpressible { function: tool.0.clone(), dialect: "viggo".to_owned(), reason };
         rules.push_str(&Act::new(tool).map_err(inexpressible)?.rules(index));
-        alternatives.push(format!("act{index}"));
+        count += 1;
     }
-    if alternatives.is_empty() {
-        // A call is demanded and there is nothing to call: the undefined rule makes the compiler refuse the turn.
-        alternatives.push("no_such_function".to_owned());
-    }
-    Ok(envelope.replace("$ACTS", &alternatives.join(" | ")) + &rules)
+    Ok(envelope.replace("$ACTS", &alternatives("act", count)) + &rules)
 }
 
 /// `name(attribute, attribute[one | other]) - description`
