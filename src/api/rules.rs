@@ -11,7 +11,7 @@ use super::wire::{ChatRequest, ResponseFormat, WireLimits, parse_chat};
 use crate::chat::dialect::{ControlTokens, Delta, Dialect, Function, TurnParser, TurnSpec};
 use crate::chat::reasoning::{self, Reasoning, Split};
 use crate::chat::{ChatError, Names, Tool, ToolChoice};
-use crate::grammar::{Constraint, GrammarError, schema};
+use crate::grammar::{Constraint, GrammarError, schema, strict_json};
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -245,7 +245,7 @@ fn validator(schema: &Value) -> Result<Validator, String> {
 }
 
 fn check(validator: &Validator, text: &str) -> Result<(), String> {
-    let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let value = strict_json::parse(text).map_err(|error| error.to_string())?;
     validator.validate(&value).map_err(|error| format!("at `{}`: {error}", error.instance_path()))
 }
 

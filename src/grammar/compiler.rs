@@ -2,6 +2,7 @@
 //!
 //! Knows Lark text and a tokenizer; not what the text means.
 
+use super::keys::{KeyGuard, KeyTokens};
 use super::{Constraint, GrammarError};
 use crate::priority;
 use llguidance::api::TopLevelGrammar;
@@ -52,8 +53,7 @@ impl GrammarCompiler {
     pub fn new(tok_env: TokEnv, threads: usize) -> Result<Self, GrammarError> {
         let (jobs, queue) = mpsc::channel();
         let queue = Arc::new(Mutex::new(queue));
-        let worker =
-            Arc::new(Worker { factory: factory(&tok_env)?, cache: Mutex::default(), counts: Counts::default() });
+        let worker = Arc::new(Worker::new(&tok_env)?);
         for index in 0..threads.max(1) {
             let (queue, worker) = (Arc::clone(&queue), Arc::clone(&worker));
             thread::Builder::new()
@@ -140,6 +140,7 @@ fn factory(tok_env: &TokEnv) -> Result<ParserFactory, GrammarError> {
 /// What the compile threads share.
 struct Worker {
     factory: ParserFactory,
+    key_tokens: Arc<KeyTokens>,
     cache: Mutex<Cache>,
     counts: Counts,
 }
@@ -151,6 +152,11 @@ struct Counts {
 }
 
 impl Worker {
+    fn new(tok_env: &TokEnv) -> Result<Self, GrammarError> {
+        let key_tokens = Arc::new(KeyTokens::new(tok_env));
+        Ok(Self { factory: factory(tok_env)?, key_tokens, cache: Mutex::default(), counts: Counts::default() })
+    }
+
     fn run(&self, queue: &Mutex<mpsc::Receiver<Job>>) {
         priority::yield_to_engine();
         loop {
@@ -177,7 +183,8 @@ impl Worker {
     fn compile_new(&self, lark: &str) -> Compiled {
         let parser =
             self.factory.create_parser(TopLevelGrammar::from_lark(lark.to_owned())).map_err(|error| refused(&error))?;
-        Constraint::start(Matcher::new(Ok(parser))).map_err(|error| refused(&error))
+        let keys = KeyGuard::of(lark, &self.key_tokens);
+        Constraint::start(Matcher::new(Ok(parser)), keys).map_err(|error| refused(&error))
     }
 }
 

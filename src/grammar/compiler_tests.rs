@@ -135,7 +135,7 @@ async fn async_callers_compile_many_at_once() {
 
 #[test]
 fn the_cache_is_bounded_and_returns_first_states() {
-    let worker = Worker { factory: factory(&byte_env()).unwrap(), cache: Mutex::default(), counts: Counts::default() };
+    let worker = Worker::new(&byte_env()).unwrap();
     for index in 0..100 {
         let mut constraint = worker.compile(&format!("start: \"{index}\"")).unwrap();
         constraint.take_forced().unwrap();

@@ -1,8 +1,10 @@
-//! One turn's constraint: which tokens may come next, which must, and whether it is over.
+//! One turn's constraint: which tokens may come next, which must, and whether it is over. Joins the parser of the grammar
+//! with the guard of what no grammar can know.
 //!
 //! Knows token ids only. Made by [`super::GrammarCompiler`].
 
 use super::GrammarError;
+use super::keys::KeyGuard;
 use llguidance::Matcher;
 use toktrie::SimpleVob;
 
@@ -11,23 +13,26 @@ pub struct Constraint {
     matcher: Matcher,
     /// The mask of the present state, once computed.
     mask: Option<SimpleVob>,
+    /// Where names are free.
+    keys: Option<KeyGuard>,
 }
 
 impl Constraint {
     /// A constraint in its first state, whose mask exists. Looks beyond what is forced: some grammars fail only there.
-    pub(super) fn start(mut matcher: Matcher) -> anyhow::Result<Self> {
+    pub(super) fn start(matcher: Matcher, keys: Option<KeyGuard>) -> anyhow::Result<Self> {
         let mut ahead = matcher.deep_clone();
         if !ahead.consume_ff_tokens().is_empty() || ahead.is_error() {
             ahead.compute_mask_or_eos()?;
         }
-        let mask = matcher.compute_mask_or_eos()?;
-        Ok(Self { matcher, mask: Some(mask) })
+        let mut constraint = Self { matcher, mask: None, keys };
+        constraint.compute_mask()?;
+        Ok(constraint)
     }
 
     /// An independent copy in the same state.
     #[must_use]
     pub fn fork(&self) -> Self {
-        Self { matcher: self.matcher.deep_clone(), mask: self.mask.clone() }
+        Self { matcher: self.matcher.deep_clone(), mask: self.mask.clone(), keys: self.keys.clone() }
     }
 
     /// Writes `-inf` into the logits of forbidden tokens (also those beyond the tokenizer's vocabulary).
@@ -37,13 +42,52 @@ impl Constraint {
     /// # Errors
     /// [`GrammarError::Internal`] when the parser met a limit; the constraint is unusable then.
     pub fn apply_mask(&mut self, logits: &mut [f32]) -> Result<(), GrammarError> {
-        let mask = match self.mask.take() {
-            Some(mask) => mask,
-            None => self.matcher.compute_mask_or_eos().map_err(|error| broken(&error))?,
-        };
-        forbid(&mask, logits);
+        forbid(self.mask()?, logits);
+        Ok(())
+    }
+
+    fn mask(&mut self) -> Result<&SimpleVob, GrammarError> {
+        if self.mask.is_none() {
+            self.compute_mask().map_err(|error| broken(&error))?;
+        }
+        self.mask.as_ref().ok_or_else(|| GrammarError::Internal("no mask".to_owned()))
+    }
+
+    fn compute_mask(&mut self) -> anyhow::Result<()> {
+        let mut mask = self.matcher.compute_mask_or_eos()?;
+        if let Some(keys) = &self.keys {
+            let whole = mask.clone();
+            keys.restrict(&mut mask);
+            for token in keys.beginnings(&mask) {
+                if self.is_dead_end(token)? {
+                    mask.disallow_token(token);
+                }
+            }
+            if mask.is_zero() {
+                mask = whole;
+            }
+        }
         self.mask = Some(mask);
         Ok(())
+    }
+
+    /// Whether the token begins a key that can only end as one that the object has had. Recurses with the key's length.
+    fn is_dead_end(&self, token: u32) -> anyhow::Result<bool> {
+        let mut ahead = self.fork();
+        ahead.commit(token)?;
+        let mut mask = ahead.matcher.compute_mask_or_eos()?;
+        let Some(keys) = &ahead.keys else { return Ok(false) };
+        keys.restrict(&mut mask);
+        let beginnings = keys.beginnings(&mask);
+        if beginnings.len() < mask.num_set() {
+            return Ok(false);
+        }
+        for token in beginnings {
+            if !ahead.is_dead_end(token)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Advances by a sampled token.
@@ -51,8 +95,17 @@ impl Constraint {
     /// # Errors
     /// [`GrammarError::Internal`] when the token was not allowed; the constraint is unusable then.
     pub fn commit(&mut self, token: u32) -> Result<(), GrammarError> {
+        self.matcher.consume_token(token).map_err(|error| broken(&error))?;
+        self.follow(&[token]);
+        Ok(())
+    }
+
+    /// Takes note of committed tokens.
+    fn follow(&mut self, tokens: &[u32]) {
         self.mask = None;
-        self.matcher.consume_token(token).map_err(|error| broken(&error))
+        if let Some(keys) = &mut self.keys {
+            tokens.iter().for_each(|token| keys.follow(*token));
+        }
     }
 
     /// Advances by as many of these tokens as the grammar takes; says how many.
@@ -60,8 +113,14 @@ impl Constraint {
     /// # Errors
     /// [`GrammarError::Internal`] when the parser met a limit; the constraint is unusable then.
     pub fn advance(&mut self, tokens: &[u32]) -> Result<usize, GrammarError> {
-        self.mask = None;
-        self.matcher.try_consume_tokens(tokens).map_err(|error| broken(&error))
+        for (count, token) in tokens.iter().enumerate() {
+            let repeats = self.keys.as_ref().is_some_and(|keys| keys.repeats(*token));
+            if repeats || self.matcher.try_consume_tokens(&[*token]).map_err(|error| broken(&error))? == 0 {
+                return Ok(count);
+            }
+            self.follow(&[*token]);
+        }
+        Ok(tokens.len())
     }
 
     /// The tokens that may come next, end-of-turn ids included.
@@ -69,13 +128,7 @@ impl Constraint {
     /// # Errors
     /// [`GrammarError::Internal`] when the parser met a limit; the constraint is unusable then.
     pub fn allowed(&mut self) -> Result<Vec<u32>, GrammarError> {
-        let mask = match self.mask.take() {
-            Some(mask) => mask,
-            None => self.matcher.compute_mask_or_eos().map_err(|error| broken(&error))?,
-        };
-        let tokens = mask.iter().collect();
-        self.mask = Some(mask);
-        Ok(tokens)
+        Ok(self.mask()?.iter().collect())
     }
 
     /// Tokens that the grammar forces next; they are already committed when returned. Empty when there is a choice.
@@ -92,7 +145,7 @@ impl Constraint {
             return Err(broken(&error));
         }
         if !tokens.is_empty() {
-            self.mask = None;
+            self.follow(&tokens);
         }
         Ok(tokens)
     }

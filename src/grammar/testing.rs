@@ -1,6 +1,6 @@
 //! Test support: tokenizers, a random decoder, and the verdict on what it wrote. Knows no schema.
 
-use super::{Constraint, GrammarCompiler, GrammarError};
+use super::{Constraint, GrammarCompiler, GrammarError, strict_json};
 use serde_json::Value;
 use std::sync::Arc;
 use toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
@@ -124,7 +124,7 @@ impl Lab {
 /// Why a finished text breaks its promise, if it does.
 pub(crate) fn complaint(schema: &Value, text: &[u8]) -> Option<String> {
     let shown = String::from_utf8_lossy(text).into_owned();
-    let value: Value = match serde_json::from_slice(text) {
+    let value = match strict_json::parse(&shown) {
         Ok(value) => value,
         Err(error) => return Some(format!("{shown} does not parse: {error}")),
     };

@@ -1,6 +1,7 @@
 //! Models that always want white space, or always open one more bracket: an answer ends or is cut, and stays well-formed.
 
-use crate::support::{TestServer, Transcript, strict_json, text_request, tool};
+use crate::support::{TestServer, Transcript, text_request, tool};
+use callsmith::grammar::strict_json;
 use serde_json::{Map, Value, json};
 
 /// Every token that consists of these bytes, as strongly wanted as a request can want it.

@@ -7,6 +7,8 @@ use super::refuse;
 
 /// Variants of one object.
 const MAX_VARIANTS: usize = 64;
+/// Free names that an object may be made to have.
+const MAX_LEAST: usize = 256;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Presence {
@@ -69,11 +71,15 @@ impl<'o> Counts<'o> {
         }
     }
 
-    /// Free names too, of which the compiler counts at least one (a repeated name would count twice) and at most any number.
+    /// Free names too, which the compiler counts. It relies on names that do not repeat: there are always more where any will
+    /// do, but a pattern's may run out.
     fn of_open(&self) -> Option<Vec<Variant>> {
+        if self.least > 1 && (!self.object.patterns.is_empty() || self.least > MAX_LEAST) {
+            return None;
+        }
         match (self.least, self.most) {
             (0, None) => Some(vec![self.variant(|_| Presence::Optional)]),
-            (least @ (0 | 1), most) if self.optional.is_empty() => {
+            (least, most) if self.optional.is_empty() => {
                 Some(vec![Self::counted(self.variant(|_| Presence::Absent), least, most)])
             }
             (1, None) => {
@@ -81,15 +87,15 @@ impl<'o> Counts<'o> {
                 found.push(Self::counted(self.variant(|_| Presence::Absent), 1, None));
                 Some(found)
             }
-            (least @ (0 | 1), Some(most)) => {
-                let present = self.exactly(0..=most.min(self.optional.len()))?;
+            (least, most) => {
+                let all = self.optional.len();
+                let present = self.exactly(0..=most.map_or(all, |most| most.min(all)))?;
                 let count = |variant: Variant| {
                     let taken = self.taken(&variant);
-                    Self::counted(variant, least.saturating_sub(taken), Some(most - taken))
+                    Self::counted(variant, least.saturating_sub(taken), most.map(|most| most - taken))
                 };
                 Some(present.into_iter().map(count).collect())
             }
-            _ => None,
         }
     }
 

@@ -40,6 +40,7 @@ mod unique;
 #[cfg(test)]
 mod tests;
 
+pub(super) use pattern::is_endless;
 pub use spelling::standardised;
 pub use strict::check_strict;
 

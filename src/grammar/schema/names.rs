@@ -3,14 +3,14 @@
 use super::super::GrammarError;
 use super::document::{Document, Node};
 use super::keywords::{asserts, count};
-use super::{atom, refuse};
+use super::{atom, pattern, refuse};
 use serde_json::{Value, json};
 
 /// Names that are not declared.
 pub(super) enum Free<'a> {
     Any,
     /// These and no others.
-    Only(Vec<&'a str>),
+    Only(Vec<String>),
     /// Those that match, in the compiler's syntax; and where it says so.
     Matching(String, Node<'a>),
 }
@@ -30,12 +30,18 @@ pub(super) fn free<'a>(document: &Document<'a>, parts: &[Node<'a>]) -> Result<Fr
     rules.retain(|rule| rule != &&Value::Bool(true) && says_something(rule));
     if let Some(values) = rules.iter().find_map(|rule| atom::constants(rule)) {
         let names = values.into_iter().filter_map(Value::as_str).filter(|name| allows(document, parts, name));
-        return Ok(Free::Only(names.collect()));
+        return Ok(Free::Only(names.map(str::to_owned).collect()));
     }
     match rules.as_slice() {
         [] => Ok(Free::Any),
         rules if rules.contains(&&Value::Bool(false)) => Ok(Free::Only(Vec::new())),
-        [rule] => Ok(Free::Matching(pattern(document, rule)?, rule)),
+        [rule] => {
+            let regex = pattern_of(document, rule)?;
+            Ok(match pattern::strings(&regex) {
+                Some(names) => Free::Only(names.into_iter().filter(|name| allows(document, parts, name)).collect()),
+                None => Free::Matching(regex, rule),
+            })
+        }
         [rule, ..] => Err(refuse(document.pointer(rule), "several `propertyNames` cannot be combined here")),
     }
 }
@@ -57,7 +63,7 @@ fn says_something(rule: Node<'_>) -> bool {
 }
 
 /// One pattern, or two lengths.
-fn pattern<'a>(document: &Document<'a>, rule: Node<'a>) -> Result<String, GrammarError> {
+fn pattern_of<'a>(document: &Document<'a>, rule: Node<'a>) -> Result<String, GrammarError> {
     let length = |keyword: &str| rule.get(keyword).and_then(count);
     let mut keys: Vec<&str> = rule.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
     keys.retain(|key| (asserts(key) || *key == "$ref") && !(*key == "type" && takes_strings(rule)));

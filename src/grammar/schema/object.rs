@@ -7,6 +7,7 @@ use super::keywords::{self, MAX_PROPERTIES};
 use super::location::Locations;
 use super::names::{self, Free};
 use super::number::clamp_count;
+use super::pattern;
 use super::{refuse, too_complex};
 use serde_json::Value;
 use std::collections::HashSet;
@@ -43,18 +44,15 @@ pub(super) fn merge<'a>(
     parts: &[Node<'a>],
 ) -> Result<Option<Object>, GrammarError> {
     let scopes: Vec<Scope<'a>> = parts.iter().map(|part| Scope::of(document, parts, part)).collect();
-    let mut open = Open {
-        additional: additional(locations, &scopes),
-        patterns: patterns(document, locations, &scopes)?,
-        names: names(parts),
-    };
+    let mut open = Open { additional: additional(locations, &scopes), names: names(parts), patterns: Vec::new() };
+    open.add_patterns(document, locations, &scopes)?;
     open.restrict(document, parts)?;
     let pointer = parts.first().map_or("", |part| document.pointer(part)).to_owned();
     if open.names.len() > MAX_PROPERTIES {
         return Err(too_complex(pointer, format!("more than {MAX_PROPERTIES} properties meet in one object")));
     }
     let required: HashSet<&str> = parts.iter().flat_map(|part| required(part)).collect();
-    let mut field = |name: &'a str| {
+    let mut field = |name: &str| {
         let possible = names::allows(document, parts, name);
         let schemas = scopes.iter().flat_map(|scope| scope.schemas_for(document, name));
         let value = locations.id(schemas.chain((!possible).then_some(&NOTHING)));
@@ -67,22 +65,53 @@ pub(super) fn merge<'a>(
 }
 
 /// The names that are known, and what there is beside them.
-struct Open<'a> {
-    names: Vec<&'a str>,
+struct Open {
+    names: Vec<String>,
     patterns: Vec<(String, usize)>,
     additional: Option<usize>,
 }
 
-impl<'a> Open<'a> {
+impl Open {
+    /// Adds the patterns of all parts: by name those that few names match, so that no name comes twice. The compiler refuses
+    /// overlapping patterns, so a name under one of the others is under no other.
+    fn add_patterns<'a>(
+        &mut self,
+        document: &Document<'a>,
+        locations: &mut Locations<'a>,
+        scopes: &[Scope<'a>],
+    ) -> Result<(), GrammarError> {
+        let mut seen = HashSet::new();
+        for owner in scopes {
+            for (regex, _) in map(owner.part, "patternProperties").filter(|(regex, _)| seen.insert(*regex)) {
+                let translated = document.translate(regex, owner.part, "patternProperties")?;
+                match pattern::strings(&translated) {
+                    Some(names) => self.add(names.into_iter().filter(|name| document.name_matches(regex, name))),
+                    None => {
+                        let id = locations.id(scopes.iter().flat_map(|scope| scope.covering(regex)));
+                        self.patterns.push((translated, id));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, names: impl Iterator<Item = String>) {
+        for name in names {
+            if !self.names.contains(&name) {
+                self.names.push(name);
+            }
+        }
+    }
+
     /// Applies `propertyNames` to the names that are not known.
-    fn restrict(&mut self, document: &Document<'a>, parts: &[Node<'a>]) -> Result<(), GrammarError> {
+    fn restrict(&mut self, document: &Document<'_>, parts: &[Node<'_>]) -> Result<(), GrammarError> {
         match names::free(document, parts)? {
             Free::Any => {}
             Free::Only(more) => {
                 let covered = |name: &str| self.additional.is_some() || covered(document, parts, name);
-                let more: Vec<&str> =
-                    more.into_iter().filter(|name| !self.names.contains(name) && covered(name)).collect();
-                self.names.extend(more);
+                let more: Vec<String> = more.into_iter().filter(|name| covered(name)).collect();
+                self.add(more.into_iter());
                 self.patterns.clear();
                 self.additional = None;
             }
@@ -154,11 +183,11 @@ fn required<'a>(part: Node<'a>) -> impl Iterator<Item = &'a str> {
 }
 
 /// Names in the order of declaration, then those that are only required.
-fn names<'a>(parts: &[Node<'a>]) -> Vec<&'a str> {
+fn names(parts: &[Node<'_>]) -> Vec<String> {
     let declared = parts.iter().flat_map(|part| map(part, "properties").map(|(name, _)| name.as_str()));
     let demanded = parts.iter().flat_map(|part| required(part));
     let mut seen = HashSet::new();
-    declared.chain(demanded).filter(|name| seen.insert(*name)).collect()
+    declared.chain(demanded).filter(|name| seen.insert(*name)).map(str::to_owned).collect()
 }
 
 /// The schemas by name and by pattern.
@@ -171,25 +200,6 @@ fn named<'a>(document: &Document<'a>, part: Node<'a>, name: &str) -> Vec<Node<'a
 fn covered<'a>(document: &Document<'a>, parts: &[Node<'a>], name: &str) -> bool {
     let mut patterns = parts.iter().flat_map(|part| map(part, "patternProperties"));
     patterns.any(|(regex, _)| document.name_matches(regex, name))
-}
-
-/// Patterns of all parts. The compiler refuses overlapping patterns, so a name under one is under no other.
-fn patterns<'a>(
-    document: &Document<'a>,
-    locations: &mut Locations<'a>,
-    scopes: &[Scope<'a>],
-) -> Result<Vec<(String, usize)>, GrammarError> {
-    let mut seen = HashSet::new();
-    let mut found = Vec::new();
-    for owner in scopes {
-        for (regex, _) in map(owner.part, "patternProperties") {
-            if seen.insert(regex) {
-                let id = locations.id(scopes.iter().flat_map(|scope| scope.covering(regex)));
-                found.push((document.translate(regex, owner.part, "patternProperties")?, id));
-            }
-        }
-    }
-    Ok(found)
 }
 
 /// What further properties hold: as the parts say; nothing when they say nothing but declare some; else anything.

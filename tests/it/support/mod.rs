@@ -4,7 +4,6 @@ mod model;
 mod process;
 pub(crate) mod schemas;
 mod sse;
-pub(crate) mod strict_json;
 
 pub(crate) use model::{Random, random_adapter, tiny_model};
 pub(crate) use process::{Client, Server};
@@ -15,6 +14,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use callsmith::api::{AppState, router};
 use callsmith::cli::Cli;
+use callsmith::grammar::strict_json;
 use callsmith::serve::load;
 use callsmith::settings::Settings;
 use clap::Parser;

@@ -58,7 +58,7 @@ fn a_refusal_inside_what_was_rewritten_points_into_the_callers_schema() {
     let list = json!({"type": "array", "uniqueItems": true});
     let schema = json!({"if": {"type": "string"}, "else": {"type": "object", "properties": {"x": list}}});
     assert_eq!(refusal(&schema).0, "/else/properties/x/uniqueItems");
-    let schema = json!({"dependentSchemas": {"k": {"properties": {"a": {"minProperties": 2}}}}});
+    let schema = json!({"dependentSchemas": {"k": {"properties": {"a": {"minProperties": 300}}}}});
     assert_eq!(refusal(&schema).0, "/dependentSchemas/k/properties/a");
     let seen = json!({"type": "object", "unevaluatedProperties": false, "allOf": [{"not": {"required": ["a"]}}]});
     assert_eq!(refusal(&seen).0, "/unevaluatedProperties");

@@ -100,8 +100,36 @@ fn property_counts_are_enforced() {
     check(&lab, &with("minProperties", 1), &[a, ab, r#"{"z":1}"#], &["{}"]);
     check(&lab, &with("maxProperties", 1), &["{}", a, r#"{"z":1}"#], &[ab]);
     check(&lab, &with("maxProperties", 0), &["{}"], &[a, r#"{"z":1}"#]);
-    assert!(admit(&with("minProperties", 2)).is_err(), "a repeated key would count once");
-    assert!(admit(&json!({"type": "object", "minProperties": 2})).is_err(), "a repeated key would count once");
+    let two = [ab, r#"{"z":1,"y":1}"#];
+    check(&lab, &with("minProperties", 2), &two, &["{}", a, r#"{"z":1}"#, r#"{"z":1,"z":1}"#]);
+    check(&lab, &json!({"type": "object", "minProperties": 2}), &two, &["{}", a, r#"{"z":1,"z":1}"#]);
+    let pattern = json!({"type": "object", "patternProperties": {"^(a|b.*)$": {}}, "minProperties": 2});
+    assert!(admit(&pattern).is_err(), "a pattern's names may run out");
+}
+
+#[test]
+fn a_map_never_repeats_a_key() {
+    let lab = Lab::new(byte_env());
+    let inner = json!({"type": "object", "additionalProperties": {"const": 1}});
+    let map = json!({"type": "object", "properties": {"a": inner}, "additionalProperties": inner});
+    let nested = r#"{"a":{"x":1,"y":1},"x":{"x":1},"xx":{}}"#;
+    let bad = [r#"{"a":{"x":1,"x":1}}"#, r#"{"a":{},"x":{},"x":{}}"#, r#"{"a":{},"a":{}}"#, r#"{"\"":{},"\"":{}}"#];
+    check(&lab, &map, &[nested, r#"{"\\":{},"\"":{}}"#], &bad);
+}
+
+#[test]
+fn a_pattern_of_few_names_is_a_list_of_names() {
+    let lab = Lab::new(byte_env());
+    let one = json!({"const": 1});
+    let codes = json!({"type": "object", "patternProperties": {"^(de|en)$": one}, "additionalProperties": false});
+    let both = r#"{"de":1,"en":1}"#;
+    check(&lab, &codes, &["{}", both, r#"{"en":1}"#], &[r#"{"de":1,"de":1}"#, r#"{"fr":1}"#, r#"{"de":2}"#]);
+    let named = json!({"type": "object", "propertyNames": {"pattern": "^(de|en)$"}, "additionalProperties": one});
+    check(&lab, &named, &["{}", both], &[r#"{"de":1,"de":1}"#, r#"{"fr":1}"#]);
+    let open = json!({"type": "object", "patternProperties": {"^(de|en)$": one}, "additionalProperties": {"const": 2}});
+    check(&lab, &open, &[both, r#"{"en":1,"fr":2}"#], &[r#"{"de":2}"#, r#"{"fr":1}"#]);
+    let overlapping = json!({"type": "object", "patternProperties": {"^(de|en)$": one, "^d": {"type": "integer"}}});
+    check(&lab, &overlapping, &[both, r#"{"dx":5}"#], &[r#"{"de":2}"#]);
 }
 
 #[test]

@@ -5,7 +5,10 @@ use serde_json::{Map, Number, Value};
 use std::fmt;
 
 /// Parses a whole text.
-pub(crate) fn parse(text: &str) -> serde_json::Result<Value> {
+///
+/// # Errors
+/// As `serde_json`; also for a key that an object repeats, and for a number beyond `f64`.
+pub fn parse(text: &str) -> serde_json::Result<Value> {
     serde_json::from_str::<Strict>(text).map(|strict| strict.0)
 }
 
@@ -70,6 +73,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
     }
 }
 
+#[cfg(test)]
 #[test]
 fn repeated_keys_and_numbers_beyond_range_are_errors() {
     assert_eq!(

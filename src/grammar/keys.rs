@@ -1,0 +1,228 @@
+//! Keys that may not be said again: a grammar cannot know which names an object with free names has had.
+//!
+//! Follows whatever looks like a JSON object in the turn's bytes. Relies on names having one spelling (admission sees to it);
+//! knows no grammar, and not where a dialect puts its JSON.
+
+use super::schema;
+use serde_json::{Map, Value};
+use std::collections::HashSet;
+use std::sync::Arc;
+use toktrie::{SimpleVob, TokEnv, TrieNode};
+
+/// How the compiler is told that an object takes any names.
+const ANY_NAMES: &str = "\"additionalProperties\":{";
+/// The same of names that match, of which there may be no more.
+const SOME_NAMES: &str = "\"patternProperties\":{";
+
+/// What the tokens of one tokenizer can do to keys.
+pub(super) struct KeyTokens {
+    env: TokEnv,
+    /// Tokens with two quotes or more: those that can begin and end a key.
+    several_quotes: Vec<u32>,
+}
+
+impl KeyTokens {
+    pub(super) fn new(env: &TokEnv) -> Self {
+        let trie = env.tok_trie();
+        let quotes = |id: u32| trie.token(id).iter().filter(|byte| **byte == b'"').count();
+        let several_quotes = (0..trie.vocab_size() as u32).filter(|id| quotes(*id) > 1).collect();
+        Self { env: Arc::clone(env), several_quotes }
+    }
+}
+
+/// Follows one turn.
+#[derive(Clone)]
+pub(super) struct KeyGuard {
+    tokens: Arc<KeyTokens>,
+    reader: Reader,
+    /// Whether names can run out.
+    exhaustible: bool,
+}
+
+impl KeyGuard {
+    /// `None` when the grammar has no free names.
+    pub(super) fn of(lark: &str, tokens: &Arc<KeyTokens>) -> Option<Self> {
+        let needed = [ANY_NAMES, SOME_NAMES].iter().any(|sign| lark.contains(sign));
+        let exhaustible = patterns(lark).any(|pattern| !schema::is_endless(&pattern));
+        needed.then(|| Self { tokens: Arc::clone(tokens), reader: Reader::default(), exhaustible })
+    }
+
+    /// Advances by a token.
+    pub(super) fn follow(&mut self, token: u32) {
+        for &byte in self.tokens.env.tok_trie().token(token) {
+            if self.reader.step(byte) {
+                self.reader.keep_key();
+            }
+        }
+    }
+
+    /// Whether the token says a key again.
+    ///
+    /// So does a token that ends two keys: what the first says of the second is not followed. The same text has other tokens.
+    pub(super) fn repeats(&self, token: u32) -> bool {
+        let mut reader = self.reader.clone();
+        let mut ended = 0;
+        self.tokens.env.tok_trie().token(token).iter().any(|&byte| {
+            let ends = reader.step(byte);
+            ended += usize::from(ends);
+            ends && (ended > 1 || reader.is_said())
+        })
+    }
+
+    /// Takes the tokens that say a key again from a mask.
+    pub(super) fn restrict(&self, mask: &mut SimpleVob) {
+        for &token in &self.tokens.several_quotes {
+            if mask.is_allowed(token) && self.repeats(token) {
+                mask.disallow_token(token);
+            }
+        }
+        for rest in self.reader.completions() {
+            self.forbid_start(&rest, mask);
+        }
+    }
+
+    /// The tokens of a mask with which a key begins as one that the object has had. Where names can run out, there may be no
+    /// other way to end it.
+    pub(super) fn beginnings(&self, mask: &SimpleVob) -> Vec<u32> {
+        let trie = self.tokens.env.tok_trie();
+        let rests = self.reader.completions().filter(|_| self.exhaustible);
+        let mut found: Vec<u32> = rests.flat_map(|rest| trie.all_prefixes(&rest[..rest.len() - 1])).collect();
+        found.sort_unstable();
+        found.dedup();
+        found.retain(|token| mask.is_allowed(*token));
+        found
+    }
+
+    /// Takes the tokens that begin so.
+    fn forbid_start(&self, start: &[u8], mask: &mut SimpleVob) {
+        let trie = self.tokens.env.tok_trie();
+        let mut nodes: Vec<&TrieNode> = trie.child_at_bytes(trie.root(), start).into_iter().collect();
+        while let Some(node) = nodes.pop() {
+            node.token_id().into_iter().for_each(|token| mask.disallow_token(token));
+            nodes.extend(trie.node_children(node));
+        }
+    }
+}
+
+/// The patterns of names.
+fn patterns(lark: &str) -> impl Iterator<Item = String> {
+    let schemas = lark.match_indices(SOME_NAMES).map(|(at, sign)| &lark[at + sign.len() - 1..]);
+    schemas
+        .flat_map(|text| serde_json::Deserializer::from_str(text).into_iter::<Map<String, Value>>().next())
+        .flatten()
+        .flat_map(|named| named.into_iter().map(|(pattern, _)| pattern))
+}
+
+/// Where a turn stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+enum Place {
+    /// Values and what is between them; or no JSON at all.
+    #[default]
+    Values,
+    BeforeKey,
+    Key {
+        escaped: bool,
+    },
+    AfterKey,
+    Text {
+        escaped: bool,
+    },
+}
+
+type Names = HashSet<Box<[u8]>>;
+
+/// Follows JSON objects; forgets them where the text turns out to be none.
+#[derive(Debug, Clone, Default)]
+struct Reader {
+    place: Place,
+    /// Objects with the names they have had, and arrays (`None`). Shared with clones, which never add a name.
+    open: Vec<Option<Arc<Names>>>,
+    /// The key so far, as it is spelled.
+    key: Vec<u8>,
+}
+
+impl Reader {
+    /// Whether a key ends with this byte. It is [`Self::keep_key`] that adds it.
+    fn step(&mut self, byte: u8) -> bool {
+        match (self.place, byte) {
+            // No string holds a line break, and no text a token's name.
+            (Place::Key { .. } | Place::Text { .. }, 0..=0x1F | 0xFF) => self.forget(),
+            (Place::Key { escaped: false }, b'"') => {
+                self.place = Place::AfterKey;
+                return true;
+            }
+            (Place::Key { escaped }, _) => {
+                self.key.push(byte);
+                self.place = Place::Key { escaped: !escaped && byte == b'\\' };
+            }
+            (Place::Text { escaped: false }, b'"') => self.place = Place::Values,
+            (Place::Text { escaped }, _) => self.place = Place::Text { escaped: !escaped && byte == b'\\' },
+            (_, b' ' | b'\t' | b'\n' | b'\r') => {}
+            (Place::BeforeKey, b'"') => {
+                self.key.clear();
+                self.place = Place::Key { escaped: false };
+            }
+            (Place::AfterKey, b':') => self.place = Place::Values,
+            (Place::BeforeKey, b'}') | (Place::Values, _) => self.step_values(byte),
+            (Place::BeforeKey | Place::AfterKey, _) => {
+                self.forget();
+                self.step_values(byte);
+            }
+        }
+        false
+    }
+
+    fn step_values(&mut self, byte: u8) {
+        let inside = self.open.last();
+        match byte {
+            b'{' => {
+                self.open.push(Some(Arc::default()));
+                self.place = Place::BeforeKey;
+            }
+            b'[' if inside.is_some() => self.open.push(None),
+            b'}' | b']' if inside.is_some_and(|names| names.is_some() == (byte == b'}')) => {
+                self.open.pop();
+                self.place = Place::Values;
+            }
+            b'}' | b']' => self.forget(),
+            b',' if inside.is_some_and(Option::is_some) => self.place = Place::BeforeKey,
+            b'"' if inside.is_some() => self.place = Place::Text { escaped: false },
+            _ => {}
+        }
+    }
+
+    fn forget(&mut self) {
+        self.open.clear();
+        self.place = Place::Values;
+    }
+
+    fn names(&self) -> Option<&Names> {
+        self.open.last()?.as_deref()
+    }
+
+    /// Whether the object has had the key that has just ended.
+    fn is_said(&self) -> bool {
+        self.names().is_some_and(|names| names.contains(self.key.as_slice()))
+    }
+
+    fn keep_key(&mut self) {
+        if let Some(Some(names)) = self.open.last_mut() {
+            Arc::make_mut(names).insert(self.key.as_slice().into());
+        }
+    }
+
+    /// What would end the present key as one that the object has had.
+    fn completions(&self) -> impl Iterator<Item = Vec<u8>> {
+        let (within, opening) = match self.place {
+            Place::Key { .. } => (self.key.as_slice(), &b""[..]),
+            _ => (&b""[..], &b"\""[..]),
+        };
+        let names = self.names().filter(|_| matches!(self.place, Place::Key { .. } | Place::BeforeKey));
+        let rests = names.into_iter().flatten().filter_map(move |name| name.strip_prefix(within));
+        rests.map(move |rest| [opening, rest, b"\""].concat())
+    }
+}
+
+#[cfg(test)]
+#[path = "keys_tests.rs"]
+mod tests;
