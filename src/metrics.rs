@@ -141,16 +141,15 @@ impl Metrics {
     }
 
     /// Starts the clock of a request for a known model (the base or a loaded adapter).
-    pub fn start_request(self: &Arc<Self>, model: &str, is_adapter: bool) -> RequestTimer {
+    pub fn start_request(self: &Arc<Self>, model: &str, is_adapter: bool, arrived: Instant) -> RequestTimer {
         if is_adapter {
             *self.in_flight.lock().entry(model.to_owned()).or_default() += 1;
         }
-        let started = Instant::now();
         RequestTimer {
             metrics: Arc::clone(self),
             model: model.to_owned(),
             is_adapter,
-            started,
+            started: arrived,
             last: None,
             outcome: None,
         }
@@ -313,7 +312,7 @@ mod tests {
                 .map(str::to_owned)
                 .collect::<Vec<_>>()
         };
-        let timer = metrics.start_request("weather", true);
+        let timer = metrics.start_request("weather", true, Instant::now());
         let busy = series(&metrics.render(&stats(0), CacheStats::default(), &[], 0));
         assert!(busy.len() == 1 && busy[0].contains("running_lora_adapters=\"weather\""), "{busy:?}");
         drop(timer);
@@ -324,8 +323,8 @@ mod tests {
     #[test]
     fn a_request_that_is_dropped_counts_as_cancelled() {
         let metrics = Arc::new(Metrics::new("base", 8).unwrap());
-        drop(metrics.start_request("base", false));
-        metrics.start_request("base", false).finish("stop");
+        drop(metrics.start_request("base", false, Instant::now()));
+        metrics.start_request("base", false, Instant::now()).finish("stop");
         let text = metrics.render(&stats(0), CacheStats::default(), &[], 0);
         assert!(text.contains("callsmith_requests_total{model=\"base\",outcome=\"cancelled\"} 1"), "{text}");
         assert!(text.contains("callsmith_requests_total{model=\"base\",outcome=\"stop\"} 1"), "{text}");

@@ -15,12 +15,21 @@ const BODY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Reads the body as a JSON object.
 pub(super) async fn json_object(request: Request) -> Result<Map<String, Value>, ApiError> {
+    parse_object(&json_bytes(request).await?)
+}
+
+/// Reads a body that says to be JSON.
+pub(super) async fn json_bytes(request: Request) -> Result<Vec<u8>, ApiError> {
     check_headers(request.headers())?;
-    let bytes = tokio::time::timeout(BODY_LIMIT, collect(request.into_body())).await.map_err(|_| {
+    tokio::time::timeout(BODY_LIMIT, collect(request.into_body())).await.map_err(|_| {
         let message = format!("The request body did not arrive within {} s.", BODY_LIMIT.as_secs());
         ApiError::new(Kind::IncompleteBody, message)
-    })??;
-    match serde_json::from_slice(&bytes) {
+    })?
+}
+
+/// Parses a body as a JSON object.
+pub(super) fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
+    match serde_json::from_slice(bytes) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(ApiError::new(Kind::InvalidType, "Invalid type for the request body: expected a JSON object.")),
         Err(error) => {

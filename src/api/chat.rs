@@ -15,10 +15,10 @@ use crate::adapter::registry::Lease;
 use crate::chat::ChatError;
 use crate::chat::template::Segment;
 use crate::engine::{Event, GenerateRequest, SamplingParams};
-use crate::priority;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// A request whose prompt and rules are ready.
@@ -33,10 +33,11 @@ struct Prepared {
 pub(super) async fn create(State(state): State<Arc<AppState>>, request: Request) -> Result<Response, ApiError> {
     state.check_accepting()?;
     let permit = state.permit()?;
-    let body = body::json_object(request).await?;
-    let request = parse_chat(&body, state.wire_limits())?;
+    let body = body::json_bytes(request).await?;
+    let (arrived, limits) = (Instant::now(), state.wire_limits());
+    let request = state.gate.prepare(move || parse_chat(&body::parse_object(&body)?, limits)).await??;
     let lease = state.lease(&request.model)?;
-    let mut timer = state.metrics.start_request(&request.model, lease.is_some());
+    let mut timer = state.metrics.start_request(&request.model, lease.is_some(), arrived);
     let (prepared, events) = start(&state, request, lease.as_ref()).await.inspect_err(|_| timer.finish("refused"))?;
     let Prepared { request, rules, prompt, .. } = prepared;
     let choices = events.into_iter().map(|events| choice(&state, &request, &rules, events)).collect();
@@ -60,11 +61,7 @@ async fn start(
     lease: Option<&Lease>,
 ) -> Result<(Prepared, Vec<UnboundedReceiver<Event>>), ApiError> {
     let worker = Arc::clone(state);
-    let preparing = tokio::task::spawn_blocking(move || {
-        priority::yield_to_engine();
-        prepare(&worker, request)
-    });
-    let prepared = preparing.await.map_err(ApiError::internal)??;
+    let prepared = state.gate.prepare(move || prepare(&worker, request)).await??;
     let mut generations = Vec::with_capacity(prepared.request.n);
     for index in 0..prepared.request.n {
         let constraint = prepared.rules.compile(state).await?;

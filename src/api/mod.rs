@@ -28,6 +28,7 @@ use crate::chat::tokenizer::ChatTokenizer;
 use crate::engine::EngineHandle;
 use crate::grammar::GrammarCompiler;
 use crate::metrics::Metrics;
+use crate::priority;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get, post};
@@ -86,12 +87,25 @@ pub struct Gate {
     draining: AtomicBool,
     permits: Arc<Semaphore>,
     loads: Arc<Semaphore>,
+    desks: Arc<Semaphore>,
 }
 
 impl Gate {
     pub fn new(max_requests: usize) -> Self {
-        let (permits, loads) = (Semaphore::new(max_requests), Semaphore::new(MAX_LOADS));
-        Self { draining: AtomicBool::new(false), permits: Arc::new(permits), loads: Arc::new(loads) }
+        let places = |count| Arc::new(Semaphore::new(count));
+        let (permits, loads) = (places(max_requests), places(MAX_LOADS));
+        Self { draining: AtomicBool::new(false), permits, loads, desks: places(priority::background_threads()) }
+    }
+
+    /// Does a request's CPU work off the async threads and beside the engine: few at a time, in order of arrival.
+    async fn prepare<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+        let desk = Arc::clone(&self.desks).acquire_owned().await.map_err(ApiError::internal)?;
+        let working = tokio::task::spawn_blocking(move || {
+            let done = priority::in_background(work);
+            drop(desk);
+            done
+        });
+        working.await.map_err(ApiError::internal)
     }
 
     /// A place among the adapter loads. Apart from the requests' places: a busy server can still change its adapters.

@@ -5,8 +5,15 @@
 use super::batch::Batch;
 use super::{EngineError, EngineOptions};
 use crate::model::kv_cache::BLOCK_SIZE;
+use crate::model::ops::alone;
 use crate::model::{Attention, Decoder, ForwardPass, KvCache, ModelError};
+use crate::priority;
 use candle_core::Tensor;
+use std::time::{Duration, Instant};
+
+/// A pass this short (two ticks of a common scheduler) is not shared with threads that may have to wait for a processor: it
+/// would be over before they get one.
+const SHORT: Duration = Duration::from_millis(8);
 
 /// The fixed measures of a runner.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +47,8 @@ pub(super) struct DecoderRunner {
     /// `None` only while it is rebuilt, so that two never exist at a time.
     cache: Option<KvCache>,
     blocks: usize,
+    /// Time per token of the last pass.
+    pace: Duration,
 }
 
 impl DecoderRunner {
@@ -52,9 +61,26 @@ impl DecoderRunner {
         if blocks == 0 {
             return Err(EngineError::CacheTooSmall { needed: 1, total: 0 });
         }
-        let mut runner = Self { decoder, cache: None, blocks };
+        let mut runner = Self { decoder, cache: None, blocks, pace: Duration::ZERO };
         runner.reset().map_err(|error| EngineError::Internal(format!("cannot allocate the KV cache: {error}")))?;
         Ok(runner)
+    }
+
+    fn compute(&mut self, batch: &Batch<'_>, beat: &dyn Fn()) -> Result<Vec<f32>, ModelError> {
+        let no_cache = || candle_core::Error::Msg("the KV cache is not there after a failed reset".to_owned());
+        let cache = self.cache.as_mut().ok_or_else(no_cache)?;
+        let pass = ForwardPass {
+            tokens: &batch.tokens,
+            positions: &batch.positions,
+            attention: Attention::Paged { cache, sequences: &batch.sequences },
+            adapters: &batch.adapters,
+        };
+        let hidden = self.decoder.hidden_states_observed(pass, beat)?;
+        if batch.logit_rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = select(hidden, &batch.logit_rows)?;
+        Ok(self.decoder.logits(&rows)?.flatten_all()?.to_vec1()?)
     }
 }
 
@@ -70,20 +96,16 @@ impl Runner for DecoderRunner {
     }
 
     fn forward(&mut self, batch: &Batch<'_>, beat: &dyn Fn()) -> Result<Vec<f32>, ModelError> {
-        let no_cache = || candle_core::Error::Msg("the KV cache is not there after a failed reset".to_owned());
-        let cache = self.cache.as_mut().ok_or_else(no_cache)?;
-        let pass = ForwardPass {
-            tokens: &batch.tokens,
-            positions: &batch.positions,
-            attention: Attention::Paged { cache, sequences: &batch.sequences },
-            adapters: &batch.adapters,
+        let tokens = u32::try_from(batch.tokens.len()).unwrap_or(u32::MAX).max(1);
+        let short = self.pace.saturating_mul(tokens) < SHORT;
+        let started = Instant::now();
+        let logits = if short && priority::is_crowded() {
+            alone(|| self.compute(batch, beat))
+        } else {
+            self.compute(batch, beat)
         };
-        let hidden = self.decoder.hidden_states_observed(pass, beat)?;
-        if batch.logit_rows.is_empty() {
-            return Ok(Vec::new());
-        }
-        let rows = select(hidden, &batch.logit_rows)?;
-        Ok(self.decoder.logits(&rows)?.flatten_all()?.to_vec1()?)
+        self.pace = started.elapsed() / tokens;
+        logits
     }
 
     fn reset(&mut self) -> Result<(), ModelError> {

@@ -158,12 +158,11 @@ impl Worker {
     }
 
     fn run(&self, queue: &Mutex<mpsc::Receiver<Job>>) {
-        priority::yield_to_engine();
         loop {
             let job = queue.lock().recv();
             let Ok(Job { lark, reply }) = job else { return };
             if reply.is_wanted() {
-                reply.send(self.compile(&lark));
+                priority::in_background(|| reply.send(self.compile(&lark)));
             }
         }
     }
