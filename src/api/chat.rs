@@ -15,6 +15,7 @@ use crate::adapter::registry::Lease;
 use crate::chat::ChatError;
 use crate::chat::template::Segment;
 use crate::engine::{Event, GenerateRequest, SamplingParams};
+use crate::metrics::RequestTimer;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use std::sync::Arc;
@@ -30,15 +31,21 @@ struct Prepared {
     max_tokens: usize,
 }
 
+/// A prepared request for a model that is there.
+struct Accepted {
+    lease: Option<Lease>,
+    timer: RequestTimer,
+    prepared: Prepared,
+}
+
 pub(super) async fn create(State(state): State<Arc<AppState>>, request: Request) -> Result<Response, ApiError> {
     state.check_accepting()?;
     let permit = state.permit()?;
     let body = body::json_bytes(request).await?;
-    let (arrived, limits) = (Instant::now(), state.wire_limits());
-    let request = state.gate.prepare(move || parse_chat(&body::parse_object(&body)?, limits)).await??;
-    let lease = state.lease(&request.model)?;
-    let mut timer = state.metrics.start_request(&request.model, lease.is_some(), arrived);
-    let (prepared, events) = start(&state, request, lease.as_ref()).await.inspect_err(|_| timer.finish("refused"))?;
+    let (arrived, worker) = (Instant::now(), Arc::clone(&state));
+    let accepted = state.gate.prepare(move || accept(&worker, &body, arrived)).await??;
+    let Accepted { lease, mut timer, prepared } = accepted;
+    let events = start(&state, &prepared, lease.as_ref()).await.inspect_err(|_| timer.finish("refused"))?;
     let Prepared { request, rules, prompt, .. } = prepared;
     let choices = events.into_iter().map(|events| choice(&state, &request, &rules, events)).collect();
     let answer = Answer {
@@ -54,14 +61,21 @@ pub(super) async fn create(State(state): State<Arc<AppState>>, request: Request)
     if request.stream { Ok(stream::events(answer, request.include_usage)) } else { stream::whole(answer).await }
 }
 
-/// Prepares the prompt and the rules, compiles and queues one generation per choice.
+/// Everything before the grammar is compiled; takes as long as the body is large. The clock runs since the body `arrived`.
+fn accept(state: &AppState, body: &[u8], arrived: Instant) -> Result<Accepted, ApiError> {
+    let request = parse_chat(&body::parse_object(body)?, state.wire_limits())?;
+    let lease = state.lease(&request.model)?;
+    let mut timer = state.metrics.start_request(&request.model, lease.is_some(), arrived);
+    let prepared = prepare(state, request).inspect_err(|_| timer.finish("refused"))?;
+    Ok(Accepted { lease, timer, prepared })
+}
+
+/// Compiles and queues one generation per choice.
 async fn start(
-    state: &Arc<AppState>,
-    request: ChatRequest,
+    state: &AppState,
+    prepared: &Prepared,
     lease: Option<&Lease>,
-) -> Result<(Prepared, Vec<UnboundedReceiver<Event>>), ApiError> {
-    let worker = Arc::clone(state);
-    let prepared = state.gate.prepare(move || prepare(&worker, request)).await??;
+) -> Result<Vec<UnboundedReceiver<Event>>, ApiError> {
     let mut generations = Vec::with_capacity(prepared.request.n);
     for index in 0..prepared.request.n {
         let constraint = prepared.rules.compile(state).await?;
@@ -74,11 +88,10 @@ async fn start(
             adapter: lease.cloned(),
         });
     }
-    let events: Result<Vec<_>, _> = generations.into_iter().map(|generation| state.engine.submit(generation)).collect();
-    Ok((prepared, events?))
+    Ok(generations.into_iter().map(|generation| state.engine.submit(generation)).collect::<Result<_, _>>()?)
 }
 
-/// The CPU work before the engine: schemas, template, tokens. Runs off the async threads.
+/// Schemas, template, tokens.
 fn prepare(state: &AppState, mut request: ChatRequest) -> Result<Prepared, ApiError> {
     let tools = admit_tools(&request)?;
     let callable = std::mem::take(&mut request.callable);

@@ -11,7 +11,7 @@ use super::wire::{ChatRequest, ResponseFormat, WireLimits, parse_chat};
 use crate::chat::dialect::{ControlTokens, Delta, Dialect, Function, TurnParser, TurnSpec};
 use crate::chat::reasoning::{self, Reasoning, Split};
 use crate::chat::{ChatError, Names, Tool, ToolChoice};
-use crate::grammar::{Constraint, GrammarError, schema, strict_json};
+use crate::grammar::{Constraint, FREE_NAMES, GrammarError, schema, strict_json};
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -271,9 +271,10 @@ fn bad_format(cause: &str) -> ApiError {
 
 /// Any compact JSON object up to a fixed depth: plain parsers limit theirs, so endless nesting must not be sayable.
 fn json_object_lark() -> String {
-    let mut lark = String::from(
+    let mut lark = FREE_NAMES.to_owned();
+    lark.push_str(
         "scalar: STRING | NUMBER | \"true\" | \"false\" | \"null\"\n\
-         STRING: /\"([^\"\\\\\\x00-\\x1F\\x7F]|\\\\[\"\\\\\\/bfnrt])*\"/\n\
+         STRING: /\"([^\"\\\\\\x00-\\x1F\\x7F]|\\\\[\"\\\\bfnrt])*\"/\n\
          NUMBER: /-?(0|[1-9][0-9]{0,14})(\\.[0-9]{1,15})?/\n",
     );
     for depth in 0..JSON_OBJECT_DEPTH {
@@ -290,6 +291,7 @@ fn json_object_lark() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grammar::text::{self, TextGrammars};
 
     #[test]
     fn arguments_are_checked_against_the_callers_schema_without_formats() {
@@ -298,6 +300,15 @@ mod tests {
         assert!(check(&validator, r#"{"n":3,"day":"someday"}"#).is_ok());
         assert!(check(&validator, r#"{"n":4}"#).unwrap_err().contains("/n"));
         assert!(check(&validator, r#"{"n":"#).is_err());
+    }
+
+    #[test]
+    fn a_json_object_says_no_key_twice() {
+        let grammars = TextGrammars::new().unwrap();
+        let start = grammars.compile(&format!("start: object0\n{}", json_object_lark())).unwrap();
+        let accepted = |text: &str| text::verdict(start.fork(), text.as_bytes()).unwrap().accepted;
+        assert!(accepted(r#"{"a":1,"b":[{"a":"\n"}],"\\":{}}"#));
+        assert!(!accepted(r#"{"a":1,"a":2}"#) && !accepted(r#"{"b":[{"a":1,"a":1}]}"#) && !accepted(r#"{"\/":1}"#));
     }
 
     #[test]

@@ -47,8 +47,8 @@ pub(super) struct DecoderRunner {
     /// `None` only while it is rebuilt, so that two never exist at a time.
     cache: Option<KvCache>,
     blocks: usize,
-    /// Time per token of the last pass.
-    pace: Duration,
+    /// Tokens of the last pass, and how long it took.
+    last: (usize, Duration),
 }
 
 impl DecoderRunner {
@@ -61,7 +61,7 @@ impl DecoderRunner {
         if blocks == 0 {
             return Err(EngineError::CacheTooSmall { needed: 1, total: 0 });
         }
-        let mut runner = Self { decoder, cache: None, blocks, pace: Duration::ZERO };
+        let mut runner = Self { decoder, cache: None, blocks, last: (1, Duration::MAX) };
         runner.reset().map_err(|error| EngineError::Internal(format!("cannot allocate the KV cache: {error}")))?;
         Ok(runner)
     }
@@ -96,15 +96,16 @@ impl Runner for DecoderRunner {
     }
 
     fn forward(&mut self, batch: &Batch<'_>, beat: &dyn Fn()) -> Result<Vec<f32>, ModelError> {
-        let tokens = u32::try_from(batch.tokens.len()).unwrap_or(u32::MAX).max(1);
-        let short = self.pace.saturating_mul(tokens) < SHORT;
+        let tokens = batch.tokens.len();
+        let times = u32::try_from(tokens.div_ceil(self.last.0.max(1))).unwrap_or(u32::MAX);
+        let short = self.last.1.saturating_mul(times.max(1)) < SHORT;
         let started = Instant::now();
         let logits = if short && priority::is_crowded() {
             alone(|| self.compute(batch, beat))
         } else {
             self.compute(batch, beat)
         };
-        self.pace = started.elapsed() / tokens;
+        self.last = (tokens, started.elapsed());
         logits
     }
 

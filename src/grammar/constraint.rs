@@ -6,6 +6,7 @@
 use super::GrammarError;
 use super::keys::KeyGuard;
 use llguidance::Matcher;
+use std::collections::HashMap;
 use toktrie::SimpleVob;
 
 /// A compiled grammar in some state.
@@ -58,8 +59,9 @@ impl Constraint {
         if let Some(keys) = &self.keys {
             let whole = mask.clone();
             keys.restrict(&mut mask);
+            let mut known = HashMap::new();
             for token in keys.beginnings(&mask) {
-                if self.is_dead_end(token)? {
+                if self.is_dead_end(token, &mut known)? {
                     mask.disallow_token(token);
                 }
             }
@@ -71,19 +73,42 @@ impl Constraint {
         Ok(())
     }
 
-    /// Whether the token begins a key that can only end as one that the object has had. Recurses with the key's length.
-    fn is_dead_end(&self, token: u32) -> anyhow::Result<bool> {
+    /// Whether the token begins a key that can only end as one that the object has had. Recurses with the key's length;
+    /// `known` says it of keys that have been looked at.
+    fn is_dead_end(&self, token: u32, known: &mut HashMap<Vec<u8>, bool>) -> anyhow::Result<bool> {
+        let Some(mut keys) = self.keys.clone() else { return Ok(false) };
+        keys.follow(token);
+        if let Some(&dead) = known.get(keys.key()) {
+            return Ok(dead);
+        }
         let mut ahead = self.fork();
-        ahead.commit(token)?;
-        let mut mask = ahead.matcher.compute_mask_or_eos()?;
-        let Some(keys) = &ahead.keys else { return Ok(false) };
+        let dead = !ahead.leads_on(token, &keys)? && ahead.ends_as_said(token, known)?;
+        known.insert(keys.key().to_vec(), dead);
+        Ok(dead)
+    }
+
+    /// Whether one of the usual bytes after the token leads to a new key: most often, and quickly found.
+    fn leads_on(&mut self, token: u32, keys: &KeyGuard) -> anyhow::Result<bool> {
+        for way in keys.ways_out() {
+            if self.matcher.validate_tokens(&[token, way])? == 2 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether all that may come after the token are beginnings of keys that were said, and dead ends.
+    fn ends_as_said(&mut self, token: u32, known: &mut HashMap<Vec<u8>, bool>) -> anyhow::Result<bool> {
+        self.commit(token)?;
+        let mut mask = self.matcher.compute_mask_or_eos()?;
+        let Some(keys) = &self.keys else { return Ok(false) };
         keys.restrict(&mut mask);
         let beginnings = keys.beginnings(&mask);
         if beginnings.len() < mask.num_set() {
             return Ok(false);
         }
         for token in beginnings {
-            if !ahead.is_dead_end(token)? {
+            if !self.is_dead_end(token, known)? {
                 return Ok(false);
             }
         }

@@ -5,28 +5,47 @@
 
 use super::schema;
 use serde_json::{Map, Value};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use toktrie::{SimpleVob, TokEnv, TrieNode};
 
+/// A comment in a grammar that writes objects with free names itself, not by `%json`.
+pub const FREE_NAMES: &str = "// free names\n";
 /// How the compiler is told that an object takes any names.
 const ANY_NAMES: &str = "\"additionalProperties\":{";
 /// The same of names that match, of which there may be no more.
 const SOME_NAMES: &str = "\"patternProperties\":{";
+
+/// What ends the thoughts before an answer.
+const CLOSE: &[u8] = b"</think>";
+/// Bytes that are tried to lead a key away from those that were said.
+const WAYS_OUT: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-. \"";
 
 /// What the tokens of one tokenizer can do to keys.
 pub(super) struct KeyTokens {
     env: TokEnv,
     /// Tokens with two quotes or more: those that can begin and end a key.
     several_quotes: Vec<u32>,
+    /// All tokens of the same bytes, where there are several: the trie finds one of them only.
+    twins: HashMap<u32, Vec<u32>>,
 }
 
 impl KeyTokens {
     pub(super) fn new(env: &TokEnv) -> Self {
         let trie = env.tok_trie();
+        let ids = 0..trie.vocab_size() as u32;
         let quotes = |id: u32| trie.token(id).iter().filter(|byte| **byte == b'"').count();
-        let several_quotes = (0..trie.vocab_size() as u32).filter(|id| quotes(*id) > 1).collect();
-        Self { env: Arc::clone(env), several_quotes }
+        let several_quotes = ids.clone().filter(|id| quotes(*id) > 1).collect();
+        let mut groups: HashMap<&[u8], Vec<u32>> = HashMap::new();
+        ids.filter(|id| !trie.token(*id).is_empty()).for_each(|id| groups.entry(trie.token(id)).or_default().push(id));
+        let several = groups.into_values().filter(|group| group.len() > 1);
+        let twins = several.flat_map(|group| group.clone().into_iter().map(move |id| (id, group.clone()))).collect();
+        Self { env: Arc::clone(env), several_quotes, twins }
+    }
+
+    /// The token and those of the same bytes.
+    fn with_twins(&self, token: u32) -> Vec<u32> {
+        self.twins.get(&token).cloned().unwrap_or_else(|| vec![token])
     }
 }
 
@@ -37,35 +56,54 @@ pub(super) struct KeyGuard {
     reader: Reader,
     /// Whether names can run out.
     exhaustible: bool,
+    /// How much of the end of the thoughts has come; `None` when there are none, or no more.
+    closing: Option<usize>,
 }
 
 impl KeyGuard {
     /// `None` when the grammar has no free names.
     pub(super) fn of(lark: &str, tokens: &Arc<KeyTokens>) -> Option<Self> {
-        let needed = [ANY_NAMES, SOME_NAMES].iter().any(|sign| lark.contains(sign));
-        let exhaustible = patterns(lark).any(|pattern| !schema::is_endless(&pattern));
-        needed.then(|| Self { tokens: Arc::clone(tokens), reader: Reader::default(), exhaustible })
+        let needed = [FREE_NAMES, ANY_NAMES, SOME_NAMES].iter().any(|sign| lark.contains(sign));
+        // Names that must not match are the rest of a pattern, of which there may be few.
+        let exhaustible = patterns(lark).any(|(pattern, value)| value == false || !schema::is_endless(&pattern));
+        let closing = lark.as_bytes().windows(CLOSE.len()).any(|part| part == CLOSE).then_some(0);
+        needed.then(|| Self { tokens: Arc::clone(tokens), reader: Reader::default(), exhaustible, closing })
     }
 
     /// Advances by a token.
     pub(super) fn follow(&mut self, token: u32) {
-        for &byte in self.tokens.env.tok_trie().token(token) {
+        let tokens = Arc::clone(&self.tokens);
+        for &byte in tokens.env.tok_trie().token(token) {
             if self.reader.step(byte) {
                 self.reader.keep_key();
             }
+            self.close_thoughts(byte);
+        }
+    }
+
+    /// Thoughts may quote anything, also half an object.
+    fn close_thoughts(&mut self, byte: u8) {
+        let Some(come) = self.closing else { return };
+        let come = if byte == CLOSE[come] { come + 1 } else { usize::from(byte == CLOSE[0]) };
+        self.closing = (come < CLOSE.len()).then_some(come);
+        if self.closing.is_none() {
+            self.reader.forget();
         }
     }
 
     /// Whether the token says a key again.
-    ///
-    /// So does a token that ends two keys: what the first says of the second is not followed. The same text has other tokens.
     pub(super) fn repeats(&self, token: u32) -> bool {
+        let bytes = self.tokens.env.tok_trie().token(token);
         let mut reader = self.reader.clone();
-        let mut ended = 0;
-        self.tokens.env.tok_trie().token(token).iter().any(|&byte| {
-            let ends = reader.step(byte);
-            ended += usize::from(ends);
-            ends && (ended > 1 || reader.is_said())
+        bytes.iter().enumerate().any(|(at, &byte)| {
+            if !reader.step(byte) {
+                return false;
+            }
+            let repeats = reader.is_said();
+            if !repeats && bytes[at + 1..].contains(&b'"') {
+                reader.keep_key();
+            }
+            repeats
         })
     }
 
@@ -86,11 +124,22 @@ impl KeyGuard {
     pub(super) fn beginnings(&self, mask: &SimpleVob) -> Vec<u32> {
         let trie = self.tokens.env.tok_trie();
         let rests = self.reader.completions().filter(|_| self.exhaustible);
-        let mut found: Vec<u32> = rests.flat_map(|rest| trie.all_prefixes(&rest[..rest.len() - 1])).collect();
-        found.sort_unstable();
-        found.dedup();
+        let first: HashSet<u32> = rests.flat_map(|rest| trie.all_prefixes(&rest[..rest.len() - 1])).collect();
+        let mut found: Vec<u32> = first.into_iter().flat_map(|token| self.tokens.with_twins(token)).collect();
         found.retain(|token| mask.is_allowed(*token));
         found
+    }
+
+    /// The key so far.
+    pub(super) fn key(&self) -> &[u8] {
+        &self.reader.key
+    }
+
+    /// Tokens of which any would lead the present key away from those that the object has had, if the grammar takes it.
+    pub(super) fn ways_out(&self) -> impl Iterator<Item = u32> {
+        let taken: HashSet<u8> = self.reader.completions().filter_map(|rest| rest.first().copied()).collect();
+        let trie = self.tokens.env.tok_trie();
+        WAYS_OUT.iter().filter(move |byte| !taken.contains(*byte)).filter_map(|byte| trie.token_id_at_bytes(&[*byte]))
     }
 
     /// Takes the tokens that begin so.
@@ -98,19 +147,18 @@ impl KeyGuard {
         let trie = self.tokens.env.tok_trie();
         let mut nodes: Vec<&TrieNode> = trie.child_at_bytes(trie.root(), start).into_iter().collect();
         while let Some(node) = nodes.pop() {
-            node.token_id().into_iter().for_each(|token| mask.disallow_token(token));
+            let tokens = node.token_id().into_iter().flat_map(|token| self.tokens.with_twins(token));
+            tokens.for_each(|token| mask.disallow_token(token));
             nodes.extend(trie.node_children(node));
         }
     }
 }
 
-/// The patterns of names.
-fn patterns(lark: &str) -> impl Iterator<Item = String> {
+/// The patterns of names, and what their values must be.
+fn patterns(lark: &str) -> impl Iterator<Item = (String, Value)> {
     let schemas = lark.match_indices(SOME_NAMES).map(|(at, sign)| &lark[at + sign.len() - 1..]);
-    schemas
-        .flat_map(|text| serde_json::Deserializer::from_str(text).into_iter::<Map<String, Value>>().next())
-        .flatten()
-        .flat_map(|named| named.into_iter().map(|(pattern, _)| pattern))
+    let read = |text| serde_json::Deserializer::from_str(text).into_iter::<Map<String, Value>>().next();
+    schemas.filter_map(read).flatten().flatten()
 }
 
 /// Where a turn stands.
@@ -135,7 +183,7 @@ type Names = HashSet<Box<[u8]>>;
 #[derive(Debug, Clone, Default)]
 struct Reader {
     place: Place,
-    /// Objects with the names they have had, and arrays (`None`). Shared with clones, which never add a name.
+    /// Objects with the names they have had, and arrays (`None`). Shared with clones until one adds a name.
     open: Vec<Option<Arc<Names>>>,
     /// The key so far, as it is spelled.
     key: Vec<u8>,

@@ -117,3 +117,33 @@ proptest! {
         }
     }
 }
+
+/// The built-in model's own opening is one token, which ends two keys.
+#[test]
+fn a_token_that_ends_several_keys_is_judged_by_each() {
+    let opening = br#"{"tool_uses":[{"recipient_name":"functions."#;
+    let words = [b"{".as_slice(), b"\"a\":", b"{\"a\":1,\"a\":", b"{\"a\":{\"a\":", b"\"", opening];
+    let words: Vec<Vec<u8>> = words.iter().map(|word| word.to_vec()).collect();
+    let trie = toktrie::TokTrie::from(&toktrie::TokRxInfo::new(words.len() as u32, 0), &words);
+    let env: TokEnv = Arc::new(toktrie::ApproximateTokEnv::new(trie));
+    let guard = KeyGuard::of(FREE_NAMES, &Arc::new(KeyTokens::new(&env))).unwrap();
+    let repeating: Vec<u32> = (0..words.len() as u32).filter(|token| guard.repeats(*token)).collect();
+    assert_eq!(repeating, [2]);
+}
+
+#[test]
+fn the_end_of_the_thoughts_is_a_new_start() {
+    let tokens = Arc::new(KeyTokens::new(&byte_env()));
+    let mut guard = KeyGuard::of("// free names\n\"</think>\"", &tokens).unwrap();
+    br#"I'd say {"a": "b</</think>{"x":1,"x"#.iter().for_each(|byte| guard.follow((*byte).into()));
+    assert!(guard.repeats(u32::from(b'"')));
+}
+
+#[test]
+fn names_can_run_out_where_a_pattern_ends() {
+    let tokens = Arc::new(KeyTokens::new(&byte_env()));
+    let exhaustible = |lark: &str| KeyGuard::of(lark, &tokens).unwrap().exhaustible;
+    assert!(!exhaustible(r#""patternProperties":{"^x-":{}}"#) && !exhaustible(r#""additionalProperties":{}"#));
+    assert!(exhaustible(r#""patternProperties":{"^x-":{},"^.{3}$":{}}"#));
+    assert!(exhaustible(r#""patternProperties":{"...":false}"#), "what does not match may be little");
+}

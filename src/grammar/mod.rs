@@ -17,6 +17,7 @@ pub mod text;
 
 pub use compiler::{CacheStats, GrammarCompiler};
 pub use constraint::Constraint;
+pub use keys::FREE_NAMES;
 
 /// Why a schema or grammar is refused. `pointer` is a JSON pointer into the caller's schema.
 #[derive(Debug, Clone, thiserror::Error)]

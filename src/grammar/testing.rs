@@ -10,13 +10,13 @@ pub(crate) fn byte_env() -> TokEnv {
     ApproximateTokEnv::single_byte_env()
 }
 
-const WORDS: [&str; 40] = [
+const WORDS: [&str; 41] = [
     "{\"", "\":", "\":\"", "\",\"", "\"}", "}}", "\"]", "]}", "[\"", "[[", "{}", "[]", "true", "false", "null", "name",
     "the", " a", "ab", "abc", "tool", "10", "00", "123", "-1", "0.", ".5", "\\n", "\\\"", "\\\\", "\\u", "é", "日本",
-    "🙂", "\u{7f}", "\\", "\u{2028}", "\t", "  ", "a\"",
+    "🙂", "\u{7f}", "\\", "\u{2028}", "\t", "  ", "a\"", "\"",
 ];
 
-/// Bytes, JSON fragments and words that cross its borders, and two end-of-turn ids. Greedy, hence canonical.
+/// Bytes (the quote twice), JSON fragments and words that cross its borders, and two end-of-turn ids. Greedy, hence canonical.
 pub(crate) struct WordEnv(TokTrie);
 
 impl WordEnv {

@@ -3,7 +3,7 @@
 use super::super::GrammarError;
 use super::document::{Document, Node};
 use super::keywords::{asserts, count};
-use super::{atom, pattern, refuse};
+use super::{atom, refuse};
 use serde_json::{Value, json};
 
 /// Names that are not declared.
@@ -35,13 +35,7 @@ pub(super) fn free<'a>(document: &Document<'a>, parts: &[Node<'a>]) -> Result<Fr
     match rules.as_slice() {
         [] => Ok(Free::Any),
         rules if rules.contains(&&Value::Bool(false)) => Ok(Free::Only(Vec::new())),
-        [rule] => {
-            let regex = pattern_of(document, rule)?;
-            Ok(match pattern::strings(&regex) {
-                Some(names) => Free::Only(names.into_iter().filter(|name| allows(document, parts, name)).collect()),
-                None => Free::Matching(regex, rule),
-            })
-        }
+        [rule] => Ok(Free::Matching(pattern(document, rule)?, rule)),
         [rule, ..] => Err(refuse(document.pointer(rule), "several `propertyNames` cannot be combined here")),
     }
 }
@@ -63,7 +57,7 @@ fn says_something(rule: Node<'_>) -> bool {
 }
 
 /// One pattern, or two lengths.
-fn pattern_of<'a>(document: &Document<'a>, rule: Node<'a>) -> Result<String, GrammarError> {
+fn pattern<'a>(document: &Document<'a>, rule: Node<'a>) -> Result<String, GrammarError> {
     let length = |keyword: &str| rule.get(keyword).and_then(count);
     let mut keys: Vec<&str> = rule.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
     keys.retain(|key| (asserts(key) || *key == "$ref") && !(*key == "type" && takes_strings(rule)));

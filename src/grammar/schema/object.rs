@@ -34,6 +34,9 @@ pub(super) struct Field {
     pub(super) required: bool,
 }
 
+/// Names that are written out, of an object with patterns.
+const MAX_NAMED: usize = 128;
+
 /// No value.
 static NOTHING: Value = Value::Bool(false);
 
@@ -44,7 +47,12 @@ pub(super) fn merge<'a>(
     parts: &[Node<'a>],
 ) -> Result<Option<Object>, GrammarError> {
     let scopes: Vec<Scope<'a>> = parts.iter().map(|part| Scope::of(document, parts, part)).collect();
-    let mut open = Open { additional: additional(locations, &scopes), names: names(parts), patterns: Vec::new() };
+    let mut open = Open {
+        additional: additional(locations, &scopes),
+        names: names(parts),
+        patterns: Vec::new(),
+        counted: parts.iter().any(|part| part.get("minProperties").or_else(|| part.get("maxProperties")).is_some()),
+    };
     open.add_patterns(document, locations, &scopes)?;
     open.restrict(document, parts)?;
     let pointer = parts.first().map_or("", |part| document.pointer(part)).to_owned();
@@ -61,6 +69,7 @@ pub(super) fn merge<'a>(
     let fields = open.names.iter().map(|name| field(name)).collect();
     let minimum = parts.iter().filter_map(|part| keywords::count(part.get("minProperties")?)).max().unwrap_or(0);
     let maximum = parts.iter().filter_map(|part| clamp_count(part.get("maxProperties")?)).min();
+    let maximum = maximum.map(|maximum| open.most().map_or(maximum, |most| maximum.min(most)));
     Ok(Some(Object { fields, patterns: open.patterns, additional: open.additional, minimum, maximum, pointer }))
 }
 
@@ -69,11 +78,26 @@ struct Open {
     names: Vec<String>,
     patterns: Vec<(String, usize)>,
     additional: Option<usize>,
+    /// Whether the compiler counts the properties, which it does best where they are not named.
+    counted: bool,
 }
 
 impl Open {
-    /// Adds the patterns of all parts: by name those that few names match, so that no name comes twice. The compiler refuses
-    /// overlapping patterns, so a name under one of the others is under no other.
+    /// The names that a rewritten pattern stands for, if they are few.
+    fn few(&self, translated: &str) -> Option<Vec<String>> {
+        let found = pattern::strings(translated).filter(|_| !self.counted)?;
+        (self.names.len() + found.len() <= MAX_NAMED).then_some(found)
+    }
+
+    /// How many names there are, where they are few: the compiler would count on when they are used up.
+    fn most(&self) -> Option<u64> {
+        let strings = self.patterns.iter().map(|(regex, _)| Some(pattern::strings(regex)?.len()));
+        let free = strings.sum::<Option<usize>>().filter(|_| self.additional.is_none())?;
+        u64::try_from(self.names.len() + free).ok()
+    }
+
+    /// Adds the patterns of all parts: by name, and in the order of the names, those that few names match, so that no name
+    /// comes twice. The compiler refuses overlapping patterns, so a name under one of the others is under no other.
     fn add_patterns<'a>(
         &mut self,
         document: &Document<'a>,
@@ -84,7 +108,7 @@ impl Open {
         for owner in scopes {
             for (regex, _) in map(owner.part, "patternProperties").filter(|(regex, _)| seen.insert(*regex)) {
                 let translated = document.translate(regex, owner.part, "patternProperties")?;
-                match pattern::strings(&translated) {
+                match self.few(&translated) {
                     Some(names) => self.add(names.into_iter().filter(|name| document.name_matches(regex, name))),
                     None => {
                         let id = locations.id(scopes.iter().flat_map(|scope| scope.covering(regex)));
@@ -113,6 +137,13 @@ impl Open {
                 let more: Vec<String> = more.into_iter().filter(|name| covered(name)).collect();
                 self.add(more.into_iter());
                 self.patterns.clear();
+                self.additional = None;
+            }
+            Free::Matching(regex, _) if self.patterns.is_empty() && self.few(&regex).is_some() => {
+                let names = self.few(&regex).unwrap_or_default();
+                let covered = |name: &String| self.additional.is_some() && names::allows(document, parts, name);
+                let names: Vec<String> = names.into_iter().filter(covered).collect();
+                self.add(names.into_iter());
                 self.additional = None;
             }
             Free::Matching(regex, rule) => {

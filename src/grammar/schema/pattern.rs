@@ -1,7 +1,7 @@
 //! Regular expressions: ECMA 262 as the `jsonschema` crate reads it, into the grammar compiler's syntax with equal meaning.
 //!
 //! Refuses what either side cannot do or reads differently: look-around, back-references, word boundaries, flags, class
-//! arithmetic. Names of escapes that both read alike (`\d`, `\w`: ASCII) pass unchanged.
+//! arithmetic. `\d` and `\w` are ASCII and written out.
 
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
@@ -33,7 +33,11 @@ pub(in super::super) fn is_endless(translated: &str) -> bool {
 /// Whether the string can be made longer at its end, whatever its start is.
 fn has_endless_tail(tree: &Hir) -> bool {
     match tree.kind() {
-        HirKind::Repetition(repetition) => repetition.max.is_none(),
+        HirKind::Repetition(repetition) => {
+            let part = repetition.sub.properties();
+            let adds = part.look_set().is_empty() && part.minimum_len().is_some_and(|length| length > 0);
+            adds && repetition.max.is_none()
+        }
         HirKind::Capture(capture) => has_endless_tail(&capture.sub),
         HirKind::Alternation(options) => options.iter().all(has_endless_tail),
         HirKind::Concat(parts) => {
@@ -129,7 +133,11 @@ fn escape(escaped: Option<char>, out: &mut String) -> Result<(), String> {
     match c {
         's' => out.extend(["[", SPACE, "]"]),
         'S' => out.extend(["[^", SPACE, "]"]),
-        'd' | 'D' | 'w' | 'W' | 'n' | 'r' | 't' | 'f' | 'v' | 'p' | 'P' | 'x' | 'u' => out.extend(['\\', c]),
+        'd' => out.push_str("[0-9]"),
+        'D' => out.push_str("[^0-9]"),
+        'w' => out.push_str("[0-9A-Za-z_]"),
+        'W' => out.push_str("[^0-9A-Za-z_]"),
+        'n' | 'r' | 't' | 'f' | 'v' | 'p' | 'P' | 'x' | 'u' => out.extend(['\\', c]),
         'b' | 'B' => return Err("uses a word boundary, which is not supported".into()),
         '0'..='9' | 'k' => return Err("uses a back-reference, which is not supported".into()),
         '<' | '>' => out.push(c),
@@ -171,7 +179,7 @@ mod tests {
         for endless in ["^S_", "a", "^[a-z]+$", "^x-.*$", "^(a+|b[0-9]*)$"] {
             assert!(is_endless(endless), "{endless}");
         }
-        for ending in ["^[A-Z]{3}$", "^(default|x-.+)$", "^a+b$", "a$|b", "("] {
+        for ending in ["^[A-Z]{3}$", "^(default|x-.+)$", "^a+b$", "a$|b", "(", "^a(b$)*$"] {
             assert!(!is_endless(ending), "{ending}");
         }
     }

@@ -128,6 +128,9 @@ fn a_pattern_of_few_names_is_a_list_of_names() {
     check(&lab, &named, &["{}", both], &[r#"{"de":1,"de":1}"#, r#"{"fr":1}"#]);
     let open = json!({"type": "object", "patternProperties": {"^(de|en)$": one}, "additionalProperties": {"const": 2}});
     check(&lab, &open, &[both, r#"{"en":1,"fr":2}"#], &[r#"{"de":2}"#, r#"{"fr":1}"#]);
+    let three = json!({"type": "object", "patternProperties": {"^k\\d$": one}, "additionalProperties": false, "maxProperties": 3});
+    let four = r#"{"k1":1,"k2":1,"k3":1,"k4":1}"#;
+    check(&lab, &three, &["{}", r#"{"k9":1,"k1":1,"k5":1}"#], &[r#"{"k1":1,"k1":1}"#, four]);
     let overlapping = json!({"type": "object", "patternProperties": {"^(de|en)$": one, "^d": {"type": "integer"}}});
     check(&lab, &overlapping, &[both, r#"{"dx":5}"#], &[r#"{"de":2}"#]);
 }
