@@ -59,8 +59,8 @@ impl Constraint {
         if let Some(keys) = &self.keys {
             let whole = mask.clone();
             keys.restrict(&mut mask);
-            let mut known = HashMap::new();
-            for token in keys.beginnings(&mask) {
+            let (mut known, beginnings) = (HashMap::new(), keys.beginnings(&mask));
+            for token in beginnings {
                 if self.is_dead_end(token, &mut known)? {
                     mask.disallow_token(token);
                 }
@@ -75,14 +75,13 @@ impl Constraint {
 
     /// Whether the token begins a key that can only end as one that the object has had. Recurses with the key's length;
     /// `known` says it of keys that have been looked at.
-    fn is_dead_end(&self, token: u32, known: &mut HashMap<Vec<u8>, bool>) -> anyhow::Result<bool> {
+    fn is_dead_end(&mut self, token: u32, known: &mut HashMap<Vec<u8>, bool>) -> anyhow::Result<bool> {
         let Some(mut keys) = self.keys.clone() else { return Ok(false) };
         keys.follow(token);
         if let Some(&dead) = known.get(keys.key()) {
             return Ok(dead);
         }
-        let mut ahead = self.fork();
-        let dead = !ahead.leads_on(token, &keys)? && ahead.ends_as_said(token, known)?;
+        let dead = !self.leads_on(token, &keys)? && self.fork().ends_as_said(token, known)?;
         known.insert(keys.key().to_vec(), dead);
         Ok(dead)
     }
