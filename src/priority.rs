@@ -10,7 +10,7 @@ const BACKGROUND: i32 = 10;
 /// Threads in [`in_background`].
 static BUSY: AtomicUsize = AtomicUsize::new(0);
 
-/// How many threads should be in the background at a time: all but the engine's.
+/// How many requests should be prepared at a time: on all processors but the engine's.
 pub fn background_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1))
 }

@@ -3,7 +3,8 @@
 //! The copy accepts only instances that the caller's schema accepts (by the `jsonschema` crate), never more. It may accept
 //! fewer, in documented ways: numbers stay within ±1e15 and integers within ±(2^53 − 1), objects that declare properties are
 //! closed unless they say otherwise, recursion is unrolled to a fixed depth, `format` is a plain subset of the format, items
-//! that `contains` asks for are among the first few, large sets under `uniqueItems` come in the order of their `enum`.
+//! that `contains` asks for are among the first few, large sets under `uniqueItems` come in the order of their `enum`, names
+//! that a pattern lists (`^(de|en)$`) in the order of the list.
 //!
 //! The passes: `guard` and `keywords` (limits and refusals) → `rewrite` with `negate` and `contains` (conditions and negations
 //! in the keywords below) → the guard again → `location` (which keywords meet at one place of the instance) → `atom` (one type,

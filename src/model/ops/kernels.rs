@@ -13,7 +13,7 @@ const PARALLEL_WORK: usize = 1 << 17;
 
 thread_local!(static ALONE: Cell<bool> = const { Cell::new(false) });
 
-/// Computes on this thread alone.
+/// Computes on this thread alone, as far as these kernels do the work.
 pub fn alone<T>(work: impl FnOnce() -> T) -> T {
     struct Shared;
     impl Drop for Shared {
