@@ -57,7 +57,6 @@ impl Constraint {
     fn compute_mask(&mut self) -> anyhow::Result<()> {
         let mut mask = self.matcher.compute_mask_or_eos()?;
         if let Some(keys) = &self.keys {
-            let whole = mask.clone();
             keys.restrict(&mut mask);
             let (mut known, beginnings) = (HashMap::new(), keys.beginnings(&mask));
             for token in beginnings {
@@ -66,7 +65,7 @@ impl Constraint {
                 }
             }
             if mask.is_zero() {
-                mask = whole;
+                mask = self.matcher.compute_mask_or_eos()?;
             }
         }
         self.mask = Some(mask);

@@ -17,7 +17,7 @@ const ANY_NAMES: &str = "\"additionalProperties\":{";
 const SOME_NAMES: &str = "\"patternProperties\":{";
 
 /// What ends the thoughts before an answer.
-const CLOSE: &[u8] = b"</think>";
+const CLOSE: &str = "</think>";
 /// Bytes that are tried to lead a key away from those that were said.
 const WAYS_OUT: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-. \"";
 
@@ -66,7 +66,7 @@ impl KeyGuard {
         let needed = [FREE_NAMES, ANY_NAMES, SOME_NAMES].iter().any(|sign| lark.contains(sign));
         // Names that must not match are the rest of a pattern, of which there may be few.
         let exhaustible = patterns(lark).any(|(pattern, value)| value == false || !schema::is_endless(&pattern));
-        let closing = lark.as_bytes().windows(CLOSE.len()).any(|part| part == CLOSE).then_some(0);
+        let closing = lark.contains(CLOSE).then_some(0);
         needed.then(|| Self { tokens: Arc::clone(tokens), reader: Reader::default(), exhaustible, closing })
     }
 
@@ -84,7 +84,8 @@ impl KeyGuard {
     /// Thoughts may quote anything, also half an object.
     fn close_thoughts(&mut self, byte: u8) {
         let Some(come) = self.closing else { return };
-        let come = if byte == CLOSE[come] { come + 1 } else { usize::from(byte == CLOSE[0]) };
+        let close = CLOSE.as_bytes();
+        let come = if byte == close[come] { come + 1 } else { usize::from(byte == close[0]) };
         self.closing = (come < CLOSE.len()).then_some(come);
         if self.closing.is_none() {
             self.reader.forget();

@@ -156,7 +156,9 @@ fn a_stream_keeps_its_pace_beside_clients_that_send_costly_schemas() {
     let server = Server::start(&[]);
     let rounds = cases(1, 5);
     let plain = |salt: usize| {
-        (0..23).map(|i| json!({"type": "object", "properties": {format!("x{salt}_{i}"): {"type": "string"}}})).collect()
+        (0..costly(0).len())
+            .map(|i| json!({"type": "object", "properties": {format!("x{salt}_{i}"): {"type": "string"}}}))
+            .collect()
     };
     let [alone, beside_plain, beside_costly] = [Vec::new(), bodies(plain), bodies(costly)].map(|bodies| {
         let (mut gaps, sent) = gaps_beside(&server, rounds, &bodies);

@@ -79,9 +79,6 @@ impl<'o> Counts<'o> {
         }
         match (self.least, self.most) {
             (0, None) => Some(vec![self.variant(|_| Presence::Optional)]),
-            (least, most) if self.optional.is_empty() => {
-                Some(vec![Self::counted(self.variant(|_| Presence::Absent), least, most)])
-            }
             (1, None) => {
                 let mut found = self.at_least(1)?;
                 found.push(Self::counted(self.variant(|_| Presence::Absent), 1, None));

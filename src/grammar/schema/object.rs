@@ -130,20 +130,22 @@ impl Open {
 
     /// Applies `propertyNames` to the names that are not known.
     fn restrict(&mut self, document: &Document<'_>, parts: &[Node<'_>]) -> Result<(), GrammarError> {
-        match names::free(document, parts)? {
+        let free = match names::free(document, parts)? {
+            Free::Matching(regex, rule) => match self.few(&regex).filter(|_| self.patterns.is_empty()) {
+                Some(names) => {
+                    Free::Only(names.into_iter().filter(|name| names::allows(document, parts, name)).collect())
+                }
+                None => Free::Matching(regex, rule),
+            },
+            free => free,
+        };
+        match free {
             Free::Any => {}
             Free::Only(more) => {
-                let covered = |name: &str| self.additional.is_some() || covered(document, parts, name);
-                let more: Vec<String> = more.into_iter().filter(|name| covered(name)).collect();
+                let covered = |name: &String| self.additional.is_some() || covered(document, parts, name);
+                let more: Vec<String> = more.into_iter().filter(covered).collect();
                 self.add(more.into_iter());
                 self.patterns.clear();
-                self.additional = None;
-            }
-            Free::Matching(regex, _) if self.patterns.is_empty() && self.few(&regex).is_some() => {
-                let names = self.few(&regex).unwrap_or_default();
-                let covered = |name: &String| self.additional.is_some() && names::allows(document, parts, name);
-                let names: Vec<String> = names.into_iter().filter(covered).collect();
-                self.add(names.into_iter());
                 self.additional = None;
             }
             Free::Matching(regex, rule) => {
