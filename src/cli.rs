@@ -143,6 +143,43 @@ pub struct ServeArgs {
     /// Thoughts before an answer, for models that think aloud; they come back as `reasoning_content`
     #[arg(long, value_enum, default_value_t = ReasoningName::Auto)]
     pub reasoning: ReasoningName,
+    /// Keys that inference needs (Authorization: Bearer KEY); several times, or comma-separated. Others can read a command
+    /// line: prefer the variable or the file
+    #[arg(
+        long = "api-key",
+        value_name = "KEY",
+        env = "CALLSMITH_API_KEY",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub api_keys: Vec<String>,
+    /// File of further such keys, one a line
+    #[arg(long, value_name = "FILE", env = "CALLSMITH_API_KEY_FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// Keys that changing adapters needs; they open everything else too
+    #[arg(
+        long = "admin-key",
+        value_name = "KEY",
+        env = "CALLSMITH_ADMIN_KEY",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub admin_keys: Vec<String>,
+    /// File of further such keys, one a line
+    #[arg(long, value_name = "FILE", env = "CALLSMITH_ADMIN_KEY_FILE")]
+    pub admin_key_file: Option<PathBuf>,
+    /// Most requests under way with one API key; more get a 429
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub max_requests_per_key: Option<u32>,
+    /// /metrics needs a key too
+    #[arg(long)]
+    pub protect_metrics: bool,
+    /// Origin of web pages that may call this server (may be given several times)
+    #[arg(long = "cors-origin", value_name = "ORIGIN")]
+    pub cors_origins: Vec<String>,
+    /// Look for changed adapter files below --adapter-root this often; 0 = never
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=86400))]
+    pub adapter_poll_seconds: u64,
     /// Most sequences that run together
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub max_batch: u32,

@@ -3,7 +3,7 @@
 //! Label values come from known sets: adapter names from the registry, outcomes and error codes from our own tables.
 //! The `vllm:` aliases let Kubernetes gateways route to this server without configuration.
 
-use crate::adapter::registry::Lease;
+use crate::adapter::registry::Listed;
 use crate::engine::EngineStats;
 use crate::grammar::CacheStats;
 use crate::model::kv_cache::BLOCK_SIZE;
@@ -35,8 +35,21 @@ pub struct Metrics {
     scraped: Scraped,
     /// Requests in flight by adapter name (the base is not among them).
     in_flight: Mutex<BTreeMap<String, usize>>,
+    /// Of each known model.
+    totals: Mutex<BTreeMap<String, Totals>>,
     /// One scrape at a time: counters are copied from the engine's totals.
     scrape: Mutex<()>,
+}
+
+/// What became of a model's requests: how many, and how many nanoseconds they took together.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Totals {
+    /// When the last one ended, in milliseconds since 1970.
+    pub last_ms: u64,
+    pub success: (u64, u64),
+    pub failure: (u64, u64),
+    /// Up to the first token.
+    pub first_token: (u64, u64),
 }
 
 /// Metrics that are copied from the engine and the registry when they are read.
@@ -117,6 +130,7 @@ impl Metrics {
                 .counter("constraint_violations_total", "Finished answers that broke their schema. Must stay 0.")?,
             scraped: Scraped::new(&maker, max_batch)?,
             in_flight: Mutex::default(),
+            totals: Mutex::default(),
             scrape: Mutex::default(),
             registry,
         })
@@ -150,13 +164,24 @@ impl Metrics {
             model: model.to_owned(),
             is_adapter,
             started: arrived,
+            first: None,
             last: None,
             outcome: None,
         }
     }
 
+    /// Requests in flight by adapter name.
+    pub fn in_flight(&self) -> BTreeMap<String, usize> {
+        self.in_flight.lock().clone()
+    }
+
+    /// What became of the requests for a model.
+    pub fn totals(&self, model: &str) -> Totals {
+        self.totals.lock().get(model).copied().unwrap_or_default()
+    }
+
     /// The text for `/metrics`.
-    pub fn render(&self, stats: &EngineStats, cache: CacheStats, adapters: &[Lease], adapter_bytes: u64) -> String {
+    pub fn render(&self, stats: &EngineStats, cache: CacheStats, adapters: &[Listed], adapter_bytes: u64) -> String {
         let _one = self.scrape.lock();
         self.scraped.update_engine(stats);
         advance(&self.scraped.grammar_cache, &[cache.hits, cache.misses]);
@@ -215,11 +240,12 @@ impl Scraped {
         self.cache.with_label_values(&[&BLOCK_SIZE.to_string(), &stats.blocks_total.to_string()]).set(1);
     }
 
-    fn update_adapters(&self, adapters: &[Lease], in_flight: &BTreeMap<String, usize>) {
+    fn update_adapters(&self, adapters: &[Listed], in_flight: &BTreeMap<String, usize>) {
         self.residents.set(adapters.len() as i64);
         self.loaded.reset();
-        for lease in adapters {
-            self.loaded.with_label_values(&[lease.name.as_str(), "cpu", "false"]).set(1);
+        for Listed { lease, pinned } in adapters {
+            let pinned = if *pinned { "true" } else { "false" };
+            self.loaded.with_label_values(&[lease.name.as_str(), "cpu", pinned]).set(1);
         }
         // Exactly one series: readers take the one with the largest value.
         self.lora.reset();
@@ -242,6 +268,7 @@ pub struct RequestTimer {
     model: String,
     is_adapter: bool,
     started: Instant,
+    first: Option<Instant>,
     last: Option<Instant>,
     outcome: Option<&'static str>,
 }
@@ -250,10 +277,25 @@ impl RequestTimer {
     /// `count` tokens have come.
     pub fn tokens(&mut self, count: usize) {
         let now = Instant::now();
+        self.first.get_or_insert(now);
         match self.last.replace(now) {
             None => self.metrics.first_token.observe((now - self.started).as_secs_f64()),
             Some(last) => self.metrics.inter_token.observe((now - last).as_secs_f64() / count.max(1) as f64),
         }
+    }
+
+    fn count(&self, outcome: &str) {
+        let mut totals = self.metrics.totals.lock();
+        let totals = totals.entry(self.model.clone()).or_default();
+        let add = |sum: &mut (u64, u64), took: Duration| {
+            *sum = (sum.0 + 1, sum.1 + took.as_nanos() as u64);
+        };
+        let good = matches!(outcome, "stop" | "length" | "tool_calls");
+        add(if good { &mut totals.success } else { &mut totals.failure }, self.started.elapsed());
+        if let Some(first) = self.first {
+            add(&mut totals.first_token, first - self.started);
+        }
+        totals.last_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
     }
 
     /// The request ended; the first outcome counts.
@@ -266,6 +308,7 @@ impl Drop for RequestTimer {
     fn drop(&mut self) {
         let outcome = self.outcome.unwrap_or("cancelled");
         self.metrics.requests.with_label_values(&[self.model.as_str(), outcome]).inc();
+        self.count(outcome);
         self.metrics.duration.observe(self.started.elapsed().as_secs_f64());
         if self.is_adapter {
             let mut in_flight = self.metrics.in_flight.lock();

@@ -6,6 +6,8 @@ mod load;
 pub use load::load;
 
 use crate::adapter::AdapterError;
+use crate::adapter::registry::Lease;
+use crate::adapter::watch::Watcher;
 use crate::api::{self, AppState};
 use crate::chat::ChatError;
 use crate::engine::EngineError;
@@ -46,7 +48,7 @@ pub enum ServeError {
 pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let mut signals = Signals::new()?;
     let address = (settings.host.clone(), settings.port);
-    let drain = settings.drain;
+    let (drain, poll, origins) = (settings.drain, settings.adapter_poll, settings.cors_origins.clone());
     // Bind first: a taken port is told before a long load, and connections wait instead of failing.
     let listener = TcpListener::bind(&address).await.map_err(|source| {
         let address = format!("{}:{}", address.0, address.1);
@@ -58,13 +60,16 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         () = signals.next() => return Ok(()),
     };
     announce(&summary, listener.local_addr()?, &state)?;
-    serve(listener, state, signals, drain).await;
+    if let Some(poll) = poll {
+        tokio::spawn(watch_adapters(Arc::clone(&state), poll));
+    }
+    let router = api::cors(api::router(Arc::clone(&state)), origins);
+    serve(listener::Server::new(listener, router), state, signals, drain).await;
     Ok(())
 }
 
 /// Accepts until a signal; then refuses new requests, waits for the running ones up to `drain`, and closes.
-async fn serve(listener: TcpListener, state: Arc<AppState>, mut signals: Signals, drain: Duration) {
-    let mut server = listener::Server::new(listener, api::router(Arc::clone(&state)));
+async fn serve(mut server: listener::Server, state: Arc<AppState>, mut signals: Signals, drain: Duration) {
     tokio::select! {
         () = server.accept() => {}
         () = signals.next() => {}
@@ -86,6 +91,34 @@ async fn serve(listener: TcpListener, state: Arc<AppState>, mut signals: Signals
     let rest = deadline.saturating_duration_since(tokio::time::Instant::now()).max(Duration::from_secs(1));
     if tokio::time::timeout(rest, server.close()).await.is_err() {
         tracing::warn!("some connections did not close in time");
+    }
+}
+
+/// Loads adapters whose files have changed, again and again.
+async fn watch_adapters(state: Arc<AppState>, poll: Duration) {
+    let mut watcher = Watcher::default();
+    loop {
+        tokio::time::sleep(poll).await;
+        let state = Arc::clone(&state);
+        let look = move || {
+            let changes = watcher.look(&state.registry);
+            changes.iter().for_each(|(name, outcome)| tell_change(name, outcome));
+            watcher
+        };
+        match tokio::task::spawn_blocking(look).await {
+            Ok(back) => watcher = back,
+            Err(error) => {
+                tracing::error!(%error, "adapter files are no longer watched");
+                return;
+            }
+        }
+    }
+}
+
+fn tell_change(name: &str, outcome: &Result<Lease, AdapterError>) {
+    match outcome {
+        Ok(lease) => tracing::info!(adapter = name, generation = lease.id, "changed adapter loaded"),
+        Err(error) => tracing::warn!(adapter = name, %error, "changed adapter refused; the old one goes on"),
     }
 }
 

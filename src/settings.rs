@@ -3,7 +3,9 @@
 use crate::chat::ChatError;
 use crate::chat::dialect::DialectChoice;
 use crate::cli::{DtypeName, LogFormatName, ReasoningName, ServeArgs};
+use axum::http::HeaderValue;
 use candle_core::DType;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,6 +46,27 @@ pub struct Settings {
     pub kv_cache_bytes: Option<usize>,
     pub drain: Duration,
     pub log: LogFormat,
+    pub keys: KeySettings,
+    /// Web pages that may call the server.
+    pub cors_origins: Vec<HeaderValue>,
+    /// How often adapter files are looked at; `None` = never.
+    pub adapter_poll: Option<Duration>,
+}
+
+/// Who may do what. Not shown: nobody logs keys by mistake.
+#[derive(Clone, Default)]
+pub struct KeySettings {
+    pub inference: Vec<String>,
+    pub admin: Vec<String>,
+    /// Most requests under way with one API key.
+    pub requests_per_key: Option<usize>,
+    pub protect_metrics: bool,
+}
+
+impl fmt::Debug for KeySettings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "KeySettings({} API keys, {} admin keys)", self.inference.len(), self.admin.len())
+    }
 }
 
 /// A command line that cannot be meant.
@@ -59,6 +82,12 @@ pub enum SettingsError {
     Dialect(#[from] ChatError),
     #[error("--served-model-name must be 1 to 128 characters of letters, digits and ./_:-")]
     ModelName,
+    #[error("{option} {path}: {source}")]
+    KeyFile { option: &'static str, path: String, source: std::io::Error },
+    #[error("{0}: a key must be 1 to 512 visible ASCII characters, and no key may be given for both uses")]
+    Key(&'static str),
+    #[error("--cors-origin {0}: must be an origin such as https://example.org, without a path")]
+    Origin(String),
 }
 
 const MIB: u64 = 1024 * 1024;
@@ -75,7 +104,11 @@ impl Settings {
             return Err(SettingsError::NoAdapterRoot(root.display().to_string()));
         }
         check_adapters(&args.adapters)?;
+        let keys = keys(&args)?;
         Ok(Self {
+            keys,
+            cors_origins: args.cors_origins.iter().map(|origin| self::origin(origin)).collect::<Result<_, _>>()?,
+            adapter_poll: Some(Duration::from_secs(args.adapter_poll_seconds)).filter(|poll| !poll.is_zero()),
             name: model_name(args.served_model_name, &model)?,
             model,
             adapters: args.adapters,
@@ -100,6 +133,38 @@ fn dialect(name: Option<String>, dir: Option<PathBuf>) -> Result<DialectChoice, 
     let choice = DialectChoice { name, dir };
     choice.resolve(None)?;
     Ok(choice)
+}
+
+fn keys(args: &ServeArgs) -> Result<KeySettings, SettingsError> {
+    let read = |option, given: &[String], file: &Option<PathBuf>| -> Result<Vec<String>, SettingsError> {
+        let mut keys = given.to_vec();
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path).map_err(|source| SettingsError::KeyFile {
+                option,
+                path: path.display().to_string(),
+                source,
+            })?;
+            keys.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
+        }
+        let good = |key: &String| (1..=512).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+        if keys.iter().all(good) { Ok(keys) } else { Err(SettingsError::Key(option)) }
+    };
+    let inference = read("--api-key", &args.api_keys, &args.api_key_file)?;
+    let admin = read("--admin-key", &args.admin_keys, &args.admin_key_file)?;
+    if admin.iter().any(|key| inference.contains(key)) {
+        return Err(SettingsError::Key("--admin-key"));
+    }
+    let requests_per_key = args.max_requests_per_key.map(|most| most as usize);
+    Ok(KeySettings { inference, admin, requests_per_key, protect_metrics: args.protect_metrics })
+}
+
+fn origin(text: &str) -> Result<HeaderValue, SettingsError> {
+    let wrong = || SettingsError::Origin(text.to_owned());
+    let (scheme, host) = text.split_once("://").ok_or_else(wrong)?;
+    if !matches!(scheme, "http" | "https") || host.is_empty() || host.contains('/') {
+        return Err(wrong());
+    }
+    HeaderValue::from_str(text).map_err(|_| wrong())
 }
 
 fn dtype(name: DtypeName) -> DType {

@@ -6,8 +6,10 @@ mod budget;
 mod files;
 pub mod peft;
 pub mod registry;
+mod shelf;
 #[cfg(test)]
 mod testing;
+pub mod watch;
 
 /// Why an adapter cannot be read, published or found.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +31,9 @@ pub enum AdapterError {
     /// The name is taken and `load_inplace` was not given.
     #[error("the adapter `{0}` is already loaded; give load_inplace to replace it")]
     AlreadyLoaded(String),
+    /// Another generation than the caller expected has the name (or none has).
+    #[error("the adapter `{name}` has the generation `{found}`, not the expected `{expected}`")]
+    Generation { name: String, expected: String, found: String },
     /// The directory is not a valid adapter for this model.
     #[error("invalid adapter: {0}")]
     Invalid(String),

@@ -4,16 +4,17 @@
 //! the disk. Nothing counts references by hand: a generation ends with its last `Arc`.
 //! Knows nothing of requests, HTTP or the engine.
 
-use super::budget::Budget;
-use super::files::{AdapterFiles, Jail};
+use super::budget::{Budget, Reservation};
+use super::files::{AdapterFiles, CONFIG_FILE, Jail};
 use super::peft::Checked;
+use super::shelf::{Shelf, Source};
 use super::{AdapterError, shown};
 use crate::model::{AdapterWeights, ModelConfig};
 use candle_core::{DType, Device};
 use parking_lot::{Mutex, RwLock};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 #[cfg(test)]
@@ -49,6 +50,24 @@ pub struct RegistryOptions {
     pub max_rank: usize,
 }
 
+/// How an adapter is to be published.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// A taken name gets the new generation when it is complete, and keeps the old one on any error.
+    pub replace: bool,
+    /// Never evicted to make room for others.
+    pub pinned: bool,
+    /// Only if this is the name's present generation.
+    pub expected: Option<String>,
+}
+
+/// A published adapter as operators see it.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    pub lease: Lease,
+    pub pinned: bool,
+}
+
 /// All published adapters of one base model.
 pub struct Registry {
     options: RegistryOptions,
@@ -58,53 +77,111 @@ pub struct Registry {
     budget: Budget,
     /// Held while files are read; lookups do not need it.
     loading: Mutex<()>,
-    published: RwLock<BTreeMap<String, Lease>>,
+    shelf: RwLock<Shelf>,
+    evictions: AtomicU64,
 }
 
 impl Registry {
     pub fn new(options: RegistryOptions, model: ModelConfig, dtype: DType, device: Device) -> Self {
         let budget = Budget::new(options.byte_budget);
-        Self { options, model, dtype, device, budget, loading: Mutex::default(), published: RwLock::default() }
+        let (loading, shelf, evictions) = (Mutex::default(), RwLock::default(), AtomicU64::new(0));
+        Self { options, model, dtype, device, budget, loading, shelf, evictions }
     }
 
     /// Reads a directory and publishes it under `name`. Blocking: call it off the async threads.
-    /// `path` is absolute or relative to the root and must lie inside it.
+    /// `path` is absolute or relative to the root and must lie inside it. Where the budget is used up, idle adapters that
+    /// are not pinned make room, the least recently used first; they come back at their next use.
     ///
-    /// With `replace`, a taken name gets the new generation when it is complete, and keeps the old one on any error;
-    /// unchanged files give the generation that is already there.
-    pub fn load(&self, name: &str, path: &str, replace: bool) -> Result<Lease, AdapterError> {
-        self.publish(name, replace, || {
-            let root = self.options.root.as_deref().ok_or_else(|| AdapterError::Forbidden { path: shown(path) })?;
-            let jail = Jail::new(root)?;
-            AdapterFiles::open(&jail.resolve(path)?, Some(&jail))
-        })
+    /// Unchanged files give the generation that is already there.
+    pub fn load(&self, name: &str, path: &str, options: &LoadOptions) -> Result<Lease, AdapterError> {
+        self.publish(name, Source::Jailed(path.to_owned()), options)
     }
 
-    /// As [`Self::load`], for directories the operator named on the command line: no root jail.
+    /// As [`Self::load`], for directories the operator named on the command line: no root jail, and pinned.
     pub fn load_trusted(&self, name: &str, path: &Path) -> Result<Lease, AdapterError> {
-        self.publish(name, false, || AdapterFiles::open(path, None))
+        self.publish(name, Source::Trusted(path.to_owned()), &LoadOptions { pinned: true, ..LoadOptions::default() })
     }
 
-    /// Removes the name; leased generations live on until their last lease drops.
-    pub fn unload(&self, name: &str) -> Result<(), AdapterError> {
+    /// Whether [`Self::resolve`] would find something to load: the name was evicted, or is a directory of the root.
+    pub fn may_resolve(&self, name: &str) -> bool {
+        self.source(name).is_some()
+    }
+
+    /// The name's generation, read again or for the first time if need be. Blocking.
+    pub fn resolve(&self, name: &str) -> Result<Lease, AdapterError> {
+        let Some(source) = self.source(name) else {
+            return self.lease(name).ok_or_else(|| AdapterError::NotFound(shown(name)));
+        };
+        match self.publish(name, source, &LoadOptions::default()) {
+            // Another request was faster.
+            Err(AdapterError::AlreadyLoaded(_)) => self.lease(name).ok_or_else(|| AdapterError::NotFound(shown(name))),
+            outcome => outcome,
+        }
+    }
+
+    /// Where a name that is not published can be read from. Asks the disk only about names that can be directories.
+    fn source(&self, name: &str) -> Option<Source> {
+        let shelf = self.shelf.read();
+        if shelf.get(name).is_some() || shelf.is_withdrawn(name) {
+            return None;
+        }
+        if let Some(source) = shelf.evicted(name) {
+            return Some(source.clone());
+        }
+        drop(shelf);
+        let root = self.options.root.as_ref()?;
+        let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        let found = begins_well && self.check_name(name).is_ok() && root.join(name).join(CONFIG_FILE).is_file();
+        found.then(|| Source::Jailed(name.to_owned()))
+    }
+
+    /// The directories of the root that could be loaded by their name, sorted.
+    pub fn loadable(&self) -> Vec<String> {
+        let entries = self.options.root.iter().filter_map(|root| std::fs::read_dir(root).ok()).flatten().flatten();
+        let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.retain(|name| self.may_resolve(name));
+        names.sort_unstable();
+        names
+    }
+
+    /// Removes the name; leased generations live on until their last lease drops. It does not come back by itself.
+    pub fn unload(&self, name: &str, expected: Option<&str>) -> Result<(), AdapterError> {
+        let mut shelf = self.shelf.write();
+        check_expected(&shelf, name, expected)?;
+        let removed = shelf.withdraw(name);
         // Dropped after the lock: freeing the tensors of a last lease takes time.
-        let removed = self.published.write().remove(name);
+        drop(shelf);
         removed.map(drop).ok_or_else(|| AdapterError::NotFound(shown(name)))
+    }
+
+    /// Keeps an adapter from being evicted, or no longer.
+    pub fn pin(&self, name: &str, pinned: bool) -> Result<(), AdapterError> {
+        let found = self.shelf.write().pin(name, pinned);
+        if found { Ok(()) } else { Err(AdapterError::NotFound(shown(name))) }
     }
 
     /// The current generation of `name`.
     pub fn lease(&self, name: &str) -> Option<Lease> {
-        self.published.read().get(name).cloned()
+        self.shelf.read().lease(name)
     }
 
     /// All current generations, by name.
-    pub fn list(&self) -> Vec<Lease> {
-        self.published.read().values().cloned().collect()
+    pub fn list(&self) -> Vec<Listed> {
+        let listed =
+            |resident: &super::shelf::Resident| Listed { lease: Arc::clone(&resident.lease), pinned: resident.pinned };
+        self.shelf.read().all().map(listed).collect()
+    }
+
+    /// Names, sources and directories of the adapters that came from the root.
+    pub(super) fn watched(&self) -> Vec<(String, Source, PathBuf)> {
+        let shelf = self.shelf.read();
+        let jailed = shelf.all().filter(|resident| matches!(resident.source, Source::Jailed(_)));
+        jailed.map(|one| (one.lease.name.clone(), one.source.clone(), one.lease.path.clone())).collect()
     }
 
     /// Leases on the current generation of `name`, or nothing if there is no such name.
     pub fn in_flight(&self, name: &str) -> Option<usize> {
-        self.published.read().get(name).map(|generation| Arc::strong_count(generation) - 1)
+        self.shelf.read().get(name).map(|resident| Arc::strong_count(&resident.lease) - 1)
     }
 
     /// Memory of all adapters in bytes: published, being loaded, or replaced and still leased.
@@ -112,33 +189,57 @@ impl Registry {
         self.budget.used()
     }
 
-    fn publish(
-        &self,
-        name: &str,
-        replace: bool,
-        open: impl FnOnce() -> Result<AdapterFiles, AdapterError>,
-    ) -> Result<Lease, AdapterError> {
+    /// Most memory that adapters may take, in bytes.
+    pub fn byte_budget(&self) -> u64 {
+        self.options.byte_budget
+    }
+
+    /// Adapters that had to make room for others so far.
+    pub fn evictions(&self) -> u64 {
+        self.evictions.load(Relaxed)
+    }
+
+    fn publish(&self, name: &str, source: Source, options: &LoadOptions) -> Result<Lease, AdapterError> {
         self.check_name(name)?;
         let _one_at_a_time = self.loading.lock();
-        let current = self.lease(name);
-        if current.is_some() && !replace {
-            return Err(AdapterError::AlreadyLoaded(name.to_owned()));
-        }
-        let files = open()?;
+        let current = self.current(name, options)?;
+        let files = self.open(&source)?;
         let path = files.dir.clone();
         let checked = Checked::open(files, &self.model)?;
         let rank = checked.rank;
-        let (id, weights) = self.weights(checked)?;
-        if let Some(same) = current.filter(|current| Arc::ptr_eq(&current.weights, &weights)) {
-            return Ok(self.put(same));
+        let (id, weights) = self.weights(name, checked)?;
+        let same = current.filter(|current| Arc::ptr_eq(&current.weights, &weights));
+        let generation = same.unwrap_or_else(|| {
+            let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+            let bytes = weights.bytes();
+            Arc::new(Generation { name: name.to_owned(), id, rank, bytes, path, created, weights })
+        });
+        self.put(generation, source, options)
+    }
+
+    /// The generation that would be replaced, if it may be.
+    fn current(&self, name: &str, options: &LoadOptions) -> Result<Option<Lease>, AdapterError> {
+        let shelf = self.shelf.read();
+        check_expected(&shelf, name, options.expected.as_deref())?;
+        match shelf.get(name) {
+            Some(_) if !options.replace => Err(AdapterError::AlreadyLoaded(name.to_owned())),
+            found => Ok(found.map(|resident| Arc::clone(&resident.lease))),
         }
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
-        let bytes = weights.bytes();
-        Ok(self.put(Arc::new(Generation { name: name.to_owned(), id, rank, bytes, path, created, weights })))
+    }
+
+    fn open(&self, source: &Source) -> Result<AdapterFiles, AdapterError> {
+        match source {
+            Source::Trusted(path) => AdapterFiles::open(path, None),
+            Source::Jailed(path) => {
+                let root = self.options.root.as_deref().ok_or_else(|| AdapterError::Forbidden { path: shown(path) })?;
+                let jail = Jail::new(root)?;
+                AdapterFiles::open(&jail.resolve(path)?, Some(&jail))
+            }
+        }
     }
 
     /// The id and the tensors; content that is already in memory, under whatever name, is shared.
-    fn weights(&self, checked: Checked) -> Result<(String, Arc<AdapterWeights>), AdapterError> {
+    fn weights(&self, name: &str, checked: Checked) -> Result<(String, Arc<AdapterWeights>), AdapterError> {
         if checked.rank > self.options.max_rank {
             let (rank, most) = (checked.rank, self.options.max_rank);
             return Err(AdapterError::Invalid(format!("rank {rank} is larger than the largest allowed, {most}")));
@@ -150,16 +251,37 @@ impl Registry {
         if let Some(weights) = self.budget.find(&snapshot.digest) {
             return Ok((id, weights));
         }
-        let reservation = self.budget.reserve(bytes)?;
+        let reservation = self.reserve(name, bytes)?;
         let weights = Arc::new(snapshot.build(self.dtype, &self.device)?);
         reservation.settle(snapshot.digest, &weights);
         Ok((id, weights))
     }
 
-    fn put(&self, generation: Lease) -> Lease {
+    /// Sets memory aside for `name`; others make room if they can.
+    fn reserve(&self, name: &str, bytes: u64) -> Result<Reservation<'_>, AdapterError> {
+        let missing = match self.budget.reserve(bytes) {
+            Err(AdapterError::Budget { needed, free, .. }) => needed - free,
+            outcome => return outcome,
+        };
+        // Their memory is free when these are dropped.
+        let evicted = self.shelf.write().evict(missing, name);
+        self.evictions.fetch_add(evicted.len() as u64, Relaxed);
+        for lease in evicted {
+            tracing::info!(adapter = lease.name, bytes = lease.bytes, "adapter evicted");
+        }
+        self.budget.reserve(bytes)
+    }
+
+    fn put(&self, generation: Lease, source: Source, options: &LoadOptions) -> Result<Lease, AdapterError> {
+        let mut shelf = self.shelf.write();
+        // It may have been unloaded meanwhile.
+        check_expected(&shelf, &generation.name, options.expected.as_deref())?;
+        let pinned = options.pinned || shelf.get(&generation.name).is_some_and(|resident| resident.pinned);
+        let replaced = shelf.put(Arc::clone(&generation), source, pinned);
         // The replaced generation is dropped after the lock.
-        let _replaced = self.published.write().insert(generation.name.clone(), generation.clone());
-        generation
+        drop(shelf);
+        drop(replaced);
+        Ok(generation)
     }
 
     fn check_name(&self, name: &str) -> Result<(), AdapterError> {
@@ -177,4 +299,13 @@ impl Registry {
         };
         Err(AdapterError::Name { name: shown(name), reason })
     }
+}
+
+fn check_expected(shelf: &Shelf, name: &str, expected: Option<&str>) -> Result<(), AdapterError> {
+    let Some(expected) = expected else { return Ok(()) };
+    let found = shelf.get(name).map_or("none", |resident| resident.lease.id.as_str());
+    if found == expected {
+        return Ok(());
+    }
+    Err(AdapterError::Generation { name: shown(name), expected: shown(expected), found: found.to_owned() })
 }

@@ -1,9 +1,11 @@
-//! Loading, replacing and unloading adapters while requests run.
+//! Loading, replacing, pinning and unloading adapters while requests run.
 
 use super::AppState;
 use super::body;
 use super::error::{ApiError, Kind};
 use super::wire::Fields;
+use crate::adapter::AdapterError;
+use crate::adapter::registry::{Lease, Listed, LoadOptions};
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
@@ -11,7 +13,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// `POST /v1/load_lora_adapter {lora_name, lora_path, load_inplace?}`
+/// `POST /v1/load_lora_adapter {lora_name, lora_path, load_inplace?, pinned?, expected_generation?}`
 pub(super) async fn load(State(state): State<Arc<AppState>>, request: Request) -> Result<String, ApiError> {
     state.check_accepting()?;
     check_enabled(&state)?;
@@ -19,29 +21,59 @@ pub(super) async fn load(State(state): State<Arc<AppState>>, request: Request) -
     let fields = Fields::root(&body);
     let name = fields.required_string("lora_name")?.to_owned();
     let path = fields.required_string("lora_path")?.to_owned();
-    let replace = fields.boolean("load_inplace")?.unwrap_or(false);
-    let reply = format!("Success: LoRA adapter '{name}' added successfully.");
-    let place = state.gate.load()?;
-    let loading = move || {
-        // Kept by the thread: a client that goes away does not end its load.
-        let _place = place;
-        let started = Instant::now();
-        let outcome = state.registry.load(&name, &path, replace);
-        state.metrics.adapter_loaded(started.elapsed(), outcome.is_ok());
-        outcome
+    let options = LoadOptions {
+        replace: fields.boolean("load_inplace")?.unwrap_or(false),
+        pinned: fields.boolean("pinned")?.unwrap_or(false),
+        expected: fields.string("expected_generation")?.map(str::to_owned),
     };
-    let lease = tokio::task::spawn_blocking(loading).await.map_err(ApiError::internal)??;
-    tracing::info!(adapter = lease.name, generation = lease.id, bytes = lease.bytes, "adapter loaded");
+    let reply = format!("Success: LoRA adapter '{name}' added successfully.");
+    state.load_adapter(move |state| state.registry.load(&name, &path, &options)).await?;
     Ok(reply)
 }
 
-/// `POST /v1/unload_lora_adapter {lora_name}`
+/// `POST /v1/unload_lora_adapter {lora_name, expected_generation?}`
 pub(super) async fn unload(State(state): State<Arc<AppState>>, request: Request) -> Result<String, ApiError> {
     check_enabled(&state)?;
     let body = body::json_object(request).await?;
-    let name = Fields::root(&body).required_string("lora_name")?;
-    remove(&state, name)?;
+    let fields = Fields::root(&body);
+    let name = fields.required_string("lora_name")?;
+    remove(&state, name, fields.string("expected_generation")?)?;
     Ok(format!("Success: LoRA adapter '{name}' removed successfully."))
+}
+
+/// `POST /v1/pin_lora_adapter {lora_name, pinned}`
+pub(super) async fn pin(State(state): State<Arc<AppState>>, request: Request) -> Result<String, ApiError> {
+    check_enabled(&state)?;
+    let body = body::json_object(request).await?;
+    let fields = Fields::root(&body);
+    let name = fields.required_string("lora_name")?;
+    let pinned = fields.boolean("pinned")?.unwrap_or(true);
+    state.registry.pin(name, pinned)?;
+    Ok(format!("Success: LoRA adapter '{name}' {}.", if pinned { "pinned" } else { "unpinned" }))
+}
+
+/// `GET /v1/lora_adapters`
+pub(super) async fn list(State(state): State<Arc<AppState>>) -> Json<Value> {
+    let in_flight = state.metrics.in_flight();
+    let entry = |Listed { lease, pinned }: Listed| {
+        json!({
+            "name": lease.name,
+            "generation": lease.id,
+            "rank": lease.rank,
+            "bytes": lease.bytes,
+            "in_flight": in_flight.get(&lease.name).copied().unwrap_or(0),
+            "pinned": pinned,
+            "path": lease.path,
+            "created": lease.created,
+        })
+    };
+    let adapters: Vec<Value> = state.registry.list().into_iter().map(entry).collect();
+    Json(json!({
+        "object": "list",
+        "data": adapters,
+        "used_bytes": state.registry.bytes_used(),
+        "budget_bytes": state.registry.byte_budget(),
+    }))
 }
 
 /// `DELETE /v1/models/{id}`, OpenAI's way to remove a fine-tuned model.
@@ -51,17 +83,60 @@ pub(super) async fn delete(
 ) -> Result<Json<Value>, ApiError> {
     check_enabled(&state)?;
     let Path(name) = name.map_err(|_| ApiError::model_not_found("?"))?;
-    remove(&state, &name)?;
+    remove(&state, &name, None)?;
     Ok(Json(json!({"id": name, "object": "model", "deleted": true})))
 }
 
-fn remove(state: &AppState, name: &str) -> Result<(), ApiError> {
-    state.registry.unload(name)?;
+/// Takes an adapter away.
+pub(super) fn remove(state: &AppState, name: &str, expected: Option<&str>) -> Result<(), ApiError> {
+    state.registry.unload(name, expected)?;
     tracing::info!(adapter = name, "adapter unloaded");
     Ok(())
 }
 
-fn check_enabled(state: &AppState) -> Result<(), ApiError> {
+impl AppState {
+    /// Runs a load off the async threads, among a bounded number of them.
+    pub(super) async fn load_adapter(
+        self: &Arc<Self>,
+        load: impl FnOnce(&Self) -> Result<Lease, AdapterError> + Send + 'static,
+    ) -> Result<Lease, ApiError> {
+        let (state, place) = (Arc::clone(self), self.gate.load()?);
+        let loading = move || {
+            // Kept by the thread: a client that goes away does not end its load.
+            let _place = place;
+            let started = Instant::now();
+            let outcome = load(&state);
+            state.metrics.adapter_loaded(started.elapsed(), outcome.is_ok());
+            outcome
+        };
+        let lease = tokio::task::spawn_blocking(loading).await.map_err(ApiError::internal)??;
+        tracing::info!(adapter = lease.name, generation = lease.id, bytes = lease.bytes, "adapter loaded");
+        Ok(lease)
+    }
+
+    /// Whether the name is an adapter's, loaded or not.
+    pub(super) fn knows_adapter(&self, name: &str) -> bool {
+        self.registry.in_flight(name).is_some() || self.registry.may_resolve(name)
+    }
+
+    /// Loads an adapter that a request names and the root or an eviction knows. What is wrong with it is the operator's
+    /// affair: to the caller it is unavailable.
+    pub(super) async fn load_by_name(self: &Arc<Self>, name: &str) -> Result<Lease, ApiError> {
+        let wanted = name.to_owned();
+        self.load_adapter(move |state| state.registry.resolve(&wanted)).await.map_err(|error| match error.kind() {
+            Kind::LoraNotFound => ApiError::model_not_found(name),
+            Kind::Overloaded => error,
+            _ => {
+                tracing::warn!(adapter = name, %error, "adapter cannot be loaded");
+                let message = format!("The adapter `{name}` cannot be loaded at present: {error}");
+                ApiError::at(Kind::AdapterUnavailable, "model", message)
+            }
+        })
+    }
+}
+
+/// Refuses changes where the operator has not allowed them.
+pub(super) fn check_enabled(state: &AppState) -> Result<(), ApiError> {
     if state.limits.runtime_adapters {
         return Ok(());
     }

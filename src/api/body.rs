@@ -20,6 +20,12 @@ pub(super) async fn json_object(request: Request) -> Result<Map<String, Value>, 
 
 /// Reads a body that says to be JSON.
 pub(super) async fn json_bytes(request: Request) -> Result<Vec<u8>, ApiError> {
+    check_type(request.headers())?;
+    bytes(request).await
+}
+
+/// Reads a body, whatever it says to be.
+pub(super) async fn bytes(request: Request) -> Result<Vec<u8>, ApiError> {
     check_headers(request.headers())?;
     tokio::time::timeout(BODY_LIMIT, collect(request.into_body())).await.map_err(|_| {
         let message = format!("The request body did not arrive within {} s.", BODY_LIMIT.as_secs());
@@ -39,11 +45,20 @@ pub(super) fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, ApiError>
     }
 }
 
-fn check_headers(headers: &HeaderMap) -> Result<(), ApiError> {
+fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") {
         let message = "Send the body as JSON, with the header `content-type: application/json`.";
+        return Err(ApiError::new(Kind::InvalidContentType, message));
+    }
+    Ok(())
+}
+
+/// Refuses what is too large by its own word, and what would have to be unpacked first.
+fn check_headers(headers: &HeaderMap) -> Result<(), ApiError> {
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|value| value != "identity") {
+        let message = "Compressed bodies are not supported: send the body as it is, without content-encoding.";
         return Err(ApiError::new(Kind::InvalidContentType, message));
     }
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());

@@ -36,12 +36,18 @@ pub enum Kind {
     ToolChoiceWithoutTools,
     InvalidFunctionParameters,
     InvalidJsonSchema,
+    InvalidGrammar,
     UnsupportedParameter,
     UnsupportedValue,
     ParameterCombination,
     ContextLengthExceeded,
     ModelNotFound,
     RouteNotFound,
+    ResponseNotFound,
+    PreviousResponseNotFound,
+    InvalidApiKey,
+    InsufficientPermissions,
+    KeyLimit,
     MethodNotAllowed,
     RequestTooLarge,
     Overloaded,
@@ -54,6 +60,8 @@ pub enum Kind {
     LoraNotFound,
     LoraAlreadyLoaded,
     LoraByteLimit,
+    LoraGenerationMismatch,
+    AdapterUnavailable,
     LoraFileTooLarge,
     InvalidLora,
     LoraStorageUnavailable,
@@ -95,11 +103,17 @@ impl Kind {
             Self::ToolChoiceWithoutTools => Row { status: 400, code: None, retry_after: None, should_retry: None },
             Self::InvalidFunctionParameters => row(400, "invalid_function_parameters"),
             Self::InvalidJsonSchema => row(400, "invalid_json_schema"),
+            Self::InvalidGrammar => row(400, "invalid_grammar"),
             Self::UnsupportedParameter => row(400, "unsupported_parameter"),
             Self::UnsupportedValue => row(400, "unsupported_value"),
             Self::ParameterCombination => row(400, "invalid_parameter_combination"),
             Self::ContextLengthExceeded => row(400, "context_length_exceeded"),
             Self::ModelNotFound => row(404, "model_not_found"),
+            Self::ResponseNotFound => row(404, "response_not_found"),
+            Self::PreviousResponseNotFound => row(400, "previous_response_not_found"),
+            Self::InvalidApiKey => row(401, "invalid_api_key"),
+            Self::InsufficientPermissions => row(403, "insufficient_permissions"),
+            Self::KeyLimit => Row { retry_after: Some(1), ..row(429, "rate_limit_exceeded") },
             Self::RouteNotFound => row(404, "unknown_url"),
             Self::MethodNotAllowed => row(405, "method_not_allowed"),
             Self::RequestTooLarge => row(413, "request_too_large"),
@@ -114,6 +128,8 @@ impl Kind {
             // SDKs retry every 409; these do not heal by themselves.
             Self::LoraAlreadyLoaded => Row { should_retry: Some(false), ..row(409, "lora_adapter_already_loaded") },
             Self::LoraByteLimit => Row { should_retry: Some(false), ..row(409, "lora_byte_limit_exceeded") },
+            Self::LoraGenerationMismatch => Row { should_retry: Some(false), ..row(409, "lora_generation_mismatch") },
+            Self::AdapterUnavailable => Row { retry_after: Some(5), ..row(503, "adapter_unavailable") },
             Self::LoraFileTooLarge => row(413, "lora_adapter_file_too_large"),
             Self::InvalidLora => row(422, "invalid_lora_adapter"),
             Self::LoraStorageUnavailable => Row { retry_after: Some(5), ..row(503, "lora_storage_unavailable") },
@@ -158,6 +174,15 @@ impl ApiError {
         Self::at(Kind::ModelNotFound, "model", message)
     }
 
+    /// The same error under the name that `rename` gives its field, if it gives one.
+    #[must_use]
+    pub fn rename_param(mut self, rename: impl FnOnce(&str) -> Option<String>) -> Self {
+        if let Some(name) = self.param.as_deref().and_then(rename) {
+            self.param = Some(name);
+        }
+        self
+    }
+
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -169,7 +194,11 @@ impl ApiError {
     /// The body: `{"error":{message,type,param,code}}`.
     pub fn body(&self) -> Value {
         let row = self.kind.row();
-        let kind = if row.status >= 500 { "server_error" } else { "invalid_request_error" };
+        let kind = match row.status {
+            500.. => "server_error",
+            429 => "requests",
+            _ => "invalid_request_error",
+        };
         let message = shorten(&self.message, MAX_MESSAGE);
         let param = self.param.as_deref().map(echo);
         json!({"error": {"message": message, "type": kind, "param": param, "code": row.code}})
@@ -190,6 +219,9 @@ impl IntoResponse for ApiError {
         }
         if self.kind == Kind::ShuttingDown {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if row.status == 401 {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response.extensions_mut().insert(self.kind);
         response
@@ -235,6 +267,7 @@ impl From<AdapterError> for ApiError {
             AdapterError::FileNotFound { .. } => (Kind::AdapterFileNotFound, "lora_path"),
             AdapterError::NotFound(_) => (Kind::LoraNotFound, "lora_name"),
             AdapterError::AlreadyLoaded(_) => (Kind::LoraAlreadyLoaded, "lora_name"),
+            AdapterError::Generation { .. } => (Kind::LoraGenerationMismatch, "expected_generation"),
             AdapterError::Invalid(_) => (Kind::InvalidLora, "lora_path"),
             AdapterError::TooLarge { .. } => (Kind::LoraFileTooLarge, "lora_path"),
             AdapterError::Budget { .. } => (Kind::LoraByteLimit, "lora_path"),

@@ -11,22 +11,32 @@ use std::sync::Arc;
 
 /// An engine thread that has shown no life for this long is dead, in milliseconds.
 const HEARTBEAT_LIMIT: u64 = 10_000;
+const NO_LIFE: &str = "the engine shows no life";
 
 pub(super) async fn live(State(state): State<Arc<AppState>>) -> (StatusCode, Json<Value>) {
-    if lives(&state.engine.stats()) { (StatusCode::OK, Json(json!({"status": "ok"}))) } else { stalled() }
+    answer((!is_alive(&state)).then_some(NO_LIFE))
 }
 
-/// Ready = alive, not draining, and the queue has room. Adapters never make a server unready.
 pub(super) async fn ready(State(state): State<Arc<AppState>>) -> (StatusCode, Json<Value>) {
+    answer(unready(&state))
+}
+
+/// The engine has shown life lately.
+pub(super) fn is_alive(state: &AppState) -> bool {
+    lives(&state.engine.stats())
+}
+
+/// Why no requests should come; `None` = alive, not draining, and the queue has room. Adapters never make a server unready.
+pub(super) fn unready(state: &AppState) -> Option<&'static str> {
     let stats = state.engine.stats();
     if state.is_draining() {
-        unavailable("draining")
+        Some("draining")
     } else if !lives(&stats) {
-        stalled()
+        Some(NO_LIFE)
     } else if stats.waiting >= state.limits.max_queue {
-        unavailable("the queue is full")
+        Some("the queue is full")
     } else {
-        (StatusCode::OK, Json(json!({"status": "ok"})))
+        None
     }
 }
 
@@ -41,10 +51,9 @@ fn lives(stats: &EngineStats) -> bool {
     stats.alive && stats.heartbeat_age_ms < HEARTBEAT_LIMIT
 }
 
-fn stalled() -> (StatusCode, Json<Value>) {
-    unavailable("the engine shows no life")
-}
-
-fn unavailable(reason: &str) -> (StatusCode, Json<Value>) {
-    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "unavailable", "reason": reason})))
+fn answer(trouble: Option<&str>) -> (StatusCode, Json<Value>) {
+    match trouble {
+        None => (StatusCode::OK, Json(json!({"status": "ok"}))),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "unavailable", "reason": reason}))),
+    }
 }

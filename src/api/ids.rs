@@ -10,9 +10,14 @@ pub(super) fn call(short: bool) -> String {
     if short { alphanumerics(9) } else { format!("call_{}", alphanumerics(24)) }
 }
 
-/// `chatcmpl-` and 24 alphanumerics.
-pub(super) fn completion() -> String {
-    format!("chatcmpl-{}", alphanumerics(24))
+/// `prefix-` and 24 alphanumerics.
+pub(super) fn response(prefix: &str) -> String {
+    format!("{prefix}-{}", alphanumerics(24))
+}
+
+/// `prefix_` and 24 alphanumerics.
+pub(super) fn item(prefix: &str) -> String {
+    format!("{prefix}_{}", alphanumerics(24))
 }
 
 /// `req_` and 24 alphanumerics.

@@ -3,14 +3,14 @@
 use super::error::{ApiError, Kind, echo};
 use super::{AppState, ids};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
-const REQUEST_ID: &str = "x-request-id";
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Gives the response its request id, counts a refusal and logs the request once.
 pub(super) async fn observe(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
@@ -31,7 +31,7 @@ pub(super) async fn observe(State(state): State<Arc<AppState>>, request: Request
 
 /// The caller's id if it is harmless in a log, else a new one.
 fn request_id(headers: &HeaderMap) -> String {
-    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let given = headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok());
     given.filter(|id| is_harmless(id)).map_or_else(ids::request, str::to_owned)
 }
 

@@ -3,24 +3,29 @@
 //! Parses wire JSON into domain types, asks the other modules, and writes what comes back. Knows no tensors.
 
 mod adapters;
-mod answer;
+pub mod auth;
 mod body;
-mod callers_names;
 mod chat;
+mod completions;
 pub mod error;
+mod generation;
 mod health;
 mod ids;
 mod layers;
 mod models;
-mod rules;
-mod stop;
+mod reply;
+mod responses;
+mod scored;
+mod sse;
 mod stream;
-mod turn;
+mod tokens;
+mod triton;
 mod wire;
 
-pub use rules::{TurnContext, read_turn, turn_grammar};
+pub use generation::{TurnContext, read_turn, turn_grammar};
+pub use responses::ResponseStore;
 
-use crate::adapter::registry::{Lease, Registry};
+use crate::adapter::registry::Registry;
 use crate::chat::dialect::Dialect;
 use crate::chat::reasoning::Reasoning;
 use crate::chat::template::ChatTemplate;
@@ -29,15 +34,18 @@ use crate::engine::EngineHandle;
 use crate::grammar::GrammarCompiler;
 use crate::metrics::Metrics;
 use crate::priority;
+use auth::{Access, Keys};
 use axum::Router;
+use axum::http::{HeaderValue, Method, header};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use error::{ApiError, Kind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::CorsLayer;
 use wire::WireLimits;
 
 /// The base model as clients see it.
@@ -77,6 +85,9 @@ pub struct AppState {
     /// Longest token in bytes: a text of more than `context × this` cannot fit.
     pub longest_token: usize,
     pub gate: Gate,
+    pub keys: Keys,
+    /// Finished responses of the Responses API.
+    pub responses: ResponseStore,
 }
 
 /// Adapter loads that may be under way or wait for each other; each holds a thread.
@@ -140,14 +151,6 @@ impl AppState {
         place(&self.gate.permits, self.limits.max_requests, "requests")
     }
 
-    /// The adapter generation behind a model name; `None` = the base.
-    fn lease(&self, model: &str) -> Result<Option<Lease>, ApiError> {
-        if model == self.model.name {
-            return Ok(None);
-        }
-        self.registry.lease(model).map(Some).ok_or_else(|| ApiError::model_not_found(model))
-    }
-
     fn turn_context(&self, reasoning: Reasoning) -> TurnContext<'_> {
         TurnContext {
             dialect: self.dialect.as_ref(),
@@ -160,62 +163,61 @@ impl AppState {
     fn wire_limits(&self) -> WireLimits {
         WireLimits { logits_width: self.model.logits_width }
     }
-
-    /// Refuses, before tokenising, text that no tokenisation can fit into the context.
-    fn check_prompt_bytes(&self, bytes: usize) -> Result<(), ApiError> {
-        let most = self.model.context_length.saturating_mul(self.longest_token);
-        if bytes <= most { Ok(()) } else { Err(self.context_exceeded(&format!("{bytes} bytes of text"))) }
-    }
-
-    /// Tokens left for the answer after a prompt.
-    fn room_after(&self, prompt: usize) -> Result<usize, ApiError> {
-        match self.model.context_length.checked_sub(prompt) {
-            Some(room) if room > 0 => Ok(room),
-            _ => Err(self.context_exceeded(&format!("{prompt} tokens"))),
-        }
-    }
-
-    fn context_exceeded(&self, size: &str) -> ApiError {
-        let message = format!(
-            "This model's maximum context length is {} tokens. However, your messages and tools resulted in {size}. \
-             Please reduce their length.",
-            self.model.context_length
-        );
-        ApiError::at(Kind::ContextLengthExceeded, "messages", message)
-    }
-
-    /// A finished answer breaks its own rules: our bug, never the client's.
-    fn violation(&self, cause: &str) -> ApiError {
-        self.metrics.constraint_violated();
-        ApiError::output_invalid(cause)
-    }
 }
 
-/// Every route: its path and what answers there.
-fn routes() -> [(&'static str, MethodRouter<Arc<AppState>>); 9] {
-    [
-        ("/v1/chat/completions", post(chat::create)),
-        ("/v1/models", get(models::list)),
-        ("/v1/models/{id}", get(models::show).delete(adapters::delete)),
-        ("/v1/load_lora_adapter", post(adapters::load)),
-        ("/v1/unload_lora_adapter", post(adapters::unload)),
-        ("/livez", get(health::live)),
-        ("/readyz", get(health::ready)),
-        ("/health", get(health::ready)),
-        ("/metrics", get(health::metrics)),
-    ]
+/// Every route: its path, what it needs, and what answers there.
+fn routes() -> Vec<(&'static str, Access, MethodRouter<Arc<AppState>>)> {
+    use Access::{Admin, Inference, Metrics, Open};
+    let mut routes = vec![
+        ("/v1/chat/completions", Inference, post(chat::create)),
+        ("/v1/completions", Inference, post(completions::create)),
+        ("/v1/responses", Inference, post(responses::create)),
+        ("/v1/responses/{id}", Inference, get(responses::show).delete(responses::delete)),
+        ("/v1/responses/{id}/input_items", Inference, get(responses::input_items)),
+        ("/tokenize", Inference, post(tokens::tokenize)),
+        ("/detokenize", Inference, post(tokens::detokenize)),
+        ("/v1/models", Inference, get(models::list)),
+        ("/v1/models/{id}", Inference, get(models::show)),
+        ("/v1/models/{id}", Admin, delete(adapters::delete)),
+        ("/v1/lora_adapters", Admin, get(adapters::list)),
+        ("/v1/load_lora_adapter", Admin, post(adapters::load)),
+        ("/v1/unload_lora_adapter", Admin, post(adapters::unload)),
+        ("/v1/pin_lora_adapter", Admin, post(adapters::pin)),
+        ("/livez", Open, get(health::live)),
+        ("/readyz", Open, get(health::ready)),
+        ("/health", Open, get(health::ready)),
+        ("/metrics", Metrics, get(health::metrics)),
+    ];
+    routes.extend(triton::routes());
+    routes
 }
 
-/// The path of every route, so that a test of all routes misses none.
-pub fn paths() -> impl Iterator<Item = &'static str> {
-    routes().into_iter().map(|(path, _)| path)
+/// The path of every route and what it needs, so that a test of all routes misses none.
+pub fn paths() -> impl Iterator<Item = (&'static str, Access)> {
+    routes().into_iter().map(|(path, access, _)| (path, access))
+}
+
+/// Lets web pages of these origins call; without any, browsers allow none but the server's own.
+pub fn cors(router: Router, origins: Vec<HeaderValue>) -> Router {
+    if origins.is_empty() {
+        return router;
+    }
+    let layer = CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, layers::REQUEST_ID])
+        .expose_headers([layers::REQUEST_ID, header::RETRY_AFTER]);
+    router.layer(layer)
 }
 
 /// All routes over one state.
 pub fn router(state: Arc<AppState>) -> Router {
+    let guarded = |access, methods: MethodRouter<Arc<AppState>>| {
+        methods.route_layer(from_fn_with_state((Arc::clone(&state), access), auth::check))
+    };
     routes()
         .into_iter()
-        .fold(Router::new(), |router, (path, methods)| router.route(path, methods))
+        .fold(Router::new(), |router, (path, access, methods)| router.route(path, guarded(access, methods)))
         .fallback(layers::unknown_route)
         .method_not_allowed_fallback(layers::wrong_method)
         .layer(CatchPanicLayer::custom(layers::panicked))

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub(super) async fn list(State(state): State<Arc<AppState>>) -> Json<Value> {
     let mut models = vec![base(&state)];
-    models.extend(state.registry.list().iter().map(|lease| adapter(&state, lease)));
+    models.extend(state.registry.list().iter().map(|listed| adapter(&state, &listed.lease)));
     Json(json!({"object": "list", "data": models}))
 }
 

@@ -1,39 +1,24 @@
-//! An answer as server-sent events, or folded into one response by the same code.
+//! A chat completion as server-sent events, or folded into one response by the same code.
 
-use super::answer::{Answer, Update};
 use super::error::ApiError;
-use super::wire::response::{self, Chunks};
+use super::generation::{Answer, Update};
+use super::reply::{self, Reply};
+use super::sse::{self, Frames, data};
+use super::wire::ChatRequest;
 use axum::Json;
-use axum::body::{Body, Bytes};
-use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use futures::stream;
 use serde_json::Value;
-use std::convert::Infallible;
 
 /// Waits for the whole answer. Dropping the future cancels the generation.
-pub(super) async fn whole(mut answer: Answer) -> Result<Response, ApiError> {
-    while let Some(update) = answer.next().await {
-        update?;
-    }
-    Ok(Json(answer.completion()).into_response())
+pub(super) async fn whole(mut answer: Answer, request: &ChatRequest) -> Result<Response, ApiError> {
+    answer.finish().await?;
+    Ok(Json(Reply::new(request, &answer).completion(&answer)).into_response())
 }
 
-/// Streams the answer. The body owns it: a client that goes away cancels the generation.
-pub(super) fn events(answer: Answer, include_usage: bool) -> Response {
-    let chunks = Chunks { head: answer.head.clone(), include_usage };
-    let transcript = Transcript { answer, chunks, phase: Phase::Opening };
-    let body = stream::unfold(transcript, |mut transcript| async move {
-        let text = transcript.next().await?;
-        Some((Ok::<_, Infallible>(Bytes::from(text)), transcript))
-    });
-    let mut response = Body::from_stream(body).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // Keeps nginx from collecting the stream.
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    response
+/// Streams the answer.
+pub(super) fn events(answer: Answer, request: &ChatRequest) -> Response {
+    let reply = Reply::new(request, &answer);
+    sse::response(Transcript { answer, reply, phase: Phase::Opening })
 }
 
 enum Phase {
@@ -44,23 +29,24 @@ enum Phase {
 
 struct Transcript {
     answer: Answer,
-    chunks: Chunks,
+    reply: Reply,
     phase: Phase,
 }
 
-impl Transcript {
-    /// The next non-empty piece of the body, or `None` at its end.
+impl Frames for Transcript {
     async fn next(&mut self) -> Option<String> {
         match self.phase {
             Phase::Opening => {
                 self.phase = Phase::Speaking;
-                Some((0..self.answer.choices.len()).map(|index| data(&self.chunks.role(index))).collect())
+                Some((0..self.answer.choices.len()).map(|index| data(&self.reply.role(index))).collect())
             }
             Phase::Speaking => Some(self.speak().await),
             Phase::Over => None,
         }
     }
+}
 
+impl Transcript {
     async fn speak(&mut self) -> String {
         loop {
             let text = match self.answer.next().await {
@@ -68,7 +54,7 @@ impl Transcript {
                 // No [DONE] after an error: the client must not take the answer for whole.
                 Some(Err(error)) => self.end(data(&error.body())),
                 None => {
-                    let usage = self.chunks.include_usage.then(|| data(&self.chunks.usage(self.answer.usage())));
+                    let usage = self.reply.include_usage.then(|| data(&self.reply.last(self.answer.usage())));
                     self.end(usage.unwrap_or_default() + "data: [DONE]\n\n")
                 }
             };
@@ -86,21 +72,17 @@ impl Transcript {
     fn update(&mut self, update: &Update) -> String {
         let choice = update.choice;
         let calls = &self.answer.spoken(choice).calls;
-        let deltas: Vec<Value> = update.deltas.iter().filter_map(|piece| response::delta(piece, calls)).collect();
+        let deltas: Vec<Value> = update.deltas.iter().filter_map(|piece| reply::delta(piece, calls)).collect();
         let mut text = String::new();
         for delta in deltas {
-            // The step's logprobs ride on its first chunk.
-            let logprobs = self.answer.take_logprobs(choice);
-            text.push_str(&data(&self.chunks.delta(choice, &delta, &logprobs)));
+            // The step's tokens ride on its first chunk.
+            let tokens = self.answer.take_tokens(choice);
+            text.push_str(&data(&self.reply.delta(choice, &delta, &tokens)));
         }
         if let Some(reason) = update.finish {
-            let logprobs = self.answer.take_logprobs(choice);
-            text.push_str(&data(&self.chunks.finish(choice, reason, &logprobs)));
+            let tokens = self.answer.take_tokens(choice);
+            text.push_str(&data(&self.reply.finish(choice, reason, &tokens)));
         }
         text
     }
-}
-
-fn data(value: &Value) -> String {
-    format!("data: {value}\n\n")
 }

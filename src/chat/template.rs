@@ -162,6 +162,11 @@ impl ChatTemplate {
         Ok(self.guard.open(&self.jinja.render(&context)?, &nonce))
     }
 
+    /// A prompt that somebody has written out, control tokens included.
+    pub fn written_out(&self, text: &str) -> Vec<Segment> {
+        self.guard.open(text, &Nonce::absent_from(&Value::from(text)))
+    }
+
     /// Whether the template, or else the dialect, refuses other call ids than nine letters and digits.
     fn wants_short_ids(&self) -> bool {
         if self.abilities.tools { !self.abilities.any_call_id } else { self.dialect.short_ids() }

@@ -136,6 +136,22 @@ impl ChatTokenizer {
         self.encoder.encode(text)
     }
 
+    /// What the tokenizer puts before every text by itself, for example the beginning-of-sequence token.
+    ///
+    /// # Errors
+    /// When the tokenizer fails on a single letter.
+    pub fn lead(&self) -> Result<Vec<u32>, ChatError> {
+        self.encoder.lead()
+    }
+
+    /// The text of one token as a whole prompt shows it, control tokens included.
+    pub fn decode_all(&self, ids: &[u32]) -> String {
+        let control: HashMap<u32, &str> = self.control.iter().map(|(text, &id)| (id, text.as_str())).collect();
+        let bytes = |id: &u32| control.get(id).map_or_else(|| self.token_bytes(*id), |text| text.as_bytes());
+        let bytes: Vec<u8> = ids.iter().flat_map(|id| bytes(id).to_vec()).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// The bytes of one token (empty for control tokens).
     pub fn token_bytes(&self, id: u32) -> &[u8] {
         self.bytes.get(id as usize).map_or(&[], Vec::as_slice)

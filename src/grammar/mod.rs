@@ -4,6 +4,7 @@
 
 pub mod compiler;
 pub mod constraint;
+pub mod custom;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -2,7 +2,8 @@
 
 use super::ServeError;
 use crate::adapter::registry::{Registry, RegistryOptions};
-use crate::api::{AppState, Gate, Limits, ModelCard, unix_seconds};
+use crate::api::auth::Keys;
+use crate::api::{AppState, Gate, Limits, ModelCard, ResponseStore, unix_seconds};
 use crate::chat::dialect::Dialect;
 use crate::chat::template::ChatTemplate;
 use crate::chat::tokenizer::ChatTokenizer;
@@ -49,10 +50,17 @@ pub fn load(settings: &Settings) -> Result<(Arc<AppState>, String), ServeError> 
         model: model_card(settings, &config),
         longest_token: longest_token(&tokenizer, config.vocab_size),
         gate: Gate::new(limits.max_requests),
+        keys: keys(settings),
+        responses: ResponseStore::default(),
         limits,
         tokenizer,
     };
     Ok((Arc::new(state), summary))
+}
+
+fn keys(settings: &Settings) -> Keys {
+    let keys = &settings.keys;
+    Keys::new(&keys.inference, &keys.admin, keys.requests_per_key, keys.protect_metrics)
 }
 
 /// The first GPU when built with CUDA, else the CPU.

@@ -188,3 +188,48 @@ async fn loads_are_bounded_apart_from_requests() {
     // The place is free again.
     assert_eq!(load(&server, "one", "one").await.status, 409);
 }
+
+#[tokio::test]
+async fn an_adapter_of_the_root_is_loaded_when_it_is_first_named() {
+    let server = server();
+    random_adapter(&server.path("weather"), 1);
+    let first = say(&server, "weather").await;
+    let listed = server.get("/v1/lora_adapters").await.json();
+    let entry = &listed["data"][0];
+    assert_eq!((&entry["name"], &entry["pinned"], &entry["in_flight"]), (&json!("weather"), &json!(false), &json!(0)));
+    assert_eq!(listed["used_bytes"], entry["bytes"]);
+    assert_eq!(first, say(&server, "weather").await);
+    assert_eq!(server.post("/v1/unload_lora_adapter", &json!({"lora_name": "weather"})).await.status, 200);
+    let mut body = text_request();
+    body["model"] = json!("weather");
+    assert_eq!(server.chat(&body).await.refusal().2, "model_not_found", "unloaded on request, it stays away");
+    write(&server.path("broken/adapter_config.json"), "{");
+    body["model"] = json!("broken");
+    let refusal = server.chat(&body).await;
+    assert_eq!((refusal.refusal().0, refusal.refusal().2.as_str()), (503, "adapter_unavailable"));
+}
+
+#[tokio::test]
+async fn pins_and_expected_generations_are_honoured() {
+    let server = server();
+    random_adapter(&server.path("a"), 1);
+    random_adapter(&server.path("b"), 2);
+    let load = |body: serde_json::Value| async { server.post("/v1/load_lora_adapter", &{ body }).await };
+    assert_eq!(load(json!({"lora_name": "x", "lora_path": "a", "pinned": true})).await.status, 200);
+    let listed = || async { server.get("/v1/lora_adapters").await.json()["data"][0].clone() };
+    let generation = listed().await["generation"].clone();
+    assert_eq!(listed().await["pinned"], true);
+    assert_eq!(server.post("/v1/pin_lora_adapter", &json!({"lora_name": "x", "pinned": false})).await.status, 200);
+    assert_eq!(listed().await["pinned"], false);
+    let swap = |expected: &serde_json::Value| {
+        load(json!({"lora_name": "x", "lora_path": "b", "load_inplace": true, "expected_generation": expected}))
+    };
+    assert_eq!(swap(&generation).await.status, 200);
+    let late = swap(&generation).await;
+    assert_eq!(late.refusal(), (409, "expected_generation".to_owned(), "lora_generation_mismatch".to_owned()));
+    assert_eq!(late.headers["x-should-retry"], "false");
+    let unload = json!({"lora_name": "x", "expected_generation": generation});
+    assert_eq!(server.post("/v1/unload_lora_adapter", &unload).await.refusal().2, "lora_generation_mismatch");
+    let unknown = server.post("/v1/pin_lora_adapter", &json!({"lora_name": "none"})).await;
+    assert_eq!(unknown.refusal(), (404, "lora_name".to_owned(), "lora_adapter_not_found".to_owned()));
+}

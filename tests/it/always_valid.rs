@@ -184,7 +184,7 @@ impl Prefixes<'_> {
             let tools = [("main_tool".to_owned(), admitted)];
             let (choice, reasoning) = (&ToolChoice::Required, Reasoning::Absent);
             let control = self.server.state.tokenizer.control_ids();
-            let turn = TurnSpec { tools: &tools, choice, parallel: false, reasoning, control };
+            let turn = TurnSpec { tools: &tools, choice, parallel: false, reasoning, control, answer: None };
             let arguments = last["function"]["arguments"].as_str().unwrap();
             let text = format!(r#"{{"tool_uses":[{{"recipient_name":"functions.main_tool","parameters":{arguments}"#);
             self.begins(&self.server.state.dialect.grammar(&turn).unwrap(), &text);

@@ -3,12 +3,16 @@
 
 mod support;
 
+/// Keys and what they open.
+mod access;
 /// Loading, using, replacing and unloading adapters over HTTP.
 mod adapters;
 /// A random model's constrained answers always parse and validate.
 mod always_valid;
 /// Wrong fields, bad schemas and broken bodies are refused and disturb nothing.
 mod bad_input;
+/// Text completions, structured outputs, tokens.
+mod completions;
 /// Schemas that cost much are refused or compiled in time, beside streams that keep their pace.
 mod costly_schemas;
 /// Every cut of a call is a beginning of it.
@@ -31,6 +35,8 @@ mod operations;
 mod process;
 /// Invalid schemas, unknown keywords.
 mod refused_schemas;
+/// OpenAI's Responses API.
+mod responses;
 /// Streams: OpenAI's chunk sequence, and the same content as whole responses.
 mod streaming;
 /// Plain text: stop strings, logprobs, seeds, several choices, JSON answers.
@@ -39,3 +45,5 @@ mod text;
 mod tool_calls;
 /// A data file → a trained adapter → a hot-load → another answer.
 mod train_then_serve;
+/// KServe v2 and Triton's extensions.
+mod triton;

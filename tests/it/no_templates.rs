@@ -1,6 +1,6 @@
 //! A chat template comes from the base model's directory alone: not from a request, on no route, and not from an adapter.
 
-use crate::support::{Reply, TestServer, post, random_adapter, text_request, write};
+use crate::support::{Reply, TestServer, filled, post, random_adapter, text_request, write};
 use axum::body::Body;
 use axum::http::Request;
 use callsmith::api::paths;
@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 const METHODS: [&str; 4] = ["GET", "POST", "PUT", "DELETE"];
 /// What servers that take templates from requests call them.
 const FIELDS: [&str; 4] = ["chat_template", "chat_template_kwargs", "add_generation_prompt", "continue_final_message"];
-const PROMPTLESS: [&str; 4] = ["/v1/models", "/v1/models/{id}", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"];
+/// Routes that make no prompt, though they take a POST.
+const PROMPTLESS: [&str; 4] =
+    ["/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/pin_lora_adapter", "/detokenize"];
 const EVIL: &str = "{{ 'EVIL ' * 1000 }}{{ messages }}";
 
 fn request(method: &str, path: &str, body: &Value) -> Request<Body> {
@@ -18,11 +20,24 @@ fn request(method: &str, path: &str, body: &Value) -> Request<Body> {
     request
 }
 
-/// A body that every route understands as far as it reads one.
-fn good_body() -> Value {
+/// A body that the route understands, as far as it reads one.
+fn good_body(path: &str) -> Value {
+    if path.contains("/generate") {
+        return json!({"text_input": "abc", "max_tokens": 3});
+    }
+    if path.ends_with("/infer") {
+        let input = json!({"name": "text_input", "shape": [1], "datatype": "BYTES", "data": ["abc"]});
+        return json!({"inputs": [input], "parameters": {"max_tokens": 3}});
+    }
     let mut body = text_request();
     body["max_tokens"] = json!(3);
     (body["lora_name"], body["lora_path"]) = (json!("late"), json!("late"));
+    match path {
+        "/v1/completions" => body["prompt"] = json!("abc"),
+        "/v1/responses" => body["input"] = json!("abc"),
+        "/detokenize" => body["tokens"] = json!([1, 2]),
+        _ => {}
+    }
     body
 }
 
@@ -33,35 +48,46 @@ async fn reply(method: &str, path: &str, body: &Value) -> Reply {
     server.reply(request(method, path, body)).await
 }
 
-/// A route refuses the field by name, or reads no such thing and does what it does without.
-async fn takes_no_template(method: &str, path: &str) -> usize {
-    let plain = reply(method, path, &good_body()).await.status;
+/// A route refuses the field by name, or reads no such thing and does what it does without. Returns whether it takes the
+/// method at all, and how many fields it refuses.
+async fn takes_no_template(method: &str, path: &str) -> (bool, usize) {
+    let plain = reply(method, path, &good_body(path)).await.status;
     let mut refused = 0;
     for field in FIELDS {
-        let mut body = good_body();
+        let mut body = good_body(path);
+        // Whether a turn is opened is no template; it is a question that can be asked of the tokeniser.
+        if (path, field) == ("/tokenize", "add_generation_prompt") {
+            continue;
+        }
         let value =
             if field.ends_with("kwargs") { json!({"tokenize": true, "chat_template": EVIL}) } else { json!(EVIL) };
-        body[field] = value;
+        *(if path.ends_with("/infer") { &mut body["parameters"][field] } else { &mut body[field] }) = value;
         let reply = reply(method, path, &body).await;
         assert!(!reply.text.contains("EVIL"), "{method} {path}: {}", reply.text);
-        if reply.status == 400 {
-            assert_eq!(reply.refusal(), (400, field.to_owned(), "unsupported_parameter".to_owned()));
-            refused += 1;
-        } else {
-            assert_eq!(reply.status, plain, "{method} {path} {field}");
+        if reply.status == plain {
+            continue;
         }
+        if path.starts_with("/v2/") {
+            assert_eq!(reply.status, 400, "{method} {path} {field}");
+            assert!(reply.json()["error"].as_str().unwrap().contains(field), "{}", reply.text);
+        } else {
+            assert_eq!(reply.refusal(), (400, field.to_owned(), "unsupported_parameter".to_owned()));
+        }
+        refused += 1;
     }
-    refused
+    (plain != 405, refused)
 }
 
-/// A new route that makes prompts has to refuse templates: any other under `/v1/` that takes a POST is named here.
+/// A new route that makes prompts has to refuse templates: any other that takes a POST is named here.
 #[tokio::test]
 async fn no_route_takes_a_template_from_a_request() {
-    for path in paths() {
+    for (path, _) in paths() {
         for method in METHODS {
-            let refused = takes_no_template(method, &path.replace("{id}", "late")).await;
-            let makes_prompts = method == "POST" && path.starts_with("/v1/") && !PROMPTLESS.contains(&path);
-            assert_eq!(refused, if makes_prompts { FIELDS.len() } else { 0 }, "{method} {path}");
+            let (serves, refused) = takes_no_template(method, &filled(path, "late")).await;
+            let makes_prompts =
+                method == "POST" && serves && !PROMPTLESS.contains(&path) && !path.contains("/repository/");
+            let expected = if path == "/tokenize" { FIELDS.len() - 1 } else { FIELDS.len() };
+            assert_eq!(refused, if makes_prompts { expected } else { 0 }, "{method} {path}");
         }
     }
 }

@@ -15,10 +15,10 @@ pub(in crate::api) struct Fields<'a> {
 
 /// The bounds of a decimal field; `above` makes the lower bound exclusive.
 #[derive(Clone, Copy)]
-pub(super) struct Decimal {
-    pub(super) min: f64,
-    pub(super) max: f64,
-    pub(super) above: bool,
+pub(in crate::api) struct Decimal {
+    pub(in crate::api) min: f64,
+    pub(in crate::api) max: f64,
+    pub(in crate::api) above: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -28,7 +28,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The object at `path`.
-    pub(super) fn of(value: &'a Value, path: String) -> Result<Self, ApiError> {
+    pub(in crate::api) fn of(value: &'a Value, path: String) -> Result<Self, ApiError> {
         match value {
             Value::Object(map) => Ok(Self { map, path }),
             other => Err(wrong_type(&path, "an object", other)),
@@ -36,26 +36,26 @@ impl<'a> Fields<'a> {
     }
 
     /// The path of the field `key`.
-    pub(super) fn path(&self, key: &str) -> String {
+    pub(in crate::api) fn path(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     /// The names that are present.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &'a str> {
+    pub(in crate::api) fn keys(&self) -> impl Iterator<Item = &'a str> {
         self.map.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key.as_str())
     }
 
     /// The value of `key` unless absent or null.
-    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
+    pub(in crate::api) fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
     /// The value of `key`, which must be there.
-    pub(super) fn required(&self, key: &str) -> Result<&'a Value, ApiError> {
+    pub(in crate::api) fn required(&self, key: &str) -> Result<&'a Value, ApiError> {
         self.get(key).ok_or_else(|| missing(&self.path(key)))
     }
 
-    pub(super) fn string(&self, key: &str) -> Result<Option<&'a str>, ApiError> {
+    pub(in crate::api) fn string(&self, key: &str) -> Result<Option<&'a str>, ApiError> {
         self.get(key).map(|value| string(value, &self.path(key))).transpose()
     }
 
@@ -71,39 +71,39 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(super) fn integer(&self, key: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, ApiError> {
+    pub(in crate::api) fn integer(&self, key: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, ApiError> {
         self.get(key).map(|value| integer(value, &self.path(key), range)).transpose()
     }
 
-    pub(super) fn decimal(&self, key: &str, bounds: Decimal) -> Result<Option<f32>, ApiError> {
+    pub(in crate::api) fn decimal(&self, key: &str, bounds: Decimal) -> Result<Option<f32>, ApiError> {
         self.get(key).map(|value| decimal(value, &self.path(key), &bounds)).transpose()
     }
 
     /// The elements of an array with their paths, `key[0]`, `key[1]`…
-    pub(super) fn array(&self, key: &str) -> Result<Option<Vec<(&'a Value, String)>>, ApiError> {
+    pub(in crate::api) fn array(&self, key: &str) -> Result<Option<Vec<(&'a Value, String)>>, ApiError> {
         self.get(key).map(|value| array(value, &self.path(key))).transpose()
     }
 
-    pub(super) fn object(&self, key: &str) -> Result<Option<Self>, ApiError> {
+    pub(in crate::api) fn object(&self, key: &str) -> Result<Option<Self>, ApiError> {
         self.get(key).map(|value| Self::of(value, self.path(key))).transpose()
     }
 
-    pub(super) fn required_object(&self, key: &str) -> Result<Self, ApiError> {
+    pub(in crate::api) fn required_object(&self, key: &str) -> Result<Self, ApiError> {
         Self::of(self.required(key)?, self.path(key))
     }
 }
 
-pub(super) fn string<'a>(value: &'a Value, path: &str) -> Result<&'a str, ApiError> {
+pub(in crate::api) fn string<'a>(value: &'a Value, path: &str) -> Result<&'a str, ApiError> {
     value.as_str().ok_or_else(|| wrong_type(path, "a string", value))
 }
 
 /// The elements of an array, each with its path.
-pub(super) fn array<'a>(value: &'a Value, path: &str) -> Result<Vec<(&'a Value, String)>, ApiError> {
+pub(in crate::api) fn array<'a>(value: &'a Value, path: &str) -> Result<Vec<(&'a Value, String)>, ApiError> {
     let items = value.as_array().ok_or_else(|| wrong_type(path, "an array", value))?;
     Ok(items.iter().enumerate().map(|(index, item)| (item, format!("{path}[{index}]"))).collect())
 }
 
-pub(super) fn integer(value: &Value, path: &str, range: RangeInclusive<i64>) -> Result<i64, ApiError> {
+pub(in crate::api) fn integer(value: &Value, path: &str, range: RangeInclusive<i64>) -> Result<i64, ApiError> {
     // Larger than i64 is above any maximum.
     let number = match value.as_i64() {
         Some(number) => number,
@@ -119,7 +119,7 @@ pub(super) fn integer(value: &Value, path: &str, range: RangeInclusive<i64>) -> 
     Ok(number)
 }
 
-pub(super) fn decimal(value: &Value, path: &str, bounds: &Decimal) -> Result<f32, ApiError> {
+pub(in crate::api) fn decimal(value: &Value, path: &str, bounds: &Decimal) -> Result<f32, ApiError> {
     let number = value.as_f64().ok_or_else(|| wrong_type(path, "a decimal", value))?;
     if number > bounds.max {
         return Err(bound(Kind::DecimalAboveMax, path, "maximum", &format!("<= {}", bounds.max), value));
@@ -140,7 +140,7 @@ fn bound(kind: Kind, path: &str, name: &str, expected: &str, found: &Value) -> A
 }
 
 /// The field at `path` has another JSON type than `expected`.
-pub(super) fn wrong_type(path: &str, expected: &str, found: &Value) -> ApiError {
+pub(in crate::api) fn wrong_type(path: &str, expected: &str, found: &Value) -> ApiError {
     let found = match found {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
@@ -155,18 +155,18 @@ pub(super) fn wrong_type(path: &str, expected: &str, found: &Value) -> ApiError 
 }
 
 /// The required field at `path` is not there.
-pub(super) fn missing(path: &str) -> ApiError {
+pub(in crate::api) fn missing(path: &str) -> ApiError {
     ApiError::at(Kind::MissingParameter, path, format!("Missing required parameter: '{}'.", echo(path)))
 }
 
 /// The field at `path` has a value outside its set; `expected` lists the set.
-pub(super) fn wrong_value(path: &str, found: &str, expected: &str) -> ApiError {
+pub(in crate::api) fn wrong_value(path: &str, found: &str, expected: &str) -> ApiError {
     let message = format!("Invalid value: '{}'. {expected}", echo(found));
     ApiError::at(Kind::InvalidValue, path, message)
 }
 
 /// An array at `path` that must not be empty is.
-pub(super) fn empty_array(path: &str) -> ApiError {
+pub(in crate::api) fn empty_array(path: &str) -> ApiError {
     let message = format!("Invalid '{path}': empty array. Expected an array with minimum length 1.");
     ApiError::at(Kind::EmptyArray, path, message)
 }

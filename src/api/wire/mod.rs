@@ -2,11 +2,13 @@
 //!
 //! Knows no engine and no state beyond a few numbers of the model ([`WireLimits`]).
 
-mod fields;
+mod completion;
+pub(in crate::api) mod fields;
 mod format;
+mod input;
 mod messages;
 mod request;
-pub(in crate::api) mod response;
+mod responses;
 mod sampling;
 mod tools;
 mod unsupported;
@@ -14,6 +16,8 @@ mod unsupported;
 #[cfg(test)]
 mod tests;
 
+pub(in crate::api) use completion::{CompletionRequest, Prompt, parse_completion, token_ids};
 pub(in crate::api) use fields::Fields;
 pub(in crate::api) use format::ResponseFormat;
 pub(in crate::api) use request::{ChatRequest, WireLimits, parse_chat};
+pub(in crate::api) use responses::{ResponsesRequest, parse_responses};

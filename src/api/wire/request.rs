@@ -4,12 +4,12 @@ use super::fields::Fields;
 use super::format::{self, ResponseFormat};
 use super::{messages, sampling, tools, unsupported};
 use crate::api::error::{ApiError, Kind};
-use crate::chat::{Conversation, Names, ToolChoice};
+use crate::chat::{Conversation, Names};
 use crate::engine::SamplingParams;
 use serde_json::{Map, Value};
 
 /// Most answers to one request.
-const MAX_CHOICES: i64 = 4;
+pub(super) const MAX_CHOICES: i64 = 4;
 
 /// What the model allows, for range checks.
 #[derive(Debug, Clone, Copy)]
@@ -36,13 +36,15 @@ pub(in crate::api) struct ChatRequest {
     pub(in crate::api) stream: bool,
     pub(in crate::api) include_usage: bool,
     pub(in crate::api) format: ResponseFormat,
+    /// Extension: the answer's tokens are shown, and which of them the grammar forced.
+    pub(in crate::api) return_tokens: bool,
 }
 
 /// Checks a whole request body.
 pub(in crate::api) fn parse_chat(body: &Map<String, Value>, limits: WireLimits) -> Result<ChatRequest, ApiError> {
     let fields = Fields::root(body);
-    unsupported::refuse(&fields)?;
-    unsupported::check_ignored(&fields)?;
+    unsupported::refuse(&fields, &[])?;
+    unsupported::check_ignored(&fields, &[])?;
     let model = fields.required_string("model")?.to_owned();
     let messages = messages::parse(&fields)?;
     let tools = tools::parse(&fields)?;
@@ -50,24 +52,24 @@ pub(in crate::api) fn parse_chat(body: &Map<String, Value>, limits: WireLimits) 
     let parallel_tool_calls = fields.boolean("parallel_tool_calls")?.unwrap_or(true);
     let stream = fields.boolean("stream")?.unwrap_or(false);
     let format = format::parse(&fields)?;
-    refuse_format_with_calls(&format, tools.is_empty(), &tool_choice)?;
     let mut conversation = Conversation { messages, tools, tool_choice, parallel_tool_calls };
     Ok(ChatRequest {
         model,
         callable,
         names: Names::legalise(&mut conversation),
-        params: sampling::parse(&fields, limits)?,
+        params: sampling::parse(&fields, limits, sampling::logprobs(&fields)?)?,
         max_tokens: sampling::max_tokens(&fields)?,
         stop: sampling::stop(&fields)?,
         n: fields.integer("n", 1..=MAX_CHOICES)?.unwrap_or(1) as usize,
         stream,
         include_usage: include_usage(&fields, stream)?,
         format,
+        return_tokens: fields.boolean("return_tokens")?.unwrap_or(false),
         conversation,
     })
 }
 
-fn include_usage(fields: &Fields<'_>, stream: bool) -> Result<bool, ApiError> {
+pub(super) fn include_usage(fields: &Fields<'_>, stream: bool) -> Result<bool, ApiError> {
     let Some(options) = fields.object("stream_options")? else { return Ok(false) };
     if !stream {
         let message = "The 'stream_options' parameter is only allowed when 'stream' is enabled.";
@@ -75,14 +77,4 @@ fn include_usage(fields: &Fields<'_>, stream: bool) -> Result<bool, ApiError> {
     }
     options.boolean("include_obfuscation")?;
     Ok(options.boolean("include_usage")?.unwrap_or(false))
-}
-
-/// One turn is either JSON text of a given form or may hold calls.
-fn refuse_format_with_calls(format: &ResponseFormat, no_tools: bool, choice: &ToolChoice) -> Result<(), ApiError> {
-    if no_tools || *choice == ToolChoice::None || matches!(format, ResponseFormat::Text) {
-        return Ok(());
-    }
-    let message = "A JSON 'response_format' cannot be combined with tools that may be called; \
-                   drop it, or send tool_choice \"none\".";
-    Err(ApiError::at(Kind::UnsupportedParameter, "response_format", message))
 }

@@ -13,8 +13,12 @@ const MAX_STOP_BYTES: usize = 1024;
 /// Most entries of `logit_bias`.
 const MAX_BIASES: usize = 300;
 
-/// Checks everything that shapes the choice of tokens.
-pub(super) fn parse(fields: &Fields<'_>, limits: WireLimits) -> Result<SamplingParams, ApiError> {
+/// Checks everything that shapes the choice of tokens. `logprobs` are the alternatives to report with each.
+pub(super) fn parse(
+    fields: &Fields<'_>,
+    limits: WireLimits,
+    logprobs: Option<usize>,
+) -> Result<SamplingParams, ApiError> {
     let defaults = SamplingParams::default();
     let penalty = || Decimal { min: -2.0, max: 2.0, above: false };
     let unit = |above| Decimal { min: 0.0, max: 1.0, above };
@@ -33,7 +37,7 @@ pub(super) fn parse(fields: &Fields<'_>, limits: WireLimits) -> Result<SamplingP
         presence_penalty: fields.decimal("presence_penalty", penalty())?.unwrap_or(defaults.presence_penalty),
         seed: fields.integer("seed", i64::MIN..=i64::MAX)?.map(|seed| seed as u64),
         logit_bias: logit_bias(fields, limits)?,
-        logprobs: logprobs(fields)?,
+        logprobs,
     })
 }
 
@@ -60,7 +64,8 @@ fn bias(map: &Fields<'_>, key: &str) -> Result<f32, ApiError> {
     decimal(map.required(key)?, &map.path(key), &bounds)
 }
 
-fn logprobs(fields: &Fields<'_>) -> Result<Option<usize>, ApiError> {
+/// A chat request's `logprobs` and `top_logprobs`.
+pub(super) fn logprobs(fields: &Fields<'_>) -> Result<Option<usize>, ApiError> {
     let wanted = fields.boolean("logprobs")?.unwrap_or(false);
     let top = fields.integer("top_logprobs", 0..=20)?;
     if top.is_some() && !wanted {

@@ -21,6 +21,14 @@ pub(super) fn parse(fields: &Fields<'_>) -> Result<Vec<Tool>, ApiError> {
     if items.is_empty() {
         return Err(empty_array("tools"));
     }
+    collect(items, function_of)
+}
+
+/// The tools of a list; `function_of` finds in an item what describes its function.
+pub(super) fn collect<'a>(
+    items: Vec<(&'a Value, String)>,
+    function_of: impl Fn(&Fields<'a>) -> Result<Fields<'a>, ApiError>,
+) -> Result<Vec<Tool>, ApiError> {
     if items.len() > MAX_TOOLS {
         let message =
             format!("Invalid 'tools': array too long. Expected at most {MAX_TOOLS} tools, but got {}.", items.len());
@@ -85,13 +93,53 @@ pub(super) fn choice(fields: &Fields<'_>, tools: &[Tool]) -> Result<(ToolChoice,
     let choice = match value {
         Value::String(word) => (word_choice(word, "tool_choice")?, all),
         Value::Object(_) => object_choice(&Fields::of(value, "tool_choice".to_owned())?, tools, all)?,
-        other => return Err(wrong_type("tool_choice", "a string or an object", other)),
+        other => return Err(wrong_choice(other)),
     };
     if tools.is_empty() {
         let message = "Invalid value for 'tool_choice': 'tool_choice' is only allowed when 'tools' are specified.";
         return Err(ApiError::at(Kind::ToolChoiceWithoutTools, "tool_choice", message));
     }
     Ok(choice)
+}
+
+/// The same as the Responses API writes it: flat, and without tools only a call that is demanded is an error.
+pub(super) fn flat_choice(fields: &Fields<'_>, tools: &[Tool]) -> Result<(ToolChoice, Vec<usize>), ApiError> {
+    let all: Vec<usize> = (0..tools.len()).collect();
+    let Some(value) = fields.get("tool_choice") else { return Ok((ToolChoice::Auto, all)) };
+    let choice = match value {
+        Value::String(word) => (word_choice(word, "tool_choice")?, all),
+        Value::Object(_) => flat_object_choice(&Fields::of(value, "tool_choice".to_owned())?, tools, all)?,
+        other => return Err(wrong_choice(other)),
+    };
+    if tools.is_empty() && !matches!(choice.0, ToolChoice::None | ToolChoice::Auto) {
+        let message = "Tool choice 'required' must be specified with 'tools' parameter.";
+        return Err(ApiError::at(Kind::ToolChoiceWithoutTools, "tool_choice", message));
+    }
+    Ok(choice)
+}
+
+fn flat_object_choice(
+    fields: &Fields<'_>,
+    tools: &[Tool],
+    all: Vec<usize>,
+) -> Result<(ToolChoice, Vec<usize>), ApiError> {
+    match fields.required_string("type")? {
+        "function" => {
+            let name = fields.required_string("name")?;
+            find(tools, name)?;
+            Ok((ToolChoice::Named(name.to_owned()), all))
+        }
+        "allowed_tools" => allowed_tools(fields, tools, |item| Ok(item.clone())),
+        other => Err(unknown_choice(fields, other)),
+    }
+}
+
+fn wrong_choice(found: &Value) -> ApiError {
+    wrong_type("tool_choice", "a string or an object", found)
+}
+
+fn unknown_choice(fields: &Fields<'_>, found: &str) -> ApiError {
+    wrong_value(&fields.path("type"), found, "Supported values are: 'function' and 'allowed_tools'.")
 }
 
 fn word_choice(word: &str, path: &str) -> Result<ToolChoice, ApiError> {
@@ -111,15 +159,16 @@ fn object_choice(fields: &Fields<'_>, tools: &[Tool], all: Vec<usize>) -> Result
             find(tools, name)?;
             Ok((ToolChoice::Named(name.to_owned()), all))
         }
-        "allowed_tools" => allowed_tools(&fields.required_object("allowed_tools")?, tools),
-        other => {
-            let known = "Supported values are: 'function' and 'allowed_tools'.";
-            Err(wrong_value(&fields.path("type"), other, known))
-        }
+        "allowed_tools" => allowed_tools(&fields.required_object("allowed_tools")?, tools, function_of),
+        other => Err(unknown_choice(fields, other)),
     }
 }
 
-fn allowed_tools(fields: &Fields<'_>, tools: &[Tool]) -> Result<(ToolChoice, Vec<usize>), ApiError> {
+fn allowed_tools<'a>(
+    fields: &Fields<'a>,
+    tools: &[Tool],
+    function_of: impl Fn(&Fields<'a>) -> Result<Fields<'a>, ApiError>,
+) -> Result<(ToolChoice, Vec<usize>), ApiError> {
     let mode_path = fields.path("mode");
     let mode = string(fields.required("mode")?, &mode_path)?;
     if mode == "none" {

@@ -4,7 +4,7 @@ use super::fields::{Fields, string, wrong_value};
 use crate::api::error::{ApiError, Kind};
 
 /// Known to OpenAI or to other servers, and they change the output: refused rather than ignored.
-const REFUSED: [&str; 37] = [
+const REFUSED: [&str; 36] = [
     "functions",
     "function_call",
     "audio",
@@ -32,7 +32,6 @@ const REFUSED: [&str; 37] = [
     "truncate_prompt_tokens",
     "prompt_logprobs",
     "logits_processors",
-    "structured_outputs",
     "guided_json",
     "guided_regex",
     "guided_choice",
@@ -44,9 +43,9 @@ const REFUSED: [&str; 37] = [
     "thinking",
 ];
 
-/// Refuses what cannot be honoured.
-pub(super) fn refuse(fields: &Fields<'_>) -> Result<(), ApiError> {
-    match fields.keys().find(|key| REFUSED.contains(key)) {
+/// Refuses what cannot be honoured; `known` are those of the fields that this route takes all the same.
+pub(super) fn refuse(fields: &Fields<'_>, known: &[&str]) -> Result<(), ApiError> {
+    match fields.keys().find(|key| REFUSED.contains(key) && !known.contains(key)) {
         Some(key) => Err(unsupported(key)),
         None => modalities(fields),
     }
@@ -68,8 +67,8 @@ fn modalities(fields: &Fields<'_>) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Checks the types of fields that have no effect here.
-pub(super) fn check_ignored(fields: &Fields<'_>) -> Result<(), ApiError> {
+/// Checks the types of fields that have no effect here, but for those in `meant`, which have one on this route.
+pub(super) fn check_ignored(fields: &Fields<'_>, meant: &[&str]) -> Result<(), ApiError> {
     for key in ["user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"] {
         fields.string(key)?;
     }
@@ -79,7 +78,7 @@ pub(super) fn check_ignored(fields: &Fields<'_>) -> Result<(), ApiError> {
             return Err(wrong_value("service_tier", tier, "Supported values are: 'auto' and 'default'."));
         }
     }
-    if fields.boolean("store")? == Some(true) {
+    if fields.boolean("store")? == Some(true) && !meant.contains(&"store") {
         let message = "Completions are not stored here: send \"store\": false or leave it out.";
         return Err(ApiError::at(Kind::UnsupportedValue, "store", message));
     }

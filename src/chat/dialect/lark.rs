@@ -11,6 +11,8 @@ use std::fmt::Write;
 
 /// Calls in one turn at the most.
 const MAX_CALLS: usize = 16;
+/// The rule of a turn that has a demanded form unless it calls.
+pub(super) const ANSWER_OR_CALLS: &str = "answer_or_calls";
 const SPACE: &str = "[ \\t\\r\\n]";
 
 /// The Lark text of a whole turn.
@@ -18,20 +20,28 @@ pub(super) fn grammar(description: &Description, turn: &TurnSpec<'_>) -> String 
     let start = start_rule(turn);
     let mut lark = reasoning::start(turn.reasoning, start);
     let writer = Writer { description, turn, trigger: Trigger::of(description, turn.control) };
-    if start != "calls" {
-        lark.push_str(&writer.words(start));
-    }
+    lark.push_str(&match start {
+        "calls" => String::new(),
+        ANSWER_OR_CALLS => answer_or_calls(turn),
+        _ => writer.words(start),
+    });
     if start != "words" {
         lark.push_str(&writer.calls());
     }
     lark
 }
 
-/// `words` (no call possible), `words_or_calls` or `calls`.
+/// Rules for a turn that is an answer of the demanded form, or calls.
+pub(super) fn answer_or_calls(turn: &TurnSpec<'_>) -> String {
+    format!("{ANSWER_OR_CALLS}: answer | calls\n{}", turn.answer.unwrap_or_default())
+}
+
+/// `words` (no call possible), `words_or_calls`, `answer_or_calls` or `calls`.
 pub(super) fn start_rule(turn: &TurnSpec<'_>) -> &'static str {
     match turn.choice {
         ToolChoice::None => "words",
         ToolChoice::Auto if turn.tools.is_empty() => "words",
+        ToolChoice::Auto if turn.answer.is_some() => ANSWER_OR_CALLS,
         ToolChoice::Auto => "words_or_calls",
         ToolChoice::Required | ToolChoice::Named(_) => "calls",
     }

@@ -38,6 +38,8 @@ pub struct TurnSpec<'a> {
     pub reasoning: Reasoning,
     /// The tokenizer's control tokens: where a dialect's fixed text contains one, the model writes it as that token.
     pub control: &'a ControlTokens,
+    /// Lark rules of a rule `answer` that stands in place of words: the demanded form of a turn without calls.
+    pub answer: Option<&'a str>,
 }
 
 impl<'a> TurnSpec<'a> {

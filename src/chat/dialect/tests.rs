@@ -100,6 +100,7 @@ impl<'a> Case<'a> {
             parallel: self.parallel,
             reasoning: self.reasoning,
             control,
+            answer: None,
         };
         by_name(self.dialect).unwrap().grammar(&turn).unwrap()
     }
@@ -149,7 +150,14 @@ fn a_call_without_functions_is_refused_by_the_compiler() {
         let spec = [("weather".to_owned(), json!({"type": "object"}))];
         let tools = if choice == ToolChoice::Required { &[][..] } else { &spec };
         let control = ControlTokens::new();
-        let turn = TurnSpec { tools, choice: &choice, parallel: true, reasoning: Reasoning::Absent, control: &control };
+        let turn = TurnSpec {
+            tools,
+            choice: &choice,
+            parallel: true,
+            reasoning: Reasoning::Absent,
+            control: &control,
+            answer: None,
+        };
         let lark = by_name("tool_uses").unwrap().grammar(&turn).unwrap();
         assert!(factory.create_parser(TopLevelGrammar::from_lark(lark)).is_err());
     }

@@ -276,7 +276,14 @@ fn calls_of_real_templates_are_accepted_and_read_back() {
 fn check_turn(name: &str, dialect: &dyn Dialect, reasoning: Reasoning, turn: &str, calls: &[ToolCall]) {
     let admit = |tool: Tool| (tool.name.clone(), admit_parameters(&tool.parameters).unwrap());
     let (tools, control) = ([admit(weather_in_order()), admit(now())], ControlTokens::new());
-    let spec = TurnSpec { tools: &tools, choice: &ToolChoice::Auto, parallel: true, reasoning, control: &control };
+    let spec = TurnSpec {
+        tools: &tools,
+        choice: &ToolChoice::Auto,
+        parallel: true,
+        reasoning,
+        control: &control,
+        answer: None,
+    };
     let constraint = TextGrammars::new().unwrap().compile(&dialect.grammar(&spec).unwrap()).unwrap();
     let verdict = verdict(constraint, turn.as_bytes()).unwrap();
     assert!(verdict.accepted, "{name} ({}): {} << {verdict:?}", dialect.name(), &turn[..verdict.at]);

@@ -26,6 +26,15 @@ impl TextEncoder {
         if self.is_ordinary(&ids) { Ok(ids) } else { self.encode_in_pieces(text) }
     }
 
+    /// What the tokenizer adds before a text when it is asked to add its special tokens.
+    pub(super) fn lead(&self) -> Result<Vec<u32>, ChatError> {
+        let failed = |error: tokenizers::Error| ChatError::Tokenizer(error.to_string());
+        let with = self.tokenizer.encode_fast("a", true).map_err(failed)?;
+        let plain = self.ids("a")?;
+        let start = with.get_ids().windows(plain.len().max(1)).position(|ids| ids == plain).unwrap_or(0);
+        Ok(with.get_ids()[..start].to_vec())
+    }
+
     /// Some vocabularies reach a control token by ordinary merges too: cut the text inside each one.
     fn encode_in_pieces(&self, text: &str) -> Result<Vec<u32>, ChatError> {
         let mut ids = Vec::new();

@@ -136,6 +136,14 @@ fn root_object(map: &serde_json::Map<String, Value>) -> Result<serde_json::Map<S
     Ok(root)
 }
 
+/// A regular expression as JSON Schema writes it, as the compiler reads it.
+///
+/// # Errors
+/// When it cannot be enforced; the text completes the sentence "the expression …".
+pub(super) fn translate_pattern(regex: &str) -> Result<String, String> {
+    pattern::translate(regex)
+}
+
 /// A refusal of something malformed or not enforceable.
 fn refuse(pointer: impl Into<String>, message: impl Into<String>) -> GrammarError {
     GrammarError::Schema { pointer: pointer.into(), message: message.into() }

@@ -165,6 +165,11 @@ pub(crate) fn post(path: &str, body: Vec<u8>) -> Request<Body> {
     Request::post(path).header("content-type", "application/json").body(Body::from(body)).unwrap()
 }
 
+/// A route's path with its parameters filled in; `id` names the model, adapter or response.
+pub(crate) fn filled(path: &str, id: &str) -> String {
+    path.replace("{id}", id).replace("{version}", "1").replace("{repository}", "all")
+}
+
 /// A tool from a name and a schema.
 pub(crate) fn tool(name: &str, parameters: &Value) -> Value {
     json!({"type": "function", "function": {"name": name, "description": format!("does {name}"), "parameters": parameters}})

@@ -141,7 +141,7 @@ impl Harness {
 
     fn constraint(&self, functions: &[Function], parallel: bool, reasoning: Reasoning) -> Result<Constraint> {
         let control = self.encoder.tokenizer.control_ids();
-        let spec = TurnSpec { tools: functions, choice: &ToolChoice::Auto, parallel, reasoning, control };
+        let spec = TurnSpec { tools: functions, choice: &ToolChoice::Auto, parallel, reasoning, control, answer: None };
         Ok(self.compiler.compile_blocking(&self.encoder.dialect.grammar(&spec)?)?)
     }
 

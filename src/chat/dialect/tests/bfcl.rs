@@ -113,7 +113,14 @@ fn without_exponents(text: &str) -> String {
 
 fn turn_lark(dialect: &dyn Dialect, tools: &[Function], choice: &ToolChoice) -> Result<String, ChatError> {
     let control = ControlTokens::new();
-    dialect.grammar(&TurnSpec { tools, choice, parallel: true, reasoning: Reasoning::Absent, control: &control })
+    dialect.grammar(&TurnSpec {
+        tools,
+        choice,
+        parallel: true,
+        reasoning: Reasoning::Absent,
+        control: &control,
+        answer: None,
+    })
 }
 
 /// What a client would read.

@@ -6,7 +6,7 @@
 mod attribute;
 mod parser;
 
-use super::lark::{alternatives, start_rule};
+use super::lark::{ANSWER_OR_CALLS, alternatives, answer_or_calls, start_rule};
 use super::{Dialect, Function, TurnParser, TurnSpec, escape};
 use crate::chat::json::JsonStyle;
 use crate::chat::{ChatError, Message, Tool, ToolCall, ToolChoice, reasoning};
@@ -42,6 +42,10 @@ impl Dialect for Viggo {
         let names: Vec<String> = turn.tools.iter().map(|(name, _)| escape(name)).collect();
         let call = if names.is_empty() { String::new() } else { format!(" & ~/({})\\((.|\\n)*/", names.join("|")) };
         let thoughts = reasoning::excluded_start(turn.reasoning);
+        if start == ANSWER_OR_CALLS {
+            // Below, `words_or_calls` stays unused.
+            lark.push_str(&answer_or_calls(turn));
+        }
         lark.push_str(&words.replace("$CALL", &call).replace("$THOUGHTS", &thoughts));
         if start != "words" {
             lark.push_str(&with_acts(calls, turn)?);

@@ -24,7 +24,14 @@ fn thanks() -> Function {
 
 fn lark(tools: &[Function], choice: &ToolChoice) -> Result<String, ChatError> {
     let control = ControlTokens::new();
-    Viggo.grammar(&TurnSpec { tools, choice, parallel: true, reasoning: Reasoning::Absent, control: &control })
+    Viggo.grammar(&TurnSpec {
+        tools,
+        choice,
+        parallel: true,
+        reasoning: Reasoning::Absent,
+        control: &control,
+        answer: None,
+    })
 }
 
 fn check(choice: &ToolChoice, table: &[(&str, bool)]) {

@@ -2,17 +2,16 @@
 //!
 //! The only accumulator: streams send the deltas it returns, whole responses read what it has folded.
 
+use super::spoken::{Call, Spoken, SpokenToken};
 use super::stop::StopFinder;
-use super::wire::response::{Call, Spoken};
 use crate::chat::dialect::{Delta, TurnParser};
 use crate::chat::reasoning::{Reasoning, Split, ThoughtSplitter};
 use crate::chat::tokenizer::{ChatTokenizer, IncrementalDetokenizer};
 use crate::engine::TokenEvent;
-use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// What reads a turn's text.
-pub(super) struct Reader {
+pub(in crate::api) struct Reader {
     /// Finds the calls; `None` when the turn is text alone.
     pub(super) parser: Option<Box<dyn TurnParser>>,
     pub(super) reasoning: Reasoning,
@@ -21,7 +20,7 @@ pub(super) struct Reader {
 }
 
 /// Reads the tokens of one choice.
-pub(super) struct Turn {
+pub(in crate::api) struct Turn {
     tokenizer: Arc<ChatTokenizer>,
     detokenizer: IncrementalDetokenizer,
     thoughts: ThoughtSplitter,
@@ -30,21 +29,18 @@ pub(super) struct Turn {
     parser: Option<Box<dyn TurnParser>>,
     short_ids: bool,
     stop: StopFinder,
-    /// Alternatives to report with each token, when logprobs are wanted.
-    logprobs: Option<usize>,
+    /// The tokens are wanted too.
+    keep_tokens: bool,
     spoken: Spoken,
-    /// How many of the logprobs have been handed out.
+    /// Characters of text so far, stop strings and thoughts included.
+    characters: usize,
+    /// How many of the tokens have been handed out.
     reported: usize,
 }
 
 impl Turn {
     /// A turn from its start.
-    pub(super) fn new(
-        tokenizer: Arc<ChatTokenizer>,
-        reader: Reader,
-        stop: Vec<String>,
-        logprobs: Option<usize>,
-    ) -> Self {
+    pub(super) fn new(tokenizer: Arc<ChatTokenizer>, reader: Reader, stop: Vec<String>, keep_tokens: bool) -> Self {
         Self {
             detokenizer: IncrementalDetokenizer::new(Arc::clone(&tokenizer)),
             tokenizer,
@@ -53,8 +49,9 @@ impl Turn {
             parser: reader.parser,
             short_ids: reader.short_ids,
             stop: StopFinder::new(stop),
-            logprobs,
+            keep_tokens,
             spoken: Spoken::default(),
+            characters: 0,
             reported: 0,
         }
     }
@@ -75,14 +72,16 @@ impl Turn {
             return Vec::new();
         }
         let was_thinking = self.thoughts.is_thinking();
+        let offset = self.characters;
         let text = self.text_of(token.id);
+        self.characters += text.chars().count();
         let split = self.thoughts.push(&text);
         let deltas = self.read(split);
         self.count_thought(was_thinking);
         // The tokens of a stop string are not part of the answer.
-        if let Some(top) = self.logprobs.filter(|_| !self.is_stopped()) {
-            let entry = self.logprob_entry(token, top);
-            self.spoken.logprobs.push(entry);
+        if self.keep_tokens && !self.is_stopped() {
+            let TokenEvent { id, forced, ref logprobs } = *token;
+            self.spoken.tokens.push(SpokenToken { id, forced, logprobs: logprobs.clone(), offset });
         }
         deltas
     }
@@ -110,11 +109,11 @@ impl Turn {
         deltas
     }
 
-    /// The logprob entries since the last call.
-    pub(super) fn take_logprobs(&mut self) -> Vec<Value> {
-        let entries = self.spoken.logprobs[self.reported..].to_vec();
-        self.reported = self.spoken.logprobs.len();
-        entries
+    /// The tokens since the last call.
+    pub(super) fn take_tokens(&mut self) -> Vec<SpokenToken> {
+        let tokens = self.spoken.tokens[self.reported..].to_vec();
+        self.reported = self.spoken.tokens.len();
+        tokens
     }
 
     /// Where there are no calls, their tags are control tokens like any other.
@@ -129,6 +128,7 @@ impl Turn {
             deltas.push(Delta::Thought(split.thoughts));
         }
         if !split.rest.is_empty() {
+            self.spoken.raw.push_str(&split.rest);
             let found = match &mut self.parser {
                 Some(parser) => parser.push(&split.rest),
                 None => vec![Delta::Text(split.rest)],
@@ -173,7 +173,7 @@ impl Turn {
     fn call(&mut self, delta: &Delta) {
         match delta {
             Delta::CallStart { name, .. } => {
-                let id = super::ids::call(self.short_ids);
+                let id = crate::api::ids::call(self.short_ids);
                 self.spoken.calls.push(Call { id, name: name.clone(), arguments: String::new(), complete: false });
             }
             Delta::CallArguments { index, fragment } => {
@@ -188,26 +188,6 @@ impl Turn {
             }
             Delta::Text(_) | Delta::Thought(_) => {}
         }
-    }
-
-    fn logprob_entry(&self, token: &TokenEvent, top: usize) -> Value {
-        // A forced token has probability 1 under the masked distribution.
-        let certain = [(token.id, 0.0)];
-        let (logprob, alternatives) = match &token.logprobs {
-            Some(found) => (found.logprob, found.top.as_slice()),
-            None => (0.0, certain.as_slice()),
-        };
-        let top: Vec<Value> = alternatives.iter().take(top).map(|&(id, value)| self.scored(id, value)).collect();
-        let mut entry = self.scored(token.id, logprob);
-        entry["top_logprobs"] = Value::Array(top);
-        entry
-    }
-
-    fn scored(&self, id: u32, logprob: f32) -> Value {
-        let bytes = self.tokenizer.token_bytes(id);
-        // JSON has no infinity; OpenAI writes -9999 for "impossible".
-        let logprob = f64::from(if logprob.is_finite() { logprob } else { -9999.0 });
-        json!({"token": String::from_utf8_lossy(bytes), "logprob": logprob, "bytes": bytes})
     }
 }
 

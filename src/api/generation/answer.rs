@@ -2,53 +2,52 @@
 //!
 //! Owns everything that must end with the request: dropping it cancels the generation and releases lease and permit.
 
-use super::AppState;
-use super::error::ApiError;
+use super::Permits;
 use super::rules::TurnRules;
+use super::spoken::{Spoken, SpokenToken, Usage};
 use super::turn::{Turn, coalesce};
-use super::wire::response::{self, Head, Spoken, Usage};
+use crate::api::AppState;
+use crate::api::error::ApiError;
 use crate::chat::dialect::Delta;
 use crate::engine::{Event, FinishReason, TokenEvent};
 use crate::metrics::RequestTimer;
-use serde_json::Value;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// One of the answers to a request.
-pub(super) struct Choice {
+pub(in crate::api) struct Choice {
     /// `None` once the choice is over.
-    pub(super) events: Option<UnboundedReceiver<Event>>,
-    pub(super) turn: Turn,
-    pub(super) finish: Option<&'static str>,
+    pub(in crate::api) events: Option<UnboundedReceiver<Event>>,
+    pub(in crate::api) turn: Turn,
+    pub(in crate::api) finish: Option<&'static str>,
 }
 
 /// What an event brought.
 #[derive(Debug, Default)]
-pub(super) struct Update {
-    pub(super) choice: usize,
-    pub(super) deltas: Vec<Delta>,
-    pub(super) finish: Option<&'static str>,
+pub(in crate::api) struct Update {
+    pub(in crate::api) choice: usize,
+    pub(in crate::api) deltas: Vec<Delta>,
+    pub(in crate::api) finish: Option<&'static str>,
 }
 
 /// All choices of a request while they are generated.
-pub(super) struct Answer {
-    pub(super) state: Arc<AppState>,
-    pub(super) head: Head,
-    pub(super) rules: TurnRules,
-    pub(super) choices: Vec<Choice>,
-    pub(super) usage: Usage,
-    pub(super) timer: RequestTimer,
-    pub(super) logprobs: bool,
+pub(in crate::api) struct Answer {
+    pub(in crate::api) state: Arc<AppState>,
+    /// The adapter generation that answers, or `base`.
+    pub(in crate::api) generation: String,
+    pub(in crate::api) rules: TurnRules,
+    pub(in crate::api) choices: Vec<Choice>,
+    pub(in crate::api) usage: Usage,
+    pub(in crate::api) timer: RequestTimer,
     /// Given back when the last choice is over, however slowly the client reads.
-    pub(super) permit: Option<OwnedSemaphorePermit>,
+    pub(in crate::api) permits: Option<Permits>,
 }
 
 impl Answer {
     /// What happened next; `None` when every choice is over. After an error nothing more comes.
-    pub(super) async fn next(&mut self) -> Option<Result<Update, ApiError>> {
+    pub(in crate::api) async fn next(&mut self) -> Option<Result<Update, ApiError>> {
         let (choice, event) = next_event(&mut self.choices).await?;
         let over = matches!(event, Some(Event::Finished(_) | Event::Failed(_)) | None);
         let update = match event {
@@ -62,33 +61,36 @@ impl Answer {
             self.timer.finish("error");
         }
         if over && self.choices.iter().all(|choice| choice.events.is_none()) {
-            self.permit = None;
+            self.permits = None;
         }
         Some(update)
     }
 
     /// What a choice has said so far.
-    pub(super) fn spoken(&self, choice: usize) -> &Spoken {
+    pub(in crate::api) fn spoken(&self, choice: usize) -> &Spoken {
         self.choices[choice].turn.spoken()
     }
 
-    /// The logprob entries of a choice that have not been taken yet.
-    pub(super) fn take_logprobs(&mut self, choice: usize) -> Vec<Value> {
-        self.choices[choice].turn.take_logprobs()
+    /// A stop string ended the choice.
+    pub(in crate::api) fn is_stopped(&self, choice: usize) -> bool {
+        self.choices[choice].turn.is_stopped()
     }
 
-    /// The whole response, once [`Self::next`] has returned `None`.
-    pub(super) fn completion(&self) -> Value {
-        let logprobs = self.logprobs;
-        let choice = |(index, choice): (usize, &Choice)| {
-            response::choice(index, choice.turn.spoken(), choice.finish.unwrap_or("stop"), logprobs)
-        };
-        let choices: Vec<Value> = self.choices.iter().enumerate().map(choice).collect();
-        response::completion(&self.head, &choices, self.usage())
+    /// The tokens of a choice that have not been taken yet.
+    pub(in crate::api) fn take_tokens(&mut self, choice: usize) -> Vec<SpokenToken> {
+        self.choices[choice].turn.take_tokens()
+    }
+
+    /// Runs to the end. Dropping the future cancels the generation.
+    pub(in crate::api) async fn finish(&mut self) -> Result<(), ApiError> {
+        while let Some(update) = self.next().await {
+            update?;
+        }
+        Ok(())
     }
 
     /// The tokens so far.
-    pub(super) fn usage(&self) -> Usage {
+    pub(in crate::api) fn usage(&self) -> Usage {
         let thoughts = self.choices.iter().map(|choice| choice.turn.spoken().thought_tokens).sum();
         Usage { thoughts, ..self.usage }
     }

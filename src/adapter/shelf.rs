@@ -1,0 +1,123 @@
+//! The published adapters by name, who used which last, and where those that had to go came from.
+//!
+//! Knows no files; its owner locks it.
+
+use super::registry::Lease;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Where an adapter was read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A path that must lie inside the adapter root.
+    Jailed(String),
+    /// A directory that the operator named.
+    Trusted(PathBuf),
+}
+
+/// A published adapter.
+pub(super) struct Resident {
+    pub(super) lease: Lease,
+    pub(super) source: Source,
+    /// Never evicted.
+    pub(super) pinned: bool,
+    last_used: AtomicU64,
+}
+
+/// Everything that has a name.
+#[derive(Default)]
+pub(super) struct Shelf {
+    residents: BTreeMap<String, Resident>,
+    /// Made to go by others; they come back at their next use.
+    evicted: BTreeMap<String, Source>,
+    /// Unloaded on request: these do not come back by themselves.
+    withdrawn: BTreeSet<String>,
+    clock: AtomicU64,
+}
+
+impl Shelf {
+    /// The current generation; counts as a use.
+    pub(super) fn lease(&self, name: &str) -> Option<Lease> {
+        let resident = self.residents.get(name)?;
+        resident.last_used.store(self.tick(), Relaxed);
+        Some(Arc::clone(&resident.lease))
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Resident> {
+        self.residents.get(name)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Resident> {
+        self.residents.values()
+    }
+
+    /// Publishes a generation under its name; returns what it replaces.
+    pub(super) fn put(&mut self, lease: Lease, source: Source, pinned: bool) -> Option<Lease> {
+        let name = lease.name.clone();
+        self.evicted.remove(&name);
+        self.withdrawn.remove(&name);
+        let resident = Resident { lease, source, pinned, last_used: AtomicU64::new(self.tick()) };
+        self.residents.insert(name, resident).map(|old| old.lease)
+    }
+
+    /// Pins or unpins; `false` = no such name.
+    pub(super) fn pin(&mut self, name: &str, pinned: bool) -> bool {
+        self.residents.get_mut(name).map(|resident| resident.pinned = pinned).is_some()
+    }
+
+    /// Takes a name away for good.
+    pub(super) fn withdraw(&mut self, name: &str) -> Option<Option<Lease>> {
+        let resident = self.residents.remove(name).map(|resident| Some(resident.lease));
+        let known = resident.or_else(|| self.evicted.remove(name).map(|_| None))?;
+        self.withdrawn.insert(name.to_owned());
+        Some(known)
+    }
+
+    /// Where a name that is not published can be read from again.
+    pub(super) fn evicted(&self, name: &str) -> Option<&Source> {
+        self.evicted.get(name)
+    }
+
+    pub(super) fn is_withdrawn(&self, name: &str) -> bool {
+        self.withdrawn.contains(name)
+    }
+
+    /// Evicts the adapters that were not used for longest, as few as give back `bytes`; none if all of them would not.
+    /// Pinned ones, those with requests and `keep` stay.
+    pub(super) fn evict(&mut self, bytes: u64, keep: &str) -> Vec<Lease> {
+        let mut idle: Vec<(u64, u64, String)> = self
+            .residents
+            .iter()
+            .filter(|(name, resident)| *name != keep && !resident.pinned && resident.is_idle())
+            .map(|(name, resident)| (resident.last_used.load(Relaxed), resident.lease.bytes as u64, name.clone()))
+            .collect();
+        idle.sort_unstable();
+        let mut freed = 0;
+        let enough = idle.iter().position(|(_, bytes_of_one, _)| {
+            freed += bytes_of_one;
+            freed >= bytes
+        });
+        let Some(last) = enough else { return Vec::new() };
+        idle.truncate(last + 1);
+        idle.into_iter().filter_map(|(_, _, name)| self.set_aside(name)).collect()
+    }
+
+    fn set_aside(&mut self, name: String) -> Option<Lease> {
+        let resident = self.residents.remove(&name)?;
+        self.evicted.insert(name, resident.source);
+        Some(resident.lease)
+    }
+
+    fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, Relaxed)
+    }
+}
+
+impl Resident {
+    /// Removing it would free its memory now: no request holds it, and no other name shares its weights.
+    fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.lease) == 1 && Arc::strong_count(&self.lease.weights) == 1
+    }
+}

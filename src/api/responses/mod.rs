@@ -1,0 +1,289 @@
+//! OpenAI's Responses API: create (whole or streamed), get, list the input of, and delete responses.
+
+mod items;
+mod store;
+
+pub use store::ResponseStore;
+
+use super::auth::Caller;
+use super::error::{ApiError, Kind, echo};
+use super::generation::{self, Answer, Ask, Plan, Update};
+use super::sse::{self, Frames};
+use super::wire::{ResponsesRequest, parse_responses};
+use super::{AppState, body, ids, scored, unix_seconds};
+use crate::chat::{Message, Role, ToolCall};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use items::{Event, Items};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use store::{Kept, Owner};
+
+/// `POST /v1/responses`
+pub(super) async fn create(
+    State(state): State<Arc<AppState>>,
+    Extension(Caller { owner, .. }): Extension<Caller>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let entered = generation::enter(&state, request).await?;
+    let parse = move |state: &AppState, body: &[u8]| parse(state, body, owner);
+    let (job, answer) = generation::begin(state, entered, parse).await.map_err(in_own_words)?;
+    let stream = job.request.chat.stream;
+    let mut progress = Progress::new(job, answer, owner);
+    if stream {
+        return Ok(sse::response(progress));
+    }
+    while let Some(update) = progress.answer.next().await {
+        progress.update(&update?);
+    }
+    Ok(Json(progress.finish().1).into_response())
+}
+
+/// A request with its conversation.
+struct Job {
+    request: ResponsesRequest,
+    /// The conversation before the response, without instructions.
+    messages: Vec<Message>,
+}
+
+fn parse(state: &AppState, body: &[u8], owner: Owner) -> Result<Job, ApiError> {
+    let mut request = parse_responses(&body::parse_object(body)?, state.wire_limits())?;
+    let before = request.previous.as_ref().map(|id| {
+        let message = format!("Previous response with id '{}' not found.", echo(id));
+        let unknown = || ApiError::at(Kind::PreviousResponseNotFound, "previous_response_id", message);
+        state.responses.get(id, owner).ok_or_else(unknown)
+    });
+    let before = before.transpose()?;
+    let messages = request.converse(before.as_ref().map_or(&[], |kept| &kept.messages))?;
+    Ok(Job { request, messages })
+}
+
+impl Ask for Job {
+    fn model(&self) -> &str {
+        &self.request.chat.model
+    }
+
+    fn plan(&mut self, state: &AppState) -> Result<Plan, ApiError> {
+        self.request.chat.plan(state)
+    }
+}
+
+/// Names fields as they stand in a request for a response, not for a chat completion.
+fn in_own_words(error: ApiError) -> ApiError {
+    error.rename_param(|param| match param {
+        "messages" => Some("input".to_owned()),
+        "response_format" => Some("text.format".to_owned()),
+        _ => param.strip_suffix(".function.parameters").map(|tool| format!("{tool}.parameters")),
+    })
+}
+
+/// A response while it is generated.
+struct Progress {
+    answer: Answer,
+    job: Job,
+    items: Items,
+    head: Value,
+    owner: Owner,
+    sequence: u64,
+    /// Frames that are ready to be sent.
+    ready: VecDeque<String>,
+    over: bool,
+}
+
+impl Progress {
+    fn new(job: Job, answer: Answer, owner: Owner) -> Self {
+        let head = head(&job);
+        let (items, ready) = (Items::default(), VecDeque::new());
+        let mut progress = Self { answer, job, items, head, owner, sequence: 0, ready, over: false };
+        for name in ["response.created", "response.in_progress"] {
+            let event = (name, json!({"response": progress.object("in_progress")}));
+            progress.send(event);
+        }
+        progress
+    }
+
+    fn send(&mut self, (name, mut fields): Event) {
+        fields["type"] = name.into();
+        fields["sequence_number"] = self.sequence.into();
+        self.sequence += 1;
+        self.ready.push_back(sse::event(name, &fields));
+    }
+
+    fn update(&mut self, update: &Update) {
+        // Tokens that have shown nothing yet wait for those that complete their text.
+        let entries = if update.deltas.is_empty() { Vec::new() } else { self.logprobs() };
+        let mut entries = entries.as_slice();
+        for delta in &update.deltas {
+            for event in self.items.push(delta, self.answer.spoken(update.choice), entries) {
+                self.send(event);
+            }
+            // A step's tokens are told once.
+            entries = &[];
+        }
+    }
+
+    /// The log-probabilities of the tokens since the last time, if they are wanted.
+    fn logprobs(&mut self) -> Vec<Value> {
+        let Some(top) = self.job.request.chat.params.logprobs else { return Vec::new() };
+        let tokens = self.answer.take_tokens(0);
+        tokens.iter().map(|token| scored::entry(&self.answer.state.tokenizer, token, top)).collect()
+    }
+
+    /// Closes and keeps the response: its last event.
+    fn finish(&mut self) -> (&'static str, Value) {
+        let cut = self.answer.choices[0].finish == Some("length");
+        let (name, status) =
+            if cut { ("response.incomplete", "incomplete") } else { ("response.completed", "completed") };
+        let rest = self.logprobs();
+        for event in self.items.finish(status, &rest) {
+            self.send(event);
+        }
+        let mut object = self.object(status);
+        object["usage"] = self.usage();
+        object["completed_at"] = if cut { Value::Null } else { unix_seconds().into() };
+        if cut {
+            object["incomplete_details"] = json!({"reason": "max_output_tokens"});
+        }
+        if self.job.request.store {
+            self.keep(&object);
+        }
+        (name, object)
+    }
+
+    fn keep(&mut self, object: &Value) {
+        let mut messages = std::mem::take(&mut self.job.messages);
+        messages.push(self.said());
+        let input = std::mem::take(&mut self.job.request.input.items);
+        let kept = Kept { owner: self.owner, object: object.clone(), input, messages };
+        self.answer.state.responses.put(object["id"].as_str().unwrap_or_default(), kept);
+    }
+
+    /// The answer as a message of the conversation. A call that was cut is none.
+    fn said(&self) -> Message {
+        let spoken = self.answer.spoken(0);
+        let call = |call: &generation::Call| {
+            let arguments = serde_json::from_str(&call.arguments).ok()?;
+            Some(ToolCall { id: call.id.clone(), name: call.name.clone(), arguments })
+        };
+        Message {
+            tool_calls: spoken.calls.iter().filter(|call| call.complete).filter_map(call).collect(),
+            reasoning: Some(spoken.thoughts.clone()).filter(|thoughts| !thoughts.is_empty()),
+            ..Message::text(Role::Assistant, spoken.content.clone())
+        }
+    }
+
+    fn object(&self, status: &str) -> Value {
+        let mut object = self.head.clone();
+        object["status"] = status.into();
+        object["output"] = self.items.output();
+        object
+    }
+
+    fn usage(&self) -> Value {
+        let usage = self.answer.usage();
+        json!({
+            "input_tokens": usage.prompt,
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            "output_tokens": usage.completion,
+            "output_tokens_details": {"reasoning_tokens": usage.thoughts},
+            "total_tokens": usage.prompt + usage.completion,
+        })
+    }
+
+    fn failed(&self, error: &ApiError) -> Value {
+        let mut object = self.object("failed");
+        object["error"] = json!({"code": "server_error", "message": error.to_string()});
+        object
+    }
+
+    async fn step(&mut self) {
+        let last = match self.answer.next().await {
+            Some(Ok(update)) => return self.update(&update),
+            Some(Err(error)) => ("response.failed", self.failed(&error)),
+            None => self.finish(),
+        };
+        self.send((last.0, json!({"response": last.1})));
+        self.over = true;
+    }
+}
+
+impl Frames for Progress {
+    async fn next(&mut self) -> Option<String> {
+        while self.ready.is_empty() && !self.over {
+            self.step().await;
+        }
+        let frames: String = self.ready.drain(..).collect();
+        (!frames.is_empty()).then_some(frames)
+    }
+}
+
+/// What every state of a response object repeats.
+fn head(job: &Job) -> Value {
+    let mut object = json!({
+        "id": ids::item("resp"), "object": "response", "created_at": unix_seconds(), "status": "in_progress",
+        "background": false, "error": null, "incomplete_details": null, "model": job.request.chat.model, "output": [],
+        "reasoning": {"effort": null, "summary": null}, "service_tier": "default", "usage": null,
+    });
+    if let Value::Object(map) = &mut object {
+        map.extend(job.request.repeated.clone());
+    }
+    object
+}
+
+/// `GET /v1/responses/{id}`
+pub(super) async fn show(
+    State(state): State<Arc<AppState>>,
+    Extension(Caller { owner, .. }): Extension<Caller>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    Ok(Json(find(&state, id, owner)?.1.object.clone()))
+}
+
+/// `GET /v1/responses/{id}/input_items`
+pub(super) async fn input_items(
+    State(state): State<Arc<AppState>>,
+    Extension(Caller { owner, .. }): Extension<Caller>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let (_, kept) = find(&state, id, owner)?;
+    let with_id = |(index, item): (usize, &Value)| {
+        let mut item = item.clone();
+        if item.get("id").is_none_or(Value::is_null) {
+            item["id"] = format!("item_{index}").into();
+        }
+        item
+    };
+    let items: Vec<Value> = kept.input.iter().enumerate().map(with_id).collect();
+    let id_of = |item: Option<&Value>| item.map_or(Value::Null, |item| item["id"].clone());
+    let (first, last) = (id_of(items.first()), id_of(items.last()));
+    Ok(Json(json!({"object": "list", "data": items, "first_id": first, "last_id": last, "has_more": false})))
+}
+
+/// `DELETE /v1/responses/{id}`
+pub(super) async fn delete(
+    State(state): State<Arc<AppState>>,
+    Extension(Caller { owner, .. }): Extension<Caller>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let (id, _) = find(&state, id, owner)?;
+    state.responses.delete(&id, owner);
+    Ok(Json(json!({"id": id, "object": "response", "deleted": true})))
+}
+
+fn find(
+    state: &AppState,
+    id: Result<Path<String>, PathRejection>,
+    owner: Owner,
+) -> Result<(String, Arc<Kept>), ApiError> {
+    let id = id.map_or_else(|_| "?".to_owned(), |Path(id)| id);
+    match state.responses.get(&id, owner) {
+        Some(kept) => Ok((id, kept)),
+        None => {
+            let message = format!("Response with id '{}' not found.", echo(&id));
+            Err(ApiError::at(Kind::ResponseNotFound, "response_id", message))
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Triton's generate extension: text in, text out, whole or as server-sent events.
+
+use super::prompt::{Prompt, take_flag};
+use super::{INPUT, Named, OUTPUT, Refusal, VERSION};
+use crate::api::error::{ApiError, Kind};
+use crate::api::generation::{self, Answer, Update};
+use crate::api::sse::{self, Frames, data};
+use crate::api::wire::{ChatRequest, fields};
+use crate::api::{AppState, body};
+use crate::chat::dialect::Delta;
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// `POST …/generate`
+pub(super) async fn whole(
+    State(state): State<Arc<AppState>>,
+    Path(named): Path<Named>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let (form, mut answer) = begin(state, named.model()?, request, false).await?;
+    answer.finish().await?;
+    let mut reply = form.reply(&text_of(&answer));
+    form.add_details(&mut reply, &answer);
+    Ok(Json(Value::Object(reply)).into_response())
+}
+
+/// `POST …/generate_stream`
+pub(super) async fn stream(
+    State(state): State<Arc<AppState>>,
+    Path(named): Path<Named>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let (form, answer) = begin(state, named.model()?, request, true).await?;
+    Ok(sse::response(Transcript { form, answer, raw_from: None, said: 0, over: false }))
+}
+
+/// The turn as the model wrote it.
+pub(super) fn text_of(answer: &Answer) -> String {
+    let spoken = answer.spoken(0);
+    // Without calls, what a stop string has cut off is not shown.
+    if spoken.calls.is_empty() { spoken.content.clone() } else { spoken.raw.clone() }
+}
+
+/// What every reply to a request repeats.
+#[derive(Clone)]
+struct Form {
+    model: String,
+    id: Option<String>,
+    /// The reply tells why the answer ended.
+    details: bool,
+}
+
+impl Form {
+    fn reply(&self, text: &str) -> Map<String, Value> {
+        let mut reply = Map::new();
+        if let Some(id) = &self.id {
+            reply.insert("id".to_owned(), json!(id));
+        }
+        reply.insert("model_name".to_owned(), json!(self.model));
+        reply.insert("model_version".to_owned(), json!(VERSION));
+        reply.insert(OUTPUT.to_owned(), json!(text));
+        reply
+    }
+
+    fn add_details(&self, reply: &mut Map<String, Value>, answer: &Answer) {
+        if self.details {
+            let reason = match answer.choices[0].finish {
+                Some("length") => "length",
+                _ if answer.spoken(0).calls.is_empty() && answer.is_stopped(0) => "stop_sequence",
+                _ => "eos_token",
+            };
+            let usage = answer.usage();
+            let details = json!({
+                "finish_reason": reason, "input_tokens": usage.prompt, "output_tokens": usage.completion,
+            });
+            reply.insert("details".to_owned(), details);
+        }
+    }
+}
+
+async fn begin(
+    state: Arc<AppState>,
+    model: String,
+    request: Request,
+    streams: bool,
+) -> Result<(Form, Answer), ApiError> {
+    let entered = generation::enter(&state, request).await?;
+    let parse = move |state: &AppState, body: &[u8]| parse(state, &model, body, streams);
+    let (asked, answer) = generation::begin(state, entered, parse).await?;
+    Ok((asked.form, answer))
+}
+
+/// A chat request and how it is to be answered.
+struct Asked {
+    chat: ChatRequest,
+    form: Form,
+}
+
+impl generation::Ask for Asked {
+    fn model(&self) -> &str {
+        self.chat.model()
+    }
+
+    fn plan(&mut self, state: &AppState) -> Result<generation::Plan, ApiError> {
+        self.chat.plan(state)
+    }
+}
+
+fn parse(state: &AppState, model: &str, body: &[u8], streams: bool) -> Result<Asked, ApiError> {
+    let mut body = body::parse_object(body)?;
+    let text = match body.remove(INPUT) {
+        Some(Value::String(text)) => text,
+        None | Some(Value::Null) => return Err(fields::missing(INPUT)),
+        Some(other) => return Err(fields::wrong_type(INPUT, "a string", &other)),
+    };
+    let id = match body.remove("id") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(id)) => Some(id),
+        Some(other) => return Err(fields::wrong_type("id", "a string", &other)),
+    };
+    // Other members of the body are parameters too.
+    let mut parameters = match body.remove("parameters") {
+        None | Some(Value::Null) => Map::new(),
+        Some(Value::Object(map)) => map,
+        Some(other) => return Err(fields::wrong_type("parameters", "an object", &other)),
+    };
+    parameters.extend(body);
+    let details = take_flag(&mut parameters, "details")?.unwrap_or(false);
+    if take_flag(&mut parameters, "stream")?.is_some_and(|stream| stream != streams) {
+        let message = "'stream' must be true on generate_stream and false on generate.";
+        return Err(ApiError::at(Kind::UnsupportedValue, "stream", message));
+    }
+    let chat = Prompt { text, parameters }.chat(state, model)?;
+    Ok(Asked { chat, form: Form { model: model.to_owned(), id, details } })
+}
+
+struct Transcript {
+    form: Form,
+    answer: Answer,
+    /// Since the first call the text goes out as the model writes it; before, as words that a stop string may end.
+    raw_from: Option<usize>,
+    /// Bytes of words that were sent.
+    said: usize,
+    over: bool,
+}
+
+impl Frames for Transcript {
+    async fn next(&mut self) -> Option<String> {
+        while !self.over {
+            let text = match self.answer.next().await {
+                Some(Ok(update)) => self.update(&update),
+                Some(Err(error)) => {
+                    self.over = true;
+                    return Some(data(&Refusal(error).body()));
+                }
+                None => {
+                    self.over = true;
+                    return self.last();
+                }
+            };
+            if !text.is_empty() {
+                return Some(data(&Value::Object(self.form.reply(&text))));
+            }
+        }
+        None
+    }
+}
+
+impl Transcript {
+    fn update(&mut self, update: &Update) -> String {
+        let mut text = String::new();
+        for delta in &update.deltas {
+            match delta {
+                Delta::Text(words) if self.raw_from.is_none() => {
+                    text.push_str(words);
+                    self.said += words.len();
+                }
+                Delta::CallStart { .. } => {
+                    self.raw_from.get_or_insert(self.said);
+                }
+                _ => {}
+            }
+        }
+        if let Some(from) = &mut self.raw_from {
+            let raw = &self.answer.spoken(update.choice).raw;
+            text.push_str(&raw[*from..]);
+            *from = raw.len();
+        }
+        text
+    }
+
+    fn last(&self) -> Option<String> {
+        let mut reply = self.form.reply("");
+        self.form.add_details(&mut reply, &self.answer);
+        self.form.details.then(|| data(&Value::Object(reply)))
+    }
+}
