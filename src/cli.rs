@@ -192,6 +192,15 @@ pub struct ServeArgs {
     /// Type of the weights in memory
     #[arg(long, value_enum, default_value_t = DtypeName::F32)]
     pub dtype: DtypeName,
+    /// Longest time that a request may wait for its turn; then it gets a 503
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub queue_timeout_seconds: u64,
+    /// Longest time that a request may take altogether; then it gets a 504, a stream an error event
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub request_timeout_seconds: u64,
+    /// Longest time between two tokens, or before the first; then the same
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub silence_timeout_seconds: u64,
     /// Longest time that running requests get to finish after SIGTERM
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=86400))]
     pub drain_seconds: u64,

@@ -25,6 +25,7 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     errors: IntCounterVec,
+    queue: Histogram,
     first_token: Histogram,
     inter_token: Histogram,
     duration: Histogram,
@@ -120,6 +121,7 @@ impl Metrics {
                 &["model", "outcome"],
             )?,
             errors: maker.counters("errors_total", "Error responses by code.", &["code"])?,
+            queue: maker.seconds("request_queue", "From request to the start of its computation.")?,
             first_token: maker.seconds("time_to_first_token", "From request to first token.")?,
             inter_token: maker.seconds("inter_token_latency", "Time per token after the first.")?,
             duration: maker.seconds("request_duration", "From request to last token.")?,
@@ -274,6 +276,11 @@ pub struct RequestTimer {
 }
 
 impl RequestTimer {
+    /// The request has left the queue.
+    pub fn started(&mut self) {
+        self.metrics.queue.observe(self.started.elapsed().as_secs_f64());
+    }
+
     /// `count` tokens have come.
     pub fn tokens(&mut self, count: usize) {
         let now = Instant::now();

@@ -1,5 +1,6 @@
 //! What the command line means: low arguments → checked settings, each part for its owner.
 
+use crate::api::Deadlines;
 use crate::chat::ChatError;
 use crate::chat::dialect::DialectChoice;
 use crate::cli::{DtypeName, LogFormatName, ReasoningName, ServeArgs};
@@ -45,6 +46,7 @@ pub struct Settings {
     /// `None` = sized by the model.
     pub kv_cache_bytes: Option<usize>,
     pub drain: Duration,
+    pub deadlines: Deadlines,
     pub log: LogFormat,
     pub keys: KeySettings,
     /// Web pages that may call the server.
@@ -104,7 +106,7 @@ impl Settings {
             return Err(SettingsError::NoAdapterRoot(root.display().to_string()));
         }
         check_adapters(&args.adapters)?;
-        let keys = keys(&args)?;
+        let (keys, deadlines) = (keys(&args)?, deadlines(&args));
         Ok(Self {
             keys,
             cors_origins: args.cors_origins.iter().map(|origin| self::origin(origin)).collect::<Result<_, _>>()?,
@@ -123,6 +125,7 @@ impl Settings {
             max_queue: args.max_queue as usize,
             kv_cache_bytes: args.kv_cache_mib.map(|mib| (mib * MIB) as usize),
             drain: Duration::from_secs(args.drain_seconds),
+            deadlines,
             log: log_format(args.log_format),
         })
     }
@@ -133,6 +136,13 @@ fn dialect(name: Option<String>, dir: Option<PathBuf>) -> Result<DialectChoice, 
     let choice = DialectChoice { name, dir };
     choice.resolve(None)?;
     Ok(choice)
+}
+
+fn deadlines(args: &ServeArgs) -> Deadlines {
+    let [queue, total, silence] =
+        [args.queue_timeout_seconds, args.request_timeout_seconds, args.silence_timeout_seconds]
+            .map(Duration::from_secs);
+    Deadlines { queue, total, silence }
 }
 
 fn keys(args: &ServeArgs) -> Result<KeySettings, SettingsError> {

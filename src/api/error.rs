@@ -53,6 +53,7 @@ pub enum Kind {
     Overloaded,
     ShuttingDown,
     ModelOutputInvalid,
+    Timeout,
     Internal,
     InvalidLoraName,
     AdapterFileForbidden,
@@ -120,6 +121,8 @@ impl Kind {
             Self::Overloaded => Row { retry_after: Some(2), ..row(503, "server_overloaded") },
             Self::ShuttingDown => Row { retry_after: Some(5), ..row(503, "server_shutting_down") },
             Self::ModelOutputInvalid => row(500, "model_output_invalid"),
+            // Sent again, it would take as long again.
+            Self::Timeout => Row { should_retry: Some(false), ..row(504, "request_timeout") },
             Self::Internal => row(500, "internal_error"),
             Self::InvalidLoraName => row(400, "invalid_lora_name"),
             Self::AdapterFileForbidden => row(403, "adapter_file_forbidden"),

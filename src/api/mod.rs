@@ -42,7 +42,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 use error::{ApiError, Kind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
@@ -60,6 +60,17 @@ pub struct ModelCard {
     pub created: u64,
 }
 
+/// How long requests may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// In the queue.
+    pub queue: Duration,
+    /// Altogether.
+    pub total: Duration,
+    /// Between two signs of life from the engine.
+    pub silence: Duration,
+}
+
 /// What the surface allows.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -69,6 +80,7 @@ pub struct Limits {
     pub max_queue: usize,
     /// Adapters may be loaded and unloaded over HTTP.
     pub runtime_adapters: bool,
+    pub deadlines: Deadlines,
 }
 
 /// Everything a request may need, shared by all of them.

@@ -98,6 +98,8 @@ pub struct TokenLogprobs {
 /// What the engine tells a request.
 #[derive(Debug)]
 pub enum Event {
+    /// The request has left the queue. The first event of each that ever does.
+    Started,
     /// One or more tokens of one step.
     Tokens(Vec<TokenEvent>),
     /// The last event of a good generation.

@@ -112,6 +112,7 @@ impl Scheduler {
             self.waiting.push_front(sequence);
             return false;
         }
+        sequence.start();
         self.running.push(sequence);
         true
     }

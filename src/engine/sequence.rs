@@ -107,7 +107,7 @@ impl Sequence {
             guide,
             lease: request.adapter,
             seat,
-            outbox: Outbox { sender, last: None },
+            outbox: Outbox { sender, held: Some(Vec::new()), last: None },
         };
         (sequence, events)
     }
@@ -173,12 +173,19 @@ impl Sequence {
         match outcome {
             Ok(progress) => {
                 if !progress.tokens.is_empty() {
-                    // A closed channel is noticed by `is_over`.
-                    let _ = self.outbox.sender.send(Event::Tokens(progress.tokens));
+                    self.outbox.send(Event::Tokens(progress.tokens));
                 }
                 self.outbox.last = progress.finish.map(Event::Finished);
             }
             Err(error) => self.fail(error),
+        }
+    }
+
+    /// It leaves the queue (again): what the grammar forced before that can be told now.
+    pub(super) fn start(&mut self) {
+        if self.outbox.held.is_some() {
+            let _ = self.outbox.sender.send(Event::Started);
+            self.outbox.release();
         }
     }
 
@@ -243,11 +250,30 @@ fn invalid(cause: &dyn std::fmt::Display) -> EngineError {
 /// The way back to the requester; always ends with one last event.
 struct Outbox {
     sender: mpsc::UnboundedSender<Event>,
+    /// Events from before the start; `None` after it.
+    held: Option<Vec<Event>>,
     last: Option<Event>,
+}
+
+impl Outbox {
+    /// A closed channel is noticed by [`Sequence::is_over`].
+    fn send(&mut self, event: Event) {
+        match &mut self.held {
+            Some(held) => held.push(event),
+            None => drop(self.sender.send(event)),
+        }
+    }
+
+    fn release(&mut self) {
+        for event in self.held.take().unwrap_or_default() {
+            let _ = self.sender.send(event);
+        }
+    }
 }
 
 impl Drop for Outbox {
     fn drop(&mut self) {
+        self.release();
         let stopped = || Event::Failed(EngineError::Internal("the engine has stopped".to_owned()));
         // Nobody may be listening any more.
         let _ = self.sender.send(self.last.take().unwrap_or_else(stopped));

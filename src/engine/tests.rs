@@ -26,6 +26,7 @@ impl Answer {
                     answer.forced += tokens.iter().filter(|token| token.forced).count();
                     answer.tokens.extend(tokens.iter().map(|token| token.id));
                 }
+                Event::Started => {}
                 last => answer.last = last,
             }
         }
@@ -191,6 +192,7 @@ fn a_dropped_receiver_frees_blocks_and_place() {
     let other = submit(&engine, request(&[2; 9], 30, greedy()));
     let waiting = submit(&engine, request(&[3; 9], 140, greedy()));
     permits.send(()).unwrap();
+    assert!(matches!(running.blocking_recv(), Some(Event::Started)));
     assert!(matches!(running.blocking_recv(), Some(Event::Tokens(_))));
     drop((running, waiting, permits));
     let answer = Answer::collect(other);

@@ -38,6 +38,7 @@ pub fn load(settings: &Settings) -> Result<(Arc<AppState>, String), ServeError> 
         max_requests: options.max_batch + options.max_queue,
         max_queue: options.max_queue,
         runtime_adapters: settings.adapter_root.is_some(),
+        deadlines: settings.deadlines,
     };
     let summary = summarise(settings, &config, dialect.name());
     let state = AppState {

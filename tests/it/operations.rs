@@ -4,7 +4,8 @@ use crate::support::{TestServer, post, text_request, weather_request};
 use axum::body::Body;
 use axum::http::Request;
 use futures::StreamExt;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::time::Instant;
 
 #[tokio::test]
 async fn the_probes_are_green_on_an_idle_server() {
@@ -133,4 +134,44 @@ async fn a_draining_server_finishes_what_runs_and_refuses_the_rest() {
     let chunks: Vec<_> = response.into_body().into_data_stream().collect().await;
     let last = chunks.last().unwrap().as_ref().unwrap();
     assert!(last.ends_with(b"data: [DONE]\n\n"), "{last:?}");
+}
+
+/// A stream that goes on for as long as it may.
+fn endless(server: &TestServer) -> Value {
+    let mut body = text_request();
+    (body["max_tokens"], body["stream"]) = (json!(4000), json!(true));
+    body["logit_bias"] = json!({server.end_token(): -100});
+    body
+}
+
+#[tokio::test]
+async fn a_request_that_waits_too_long_for_its_turn_is_shed() {
+    let server = TestServer::with_options(&["--max-batch", "1", "--queue-timeout-seconds", "1"]);
+    let ask = || server.send(post("/v1/chat/completions", endless(&server).to_string().into_bytes()));
+    // It takes some seconds of the one place.
+    let first = ask().await;
+    let asked = Instant::now();
+    let second = ask().await;
+    assert_eq!((second.status().as_u16(), &second.headers()["retry-after"]), (503, &"2".parse().unwrap()));
+    let waited = asked.elapsed().as_secs_f64();
+    assert!((0.9..2.0).contains(&waited), "{waited}");
+    drop(first);
+    server.until_idle().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_takes_too_long_is_ended_and_not_retried() {
+    let server = TestServer::with_options(&["--request-timeout-seconds", "1"]);
+    let mut body = endless(&server);
+    body["n"] = json!(4);
+    let asked = Instant::now();
+    let stream = server.chat(&body).await;
+    let taken = asked.elapsed().as_secs_f64();
+    let last: Value = serde_json::from_str(stream.text.trim_end().rsplit("data: ").next().unwrap()).unwrap();
+    assert_eq!(last["error"]["code"], "request_timeout");
+    assert!((0.9..2.5).contains(&taken), "{taken}");
+    body["stream"] = json!(false);
+    let whole = server.chat(&body).await;
+    assert_eq!((whole.refusal().0, &whole.headers["x-should-retry"]), (504, &"false".parse().unwrap()));
+    server.until_idle().await;
 }

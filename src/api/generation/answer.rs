@@ -7,14 +7,17 @@ use super::rules::TurnRules;
 use super::spoken::{Spoken, SpokenToken, Usage};
 use super::turn::{Turn, coalesce};
 use crate::api::AppState;
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, Kind};
 use crate::chat::dialect::Delta;
 use crate::engine::{Event, FinishReason, TokenEvent};
 use crate::metrics::RequestTimer;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
 
 /// One of the answers to a request.
 pub(in crate::api) struct Choice {
@@ -32,6 +35,17 @@ pub(in crate::api) struct Update {
     pub(in crate::api) finish: Option<&'static str>,
 }
 
+/// How long an answer may take.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::api) struct Clock {
+    /// When it must have left the queue.
+    pub(in crate::api) start_by: Instant,
+    /// When it must be whole.
+    pub(in crate::api) end_by: Instant,
+    /// Longest time without a sign of life.
+    pub(in crate::api) silence: Duration,
+}
+
 /// All choices of a request while they are generated.
 pub(in crate::api) struct Answer {
     pub(in crate::api) state: Arc<AppState>,
@@ -41,29 +55,69 @@ pub(in crate::api) struct Answer {
     pub(in crate::api) choices: Vec<Choice>,
     pub(in crate::api) usage: Usage,
     pub(in crate::api) timer: RequestTimer,
+    pub(in crate::api) clock: Clock,
+    /// Events that came while the answer waited for its start.
+    pub(in crate::api) early: VecDeque<(usize, Option<Event>)>,
     /// Given back when the last choice is over, however slowly the client reads.
     pub(in crate::api) permits: Option<Permits>,
 }
 
 impl Answer {
+    /// Waits until the first choice has left the queue.
+    pub(in crate::api) async fn started(&mut self) -> Result<(), ApiError> {
+        let queue = || ApiError::new(Kind::Overloaded, "The server is overloaded: the request waited too long.");
+        let first = tokio::time::timeout_at(self.clock.start_by, next_event(&mut self.choices));
+        match first.await.map_err(|_| queue())? {
+            Some((_, Some(Event::Started))) => self.timer.started(),
+            // What the grammar forces altogether never waits.
+            other => self.early.extend(other),
+        }
+        Ok(())
+    }
+
     /// What happened next; `None` when every choice is over. After an error nothing more comes.
     pub(in crate::api) async fn next(&mut self) -> Option<Result<Update, ApiError>> {
-        let (choice, event) = next_event(&mut self.choices).await?;
+        let (choice, event) = match self.next_in_time().await {
+            Ok(event) => event?,
+            Err(error) => return Some(Err(self.fail(error))),
+        };
         let over = matches!(event, Some(Event::Finished(_) | Event::Failed(_)) | None);
         let update = match event {
+            Some(Event::Started) => Ok(Update { choice, ..Update::default() }),
             Some(Event::Tokens(tokens)) => self.tokens(choice, &tokens),
             Some(Event::Finished(reason)) => self.finished(choice, reason),
             Some(Event::Failed(error)) => Err(error.into()),
             None => Err(ApiError::internal("the engine dropped the request")),
         };
-        if update.is_err() {
-            self.choices.iter_mut().for_each(|choice| choice.events = None);
-            self.timer.finish("error");
-        }
+        let update = update.map_err(|error| self.fail(error));
         if over && self.choices.iter().all(|choice| choice.events.is_none()) {
             self.permits = None;
         }
         Some(update)
+    }
+
+    /// Ends all choices.
+    fn fail(&mut self, error: ApiError) -> ApiError {
+        self.choices.iter_mut().for_each(|choice| choice.events = None);
+        self.permits = None;
+        self.timer.finish("error");
+        error
+    }
+
+    async fn next_in_time(&mut self) -> Result<Option<(usize, Option<Event>)>, ApiError> {
+        if let Some(event) = self.early.pop_front() {
+            return Ok(Some(event));
+        }
+        let silent = Instant::now() + self.clock.silence;
+        let until = silent.min(self.clock.end_by);
+        tokio::time::timeout_at(until, next_event(&mut self.choices)).await.map_err(|_| {
+            let message = if until == silent {
+                "The model has not answered for too long."
+            } else {
+                "The answer took longer than the server allows. Ask for fewer tokens."
+            };
+            ApiError::new(Kind::Timeout, message)
+        })
     }
 
     /// What a choice has said so far.

@@ -20,12 +20,13 @@ pub(super) use tools::AdmittedTools;
 
 use super::auth::Caller;
 use super::error::{ApiError, Kind};
-use super::{AppState, body};
+use super::{AppState, Deadlines, body};
 use crate::adapter::registry::Lease;
 use crate::engine::{Event, GenerateRequest, SamplingParams};
 use crate::metrics::RequestTimer;
-use answer::Choice;
+use answer::{Choice, Clock};
 use axum::extract::Request;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -119,7 +120,17 @@ pub(super) async fn begin<R: Ask>(
     let choices = events.into_iter().map(|events| choice(&state, &plan, events)).collect();
     let usage = Usage { prompt: plan.prompts.iter().map(Vec::len).sum(), ..Usage::default() };
     let generation = lease.map_or_else(|| "base".to_owned(), |lease| lease.id.clone());
-    Ok((request, Answer { state, generation, rules: plan.rules, choices, usage, timer, permits: Some(permits) }))
+    let clock = clock(&state, arrived);
+    let (permits, early) = (Some(permits), VecDeque::new());
+    let mut answer = Answer { state, generation, rules: plan.rules, choices, usage, timer, clock, early, permits };
+    answer.started().await.inspect_err(|_| answer.timer.finish("refused"))?;
+    Ok((request, answer))
+}
+
+fn clock(state: &AppState, arrived: Instant) -> Clock {
+    let Deadlines { queue, total, silence } = state.limits.deadlines;
+    let arrived = tokio::time::Instant::from_std(arrived);
+    Clock { start_by: arrived + queue, end_by: arrived + total, silence }
 }
 
 /// Why a request did not get to its plan.

@@ -96,6 +96,7 @@ impl Rig {
             let mut tokens = 0;
             let last = loop {
                 match events.try_recv().unwrap() {
+                    Event::Started => {}
                     Event::Tokens(new) => tokens += new.len(),
                     last => break last,
                 }
@@ -209,6 +210,7 @@ fn a_failed_step_fails_its_sequences_and_spares_the_rest() {
     assert_eq!((rig.scheduler.pool.used(), rig.scheduler.reap().len()), (0, 2));
     for (events, _) in &mut rig.requests[..2] {
         let mut events = events.take().unwrap();
+        assert!(matches!(events.try_recv(), Ok(Event::Started)));
         assert!(matches!(events.try_recv(), Ok(Event::Tokens(_))));
         assert!(matches!(events.try_recv(), Ok(Event::Failed(EngineError::Internal(_)))));
     }

@@ -101,6 +101,10 @@ fn the_last_event_follows_when_the_sequence_is_gone() {
     let token = TokenEvent { id: 3, forced: false, logprobs: None };
     sequence.deliver(Ok(Progress { tokens: vec![token], finish: Some(FinishReason::Stop) }));
     assert!(sequence.is_over());
+    assert!(events.try_recv().is_err(), "nothing is told before the start");
+    sequence.start();
+    sequence.start();
+    assert!(matches!(events.try_recv(), Ok(Event::Started)));
     assert!(matches!(events.try_recv(), Ok(Event::Tokens(tokens)) if tokens[0].id == 3));
     assert!(events.try_recv().is_err());
     drop(sequence);

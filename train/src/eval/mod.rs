@@ -168,6 +168,7 @@ impl Harness {
         let mut ids = Vec::new();
         loop {
             match events.blocking_recv() {
+                Some(Event::Started) => {}
                 Some(Event::Tokens(tokens)) => ids.extend(tokens.iter().map(|token| token.id)),
                 Some(Event::Finished(_)) => return Ok(self.encoder.tokenizer.decode(&ids)),
                 Some(Event::Failed(error)) => return Err(error.into()),
