@@ -3,15 +3,19 @@
 //! Label values come from known sets: adapter names from the registry, outcomes and error codes from our own tables.
 //! The `vllm:` aliases let Kubernetes gateways route to this server without configuration.
 
-use crate::adapter::registry::Listed;
+mod timer;
+
+pub use timer::{RequestTimer, Totals};
+
+use crate::adapter::registry::{Listed, Registry as Adapters};
 use crate::engine::EngineStats;
 use crate::grammar::CacheStats;
 use crate::model::kv_cache::BLOCK_SIZE;
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
-    Error, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Counter, Error, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,20 +46,32 @@ pub struct Metrics {
     scrape: Mutex<()>,
 }
 
-/// What became of a model's requests: how many, and how many nanoseconds they took together.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Totals {
-    /// When the last one ended, in milliseconds since 1970.
-    pub last_ms: u64,
-    pub success: (u64, u64),
-    pub failure: (u64, u64),
-    /// Up to the first token.
-    pub first_token: (u64, u64),
+/// The adapters at the time of a scrape.
+#[derive(Default)]
+pub struct AdapterStats {
+    residents: Vec<Listed>,
+    bytes: u64,
+    swaps: u64,
+    evictions: u64,
+}
+
+impl AdapterStats {
+    pub fn of(adapters: &Adapters) -> Self {
+        Self {
+            residents: adapters.list(),
+            bytes: adapters.bytes_used(),
+            swaps: adapters.swaps(),
+            evictions: adapters.evictions(),
+        }
+    }
 }
 
 /// Metrics that are copied from the engine and the registry when they are read.
 struct Scraped {
-    counters: [IntCounter; 5],
+    counters: [IntCounter; 6],
+    mask_seconds: Counter,
+    /// Replaced generations, and evictions.
+    adapter_changes: [IntCounter; 2],
     /// Grammars found compiled, and not.
     grammar_cache: [IntCounter; 2],
     running: [IntGauge; 2],
@@ -183,11 +199,10 @@ impl Metrics {
     }
 
     /// The text for `/metrics`.
-    pub fn render(&self, stats: &EngineStats, cache: CacheStats, adapters: &[Listed], adapter_bytes: u64) -> String {
+    pub fn render(&self, stats: &EngineStats, cache: CacheStats, adapters: &AdapterStats) -> String {
         let _one = self.scrape.lock();
         self.scraped.update_engine(stats);
         advance(&self.scraped.grammar_cache, &[cache.hits, cache.misses]);
-        self.scraped.resident_bytes.set(i64::try_from(adapter_bytes).unwrap_or(i64::MAX));
         self.scraped.update_adapters(adapters, &self.in_flight.lock());
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| {
             tracing::error!(%error, "metrics cannot be written");
@@ -207,8 +222,15 @@ impl Scraped {
                 maker.counter("prompt_tokens_total", "Prompt tokens computed.")?,
                 maker.counter("generated_tokens_total", "Tokens generated, forced ones included.")?,
                 maker.counter("forced_tokens_total", "Tokens that the grammar forced.")?,
+                maker.counter("masks_total", "Token masks applied.")?,
                 maker.counter("preemptions_total", "Sequences set back for lack of KV blocks.")?,
                 maker.counter("engine_steps_total", "Forward passes.")?,
+            ],
+            mask_seconds: maker
+                .keep(Counter::new("callsmith_mask_seconds_total", "Time that token masks took, in seconds."))?,
+            adapter_changes: [
+                maker.counter("adapter_swaps_total", "Adapter names that got another generation.")?,
+                maker.counter("adapter_evictions_total", "Adapters that made room for others.")?,
             ],
             grammar_cache: [
                 maker.counter("grammar_cache_hits_total", "Turns whose grammar was found compiled.")?,
@@ -233,8 +255,9 @@ impl Scraped {
     }
 
     fn update_engine(&self, stats: &EngineStats) {
-        let totals = [stats.prompt_tokens, stats.generated_tokens, stats.forced_tokens, stats.preemptions, stats.steps];
-        advance(&self.counters, &totals);
+        let tokens = [stats.prompt_tokens, stats.generated_tokens, stats.forced_tokens];
+        advance(&self.counters, &[tokens.as_slice(), &[stats.masks, stats.preemptions, stats.steps]].concat());
+        self.mask_seconds.inc_by((stats.mask_ns as f64 / 1e9 - self.mask_seconds.get()).max(0.0));
         self.running.iter().for_each(|gauge| gauge.set(stats.running as i64));
         self.waiting.iter().for_each(|gauge| gauge.set(stats.waiting as i64));
         let usage = stats.blocks_used as f64 / stats.blocks_total.max(1) as f64;
@@ -242,10 +265,12 @@ impl Scraped {
         self.cache.with_label_values(&[&BLOCK_SIZE.to_string(), &stats.blocks_total.to_string()]).set(1);
     }
 
-    fn update_adapters(&self, adapters: &[Listed], in_flight: &BTreeMap<String, usize>) {
-        self.residents.set(adapters.len() as i64);
+    fn update_adapters(&self, adapters: &AdapterStats, in_flight: &BTreeMap<String, usize>) {
+        advance(&self.adapter_changes, &[adapters.swaps, adapters.evictions]);
+        self.resident_bytes.set(i64::try_from(adapters.bytes).unwrap_or(i64::MAX));
+        self.residents.set(adapters.residents.len() as i64);
         self.loaded.reset();
-        for Listed { lease, pinned } in adapters {
+        for Listed { lease, pinned } in &adapters.residents {
             let pinned = if *pinned { "true" } else { "false" };
             self.loaded.with_label_values(&[lease.name.as_str(), "cpu", pinned]).set(1);
         }
@@ -264,71 +289,6 @@ fn advance(counters: &[IntCounter], totals: &[u64]) {
     }
 }
 
-/// Measures one request; dropped before [`Self::finish`] it counts as cancelled.
-pub struct RequestTimer {
-    metrics: Arc<Metrics>,
-    model: String,
-    is_adapter: bool,
-    started: Instant,
-    first: Option<Instant>,
-    last: Option<Instant>,
-    outcome: Option<&'static str>,
-}
-
-impl RequestTimer {
-    /// The request has left the queue.
-    pub fn started(&mut self) {
-        self.metrics.queue.observe(self.started.elapsed().as_secs_f64());
-    }
-
-    /// `count` tokens have come.
-    pub fn tokens(&mut self, count: usize) {
-        let now = Instant::now();
-        self.first.get_or_insert(now);
-        match self.last.replace(now) {
-            None => self.metrics.first_token.observe((now - self.started).as_secs_f64()),
-            Some(last) => self.metrics.inter_token.observe((now - last).as_secs_f64() / count.max(1) as f64),
-        }
-    }
-
-    fn count(&self, outcome: &str) {
-        let mut totals = self.metrics.totals.lock();
-        let totals = totals.entry(self.model.clone()).or_default();
-        let add = |sum: &mut (u64, u64), took: Duration| {
-            *sum = (sum.0 + 1, sum.1 + took.as_nanos() as u64);
-        };
-        let good = matches!(outcome, "stop" | "length" | "tool_calls");
-        add(if good { &mut totals.success } else { &mut totals.failure }, self.started.elapsed());
-        if let Some(first) = self.first {
-            add(&mut totals.first_token, first - self.started);
-        }
-        totals.last_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
-    }
-
-    /// The request ended; the first outcome counts.
-    pub fn finish(&mut self, outcome: &'static str) {
-        self.outcome.get_or_insert(outcome);
-    }
-}
-
-impl Drop for RequestTimer {
-    fn drop(&mut self) {
-        let outcome = self.outcome.unwrap_or("cancelled");
-        self.metrics.requests.with_label_values(&[self.model.as_str(), outcome]).inc();
-        self.count(outcome);
-        self.metrics.duration.observe(self.started.elapsed().as_secs_f64());
-        if self.is_adapter {
-            let mut in_flight = self.metrics.in_flight.lock();
-            if let Some(count) = in_flight.get_mut(&self.model) {
-                *count -= 1;
-                if *count == 0 {
-                    in_flight.remove(&self.model);
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -340,8 +300,8 @@ mod tests {
     #[test]
     fn the_engines_totals_and_the_gateway_names_are_rendered() {
         let metrics = Metrics::new("base", 8).unwrap();
-        metrics.render(&stats(7), CacheStats::default(), &[], 0);
-        let text = metrics.render(&stats(9), CacheStats::default(), &[], 0);
+        metrics.render(&stats(7), CacheStats::default(), &AdapterStats::default());
+        let text = metrics.render(&stats(9), CacheStats::default(), &AdapterStats::default());
         for line in [
             "callsmith_generated_tokens_total 9",
             "callsmith_constraint_violations_total 0",
@@ -363,10 +323,10 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let timer = metrics.start_request("weather", true, Instant::now());
-        let busy = series(&metrics.render(&stats(0), CacheStats::default(), &[], 0));
+        let busy = series(&metrics.render(&stats(0), CacheStats::default(), &AdapterStats::default()));
         assert!(busy.len() == 1 && busy[0].contains("running_lora_adapters=\"weather\""), "{busy:?}");
         drop(timer);
-        let idle = series(&metrics.render(&stats(0), CacheStats::default(), &[], 0));
+        let idle = series(&metrics.render(&stats(0), CacheStats::default(), &AdapterStats::default()));
         assert!(idle.len() == 1 && idle[0].contains("running_lora_adapters=\"\""), "{idle:?}");
     }
 
@@ -375,7 +335,7 @@ mod tests {
         let metrics = Arc::new(Metrics::new("base", 8).unwrap());
         drop(metrics.start_request("base", false, Instant::now()));
         metrics.start_request("base", false, Instant::now()).finish("stop");
-        let text = metrics.render(&stats(0), CacheStats::default(), &[], 0);
+        let text = metrics.render(&stats(0), CacheStats::default(), &AdapterStats::default());
         assert!(text.contains("callsmith_requests_total{model=\"base\",outcome=\"cancelled\"} 1"), "{text}");
         assert!(text.contains("callsmith_requests_total{model=\"base\",outcome=\"stop\"} 1"), "{text}");
     }

@@ -79,13 +79,15 @@ pub struct Registry {
     loading: Mutex<()>,
     shelf: RwLock<Shelf>,
     evictions: AtomicU64,
+    swaps: AtomicU64,
 }
 
 impl Registry {
     pub fn new(options: RegistryOptions, model: ModelConfig, dtype: DType, device: Device) -> Self {
         let budget = Budget::new(options.byte_budget);
         let (loading, shelf, evictions) = (Mutex::default(), RwLock::default(), AtomicU64::new(0));
-        Self { options, model, dtype, device, budget, loading, shelf, evictions }
+        let swaps = AtomicU64::new(0);
+        Self { options, model, dtype, device, budget, loading, shelf, evictions, swaps }
     }
 
     /// Reads a directory and publishes it under `name`. Blocking: call it off the async threads.
@@ -199,6 +201,11 @@ impl Registry {
         self.evictions.load(Relaxed)
     }
 
+    /// Names that got another generation so far.
+    pub fn swaps(&self) -> u64 {
+        self.swaps.load(Relaxed)
+    }
+
     fn publish(&self, name: &str, source: Source, options: &LoadOptions) -> Result<Lease, AdapterError> {
         self.check_name(name)?;
         let _one_at_a_time = self.loading.lock();
@@ -280,7 +287,9 @@ impl Registry {
         let replaced = shelf.put(Arc::clone(&generation), source, pinned);
         // The replaced generation is dropped after the lock.
         drop(shelf);
-        drop(replaced);
+        if replaced.is_some_and(|replaced| !Arc::ptr_eq(&replaced, &generation)) {
+            self.swaps.fetch_add(1, Relaxed);
+        }
         Ok(generation)
     }
 

@@ -4,6 +4,7 @@
 
 use super::AppState;
 use super::error::{ApiError, Kind};
+use super::layers::in_the_paths_shape;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
@@ -136,10 +137,14 @@ pub(super) async fn check(
     State((state, access)): State<(Arc<AppState>, Access)>,
     mut request: Request,
     next: Next,
-) -> Result<Response, ApiError> {
-    let caller = state.keys.admit(access, request.headers())?;
-    request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
+) -> Response {
+    match state.keys.admit(access, request.headers()) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) => in_the_paths_shape(request.uri().path(), error),
+    }
 }
 
 #[cfg(test)]

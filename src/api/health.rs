@@ -2,6 +2,7 @@
 
 use super::AppState;
 use crate::engine::EngineStats;
+use crate::metrics::AdapterStats;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -41,9 +42,8 @@ pub(super) fn unready(state: &AppState) -> Option<&'static str> {
 }
 
 pub(super) async fn metrics(State(state): State<Arc<AppState>>) -> Response {
-    let (adapters, bytes) = (state.registry.list(), state.registry.bytes_used());
-    let cache = state.compiler.cache_stats();
-    let text = state.metrics.render(&state.engine.stats(), cache, &adapters, bytes);
+    let (cache, adapters) = (state.compiler.cache_stats(), AdapterStats::of(&state.registry));
+    let text = state.metrics.render(&state.engine.stats(), cache, &adapters);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 

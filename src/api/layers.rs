@@ -1,7 +1,7 @@
 //! Around every route: request ids, one log line, panics turned into our error shape, unknown routes.
 
 use super::error::{ApiError, Kind, echo};
-use super::{AppState, ids};
+use super::{AppState, ids, triton};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
@@ -47,14 +47,21 @@ pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     ApiError::internal(text.unwrap_or_else(|| "panic".to_owned())).into_response()
 }
 
-pub(super) async fn unknown_route(request: Request) -> ApiError {
-    let message = format!("Invalid URL ({} {})", request.method(), echo(request.uri().path()));
-    ApiError::new(Kind::RouteNotFound, message)
+pub(super) async fn unknown_route(request: Request) -> Response {
+    let path = request.uri().path();
+    let message = format!("Invalid URL ({} {})", request.method(), echo(path));
+    in_the_paths_shape(path, ApiError::new(Kind::RouteNotFound, message))
 }
 
-pub(super) async fn wrong_method(request: Request) -> ApiError {
-    let message = format!("Not allowed to {} on {}.", request.method(), echo(request.uri().path()));
-    ApiError::new(Kind::MethodNotAllowed, message)
+pub(super) async fn wrong_method(request: Request) -> Response {
+    let path = request.uri().path();
+    let message = format!("Not allowed to {} on {}.", request.method(), echo(path));
+    in_the_paths_shape(path, ApiError::new(Kind::MethodNotAllowed, message))
+}
+
+/// An error as the clients of a path read it.
+pub(super) fn in_the_paths_shape(path: &str, error: ApiError) -> Response {
+    if path == "/v2" || path.starts_with("/v2/") { triton::refuse(error) } else { error.into_response() }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod health;
 mod ids;
 mod layers;
 mod models;
+pub mod pages;
 mod reply;
 mod responses;
 mod scored;
@@ -195,6 +196,7 @@ fn routes() -> Vec<(&'static str, Access, MethodRouter<Arc<AppState>>)> {
         ("/v1/load_lora_adapter", Admin, post(adapters::load)),
         ("/v1/unload_lora_adapter", Admin, post(adapters::unload)),
         ("/v1/pin_lora_adapter", Admin, post(adapters::pin)),
+        ("/", Open, get(pages::console)),
         ("/livez", Open, get(health::live)),
         ("/readyz", Open, get(health::ready)),
         ("/health", Open, get(health::ready)),

@@ -40,6 +40,9 @@ pub struct EngineStats {
     /// Tokens reported, sampled and forced.
     pub generated_tokens: u64,
     pub forced_tokens: u64,
+    /// Token masks applied, and the time they took together, in nanoseconds.
+    pub masks: u64,
+    pub mask_ns: u64,
     pub preemptions: u64,
     pub steps: u64,
     /// Milliseconds since the engine thread last showed life.

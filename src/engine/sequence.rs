@@ -8,6 +8,7 @@ use super::shared::Slot;
 use super::{EngineError, Event, FinishReason, GenerateRequest, TokenEvent, TokenLogprobs};
 use crate::adapter::registry::Lease;
 use crate::grammar::{Constraint, GrammarError};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// What steers a sequence: which tokens may come next and which must.
@@ -48,6 +49,8 @@ impl Guide for Constraint {
 pub(super) struct Progress {
     pub(super) tokens: Vec<TokenEvent>,
     pub(super) finish: Option<FinishReason>,
+    /// What the mask took, where there was one.
+    pub(super) masked: Option<Duration>,
 }
 
 /// What the engine decides about a request when it lets it in.
@@ -117,26 +120,28 @@ impl Sequence {
         let mut tokens = Vec::new();
         let finish = self.force(&mut tokens)?;
         self.prefill_len = self.tokens.len();
-        Ok(Progress { tokens, finish })
+        Ok(Progress { tokens, finish, masked: None })
     }
 
     /// Chooses the next token from its row of logits, and takes what the grammar forces after it.
     pub(super) fn advance(&mut self, logits: &mut [f32]) -> Result<Progress, EngineError> {
         self.sampler.prepare(logits).map_err(|error| invalid(&error))?;
-        if let Some(guide) = &mut self.guide {
-            guide.mask(logits).map_err(|error| invalid(&error))?;
-        }
+        let masked = self.guide.as_mut().map(|guide| {
+            let started = Instant::now();
+            guide.mask(logits).map(|()| started.elapsed())
+        });
+        let masked = masked.transpose().map_err(|error| invalid(&error))?;
         let index = self.tokens.len() - self.prompt_len;
         let choice = self.sampler.choose(logits, index as u64).map_err(|error| invalid(&error))?;
         if self.stop_token_ids.contains(&choice.token) {
-            return Ok(Progress { tokens: Vec::new(), finish: Some(FinishReason::Stop) });
+            return Ok(Progress { tokens: Vec::new(), finish: Some(FinishReason::Stop), masked });
         }
         if let Some(guide) = &mut self.guide {
             guide.commit(choice.token).map_err(|error| invalid(&error))?;
         }
         let mut tokens = vec![self.push(choice.token, false, choice.logprobs)];
         let finish = self.force(&mut tokens)?;
-        Ok(Progress { tokens, finish })
+        Ok(Progress { tokens, finish, masked })
     }
 
     /// Appends forced tokens as far as there is room; says whether the generation ends with them.

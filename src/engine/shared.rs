@@ -33,6 +33,8 @@ pub(super) struct Counters {
     pub(super) prompt_tokens: AtomicU64,
     pub(super) generated_tokens: AtomicU64,
     pub(super) forced_tokens: AtomicU64,
+    pub(super) masks: AtomicU64,
+    pub(super) mask_ns: AtomicU64,
     pub(super) preemptions: AtomicU64,
     pub(super) steps: AtomicU64,
 }
@@ -112,6 +114,8 @@ impl Shared {
             prompt_tokens: counters.prompt_tokens.load(Relaxed),
             generated_tokens: counters.generated_tokens.load(Relaxed),
             forced_tokens: counters.forced_tokens.load(Relaxed),
+            masks: counters.masks.load(Relaxed),
+            mask_ns: counters.mask_ns.load(Relaxed),
             preemptions: counters.preemptions.load(Relaxed),
             steps: counters.steps.load(Relaxed),
             heartbeat_age_ms: self.now_ms().saturating_sub(self.heartbeat_ms.load(Relaxed)),

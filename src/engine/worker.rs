@@ -112,6 +112,7 @@ impl Worker {
 
     fn step(&mut self) -> Result<(), EngineError> {
         self.scheduler.schedule();
+        self.shared.counters.running.store(self.scheduler.running().len(), Relaxed);
         let (batch, readers) = Batch::build(self.scheduler.running());
         let beat = || self.shared.beat();
         let mut logits =
@@ -189,6 +190,10 @@ fn deliver(shared: &Shared, sequence: &mut Sequence, outcome: Outcome) {
         let forced = progress.tokens.iter().filter(|token| token.forced).count();
         shared.counters.generated_tokens.fetch_add(progress.tokens.len() as u64, Relaxed);
         shared.counters.forced_tokens.fetch_add(forced as u64, Relaxed);
+        if let Some(took) = progress.masked {
+            shared.counters.masks.fetch_add(1, Relaxed);
+            shared.counters.mask_ns.fetch_add(took.as_nanos() as u64, Relaxed);
+        }
     }
     sequence.deliver(outcome);
 }

@@ -45,5 +45,7 @@ mod text;
 mod tool_calls;
 /// A data file → a trained adapter → a hot-load → another answer.
 mod train_then_serve;
+/// Raw connections, slow ones and lost ones; signals; the log.
+mod transport;
 /// KServe v2 and Triton's extensions.
 mod triton;

@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::http::Request;
 use futures::StreamExt;
 use serde_json::{Value, json};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[tokio::test]
 async fn the_probes_are_green_on_an_idle_server() {
@@ -104,16 +104,23 @@ async fn too_many_requests_are_shed_with_retry_after() {
     (body["stream"], body["max_tokens"]) = (json!(true), json!(3500));
     body["logit_bias"] = json!({server.end_token(): -100});
     let bytes = body.to_string().into_bytes();
-    let running = [
-        server.send(post("/v1/chat/completions", bytes.clone())).await,
-        server.send(post("/v1/chat/completions", bytes)).await,
-    ];
+    let running = server.send(post("/v1/chat/completions", bytes.clone())).await;
+    let waiting = server.send(post("/v1/chat/completions", bytes));
+    tokio::pin!(waiting);
+    // It has no answer yet, only a place in the queue.
+    loop {
+        assert!(tokio::time::timeout(Duration::from_millis(5), &mut waiting).await.is_err());
+        if server.state.engine.stats().waiting > 0 {
+            break;
+        }
+    }
     let shed = server.chat(&text_request()).await;
     assert_eq!(shed.refusal(), (503, "-".to_owned(), "server_overloaded".to_owned()));
     let seconds: u32 = shed.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=5).contains(&seconds));
     assert_eq!(server.get("/livez").await.status, 200);
     drop(running);
+    drop(waiting.await);
     server.until_idle().await;
     assert_eq!(server.chat(&text_request()).await.status, 200);
 }

@@ -72,6 +72,11 @@ impl Named {
     }
 }
 
+/// The response to a request that failed outside this module.
+pub(super) fn refuse(error: ApiError) -> Response {
+    Refusal(error).into_response()
+}
+
 /// An error in the protocol's shape.
 struct Refusal(ApiError);
 
@@ -98,8 +103,9 @@ impl IntoResponse for Refusal {
         let body = self.body();
         let mut response = self.0.into_response();
         *response.status_mut() = match response.status().as_u16() {
-            keep @ (401 | 403 | 404 | 429 | 500 | 503) => StatusCode::from_u16(keep).unwrap_or(StatusCode::BAD_REQUEST),
-            413 => StatusCode::PAYLOAD_TOO_LARGE,
+            keep @ (401 | 403 | 404 | 405 | 413 | 429 | 500 | 503 | 504) => {
+                StatusCode::from_u16(keep).unwrap_or(StatusCode::BAD_REQUEST)
+            }
             _ => StatusCode::BAD_REQUEST,
         };
         let (parts, _) = response.into_parts();

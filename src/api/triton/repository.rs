@@ -44,7 +44,7 @@ pub(super) async fn load(
     if id == state.model.name {
         return Ok(StatusCode::OK);
     }
-    check_enabled(&state)?;
+    check_allowed(&state)?;
     if let Some(parameters) = Fields::root(&body).object("parameters")?
         && let Some(key) = parameters.keys().next()
     {
@@ -67,9 +67,14 @@ pub(super) async fn unload(
     if id == state.model.name {
         return Err(ApiError::new(Kind::InvalidValue, "The base model cannot be unloaded.").into());
     }
-    check_enabled(&state)?;
+    check_allowed(&state)?;
     remove(&state, &id, None)?;
     Ok(StatusCode::OK)
+}
+
+/// Without naming the field of another protocol.
+fn check_allowed(state: &AppState) -> Result<(), ApiError> {
+    check_enabled(state).map_err(|error| ApiError::new(error.kind(), error.to_string()))
 }
 
 /// A body that may be left out.

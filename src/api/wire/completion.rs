@@ -58,9 +58,14 @@ pub(in crate::api) fn parse_completion(
         return Err(ApiError::at(Kind::UnsupportedParameter, "logprobs", message));
     }
     let stream = fields.boolean("stream")?.unwrap_or(false);
+    let prompts = prompts(&fields, limits)?;
+    if prompts.len() * n > MAX_CHOICES as usize {
+        let message = format!("Too many answers: 'n' for each prompt may make {MAX_CHOICES} altogether.");
+        return Err(ApiError::at(Kind::IntegerAboveMax, "n", message));
+    }
     Ok(CompletionRequest {
         model: fields.required_string("model")?.to_owned(),
-        prompts: prompts(&fields, limits)?,
+        prompts,
         echo,
         params: sampling::parse(&fields, limits, logprobs)?,
         max_tokens: sampling::max_tokens(&fields)?.unwrap_or(DEFAULT_MAX_TOKENS),

@@ -9,7 +9,7 @@ use crate::engine::SamplingParams;
 use serde_json::{Map, Value};
 
 /// Most answers to one request.
-pub(super) const MAX_CHOICES: i64 = 4;
+pub(super) const MAX_CHOICES: i64 = 128;
 
 /// What the model allows, for range checks.
 #[derive(Debug, Clone, Copy)]

@@ -99,7 +99,7 @@ fn forced_tokens_have_the_whole_probability() {
 fn the_last_event_follows_when_the_sequence_is_gone() {
     let (mut sequence, mut events) = sequence(request(&[1], 8, greedy()), None, 100);
     let token = TokenEvent { id: 3, forced: false, logprobs: None };
-    sequence.deliver(Ok(Progress { tokens: vec![token], finish: Some(FinishReason::Stop) }));
+    sequence.deliver(Ok(Progress { tokens: vec![token], finish: Some(FinishReason::Stop), masked: None }));
     assert!(sequence.is_over());
     assert!(events.try_recv().is_err(), "nothing is told before the start");
     sequence.start();

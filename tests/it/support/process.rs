@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -20,6 +20,17 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(options: &[&str]) -> Self {
+        Self::start_with(options, Stdio::null())
+    }
+
+    /// The same with its log in a file. `DIR` in an option stands for the server's own directory.
+    pub(crate) fn start_logged(options: &[&str]) -> (Self, NamedTempFile) {
+        let log = NamedTempFile::new().unwrap();
+        let server = Self::start_with(options, log.reopen().unwrap().into());
+        (server, log)
+    }
+
+    fn start_with(options: &[&str], log: Stdio) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let model = tiny_model(&dir.path().join("model"));
         let home = dir.path().join("home");
@@ -27,11 +38,11 @@ impl Server {
         let mut child = Command::new(env!("CARGO_BIN_EXE_callsmith"))
             .args(["serve", "--port", "0", "--served-model-name", "base", "--model"])
             .arg(model)
-            .args(options)
+            .args(options.iter().map(|option| option.replace("DIR", dir.path().to_str().unwrap())))
             .current_dir(&home)
             .envs([("HOME", &home), ("TMPDIR", &home)])
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -48,10 +59,20 @@ impl Server {
         assert!(killed.success());
     }
 
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream
+    }
+
+    /// File descriptors that the process holds.
+    pub(crate) fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
     /// Sends a request and returns the connection, from which the response can be read.
     pub(crate) fn send(&self, head: &str, body: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut stream = self.connect();
         let length = body.len();
         let text = format!(
             "{head} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
@@ -62,8 +83,7 @@ impl Server {
 
     /// A connection that takes one request after another.
     pub(crate) fn client(&self) -> Client {
-        let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        let stream = self.connect();
         stream.set_nodelay(true).unwrap();
         Client(BufReader::new(stream))
     }
@@ -82,6 +102,11 @@ impl Server {
 
     /// A counter's value from `/metrics`.
     pub(crate) fn counter(&self, name: &str) -> u64 {
+        self.gauge(name) as u64
+    }
+
+    /// A metric's value from `/metrics`.
+    pub(crate) fn gauge(&self, name: &str) -> f64 {
         let text = self.client().ask("GET /metrics", "").unwrap().1;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("{name} is not in {text}")).parse().unwrap()
