@@ -1,6 +1,8 @@
-//! The `callsmith` binary: parse, resolve, start, and turn failures into exit codes (0 done, 1 failed, 2 wrong usage).
+//! The `callsmith` binary: parse, resolve, start, and turn failures into exit codes (0 done, 1 failed, 2 wrong usage, 70 the engine
+//! has stopped).
 
 use callsmith::cli::{Cli, ServeArgs, Subcommands, become_trainer};
+use callsmith::serve::ServeError;
 use callsmith::settings::Settings;
 use callsmith::{inspect, serve, telemetry};
 use clap::Parser;
@@ -32,6 +34,7 @@ fn run_server(args: ServeArgs) -> ExitCode {
     telemetry::start(settings.log);
     match serve_until_drained(settings) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if matches!(error.downcast_ref(), Some(ServeError::EngineStopped)) => fail(70, &error),
         Err(error) => fail(1, &error),
     }
 }

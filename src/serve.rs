@@ -40,6 +40,9 @@ pub enum ServeError {
     Metrics(#[from] prometheus::Error),
     #[error("cannot listen on {address}: {source}")]
     Listen { address: String, source: std::io::Error },
+    /// Too many of its steps failed; it does not come back.
+    #[error("the engine has stopped")]
+    EngineStopped,
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
@@ -64,15 +67,27 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         tokio::spawn(watch_adapters(Arc::clone(&state), poll));
     }
     let router = api::cors(api::router(Arc::clone(&state)), origins);
-    serve(listener::Server::new(listener, router), state, signals, drain).await;
-    Ok(())
+    serve(listener::Server::new(listener, router), state, signals, drain).await
 }
 
 /// Accepts until a signal; then refuses new requests, waits for the running ones up to `drain`, and closes.
-async fn serve(mut server: listener::Server, state: Arc<AppState>, mut signals: Signals, drain: Duration) {
+///
+/// # Errors
+/// When the engine stops for good: who watches the process shall start it anew.
+async fn serve(
+    mut server: listener::Server,
+    state: Arc<AppState>,
+    mut signals: Signals,
+    drain: Duration,
+) -> Result<(), ServeError> {
     tokio::select! {
         () = server.accept() => {}
         () = signals.next() => {}
+        () = state.engine.stopped() => {
+            // Its last requests are being told.
+            let _ = tokio::time::timeout(Duration::from_secs(1), server.close()).await;
+            return Err(ServeError::EngineStopped);
+        }
     }
     let deadline = tokio::time::Instant::now() + drain;
     tracing::info!(seconds = drain.as_secs(), "draining");
@@ -92,6 +107,7 @@ async fn serve(mut server: listener::Server, state: Arc<AppState>, mut signals: 
     if tokio::time::timeout(rest, server.close()).await.is_err() {
         tracing::warn!("some connections did not close in time");
     }
+    Ok(())
 }
 
 /// Loads adapters whose files have changed, again and again.

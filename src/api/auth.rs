@@ -199,4 +199,43 @@ mod tests {
         assert!(role("user-1") == Role::User(0) && role("user-2") == Role::User(1) && role("root") == Role::Admin(0));
         assert!(role("") == Role::Nobody);
     }
+
+    /// Welch's t of how long two wrong keys take.
+    fn welch(samples: &[[f64; 2]]) -> f64 {
+        let count = samples.len() as f64;
+        let of = |side: usize| {
+            let mean = samples.iter().map(|pair| pair[side]).sum::<f64>() / count;
+            let variance = samples.iter().map(|pair| (pair[side] - mean).powi(2)).sum::<f64>() / (count - 1.0);
+            (mean, variance / count)
+        };
+        let ((first, first_error), (last, last_error)) = (of(0), of(1));
+        (first - last) / (first_error + last_error).sqrt()
+    }
+
+    #[test]
+    fn a_wrong_first_letter_takes_as_long_as_a_wrong_last_one() {
+        let key = "k".repeat(40);
+        let keys = Keys::new(&[key.clone(), "other".to_owned()], &["root".to_owned()], None, false);
+        let wrong = [format!("x{}", &key[1..]), format!("{}x", &key[1..])];
+        let time = |key: &str| {
+            let started = std::time::Instant::now();
+            std::hint::black_box(keys.role(std::hint::black_box(key.as_bytes())) == Role::Nobody);
+            // An interruption says nothing about the key.
+            (started.elapsed().as_nanos() as f64).min(20_000.0)
+        };
+        let measure = || {
+            let pair = |index: usize| {
+                if index.is_multiple_of(2) {
+                    [time(&wrong[0]), time(&wrong[1])]
+                } else {
+                    let last = time(&wrong[1]);
+                    [time(&wrong[0]), last]
+                }
+            };
+            welch(&(0..20_000).map(pair).collect::<Vec<_>>()).abs()
+        };
+        // Busy machines make outliers; a real difference shows in every run.
+        let found = (0..3).map(|_| measure()).fold(f64::INFINITY, f64::min);
+        assert!(found < 4.5, "t = {found}");
+    }
 }

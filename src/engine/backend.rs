@@ -134,6 +134,11 @@ impl EngineHandle {
         self.shared.is_alive()
     }
 
+    /// Returns when the thread has ended.
+    pub async fn stopped(&self) {
+        self.shared.until_dead().await;
+    }
+
     /// Longest sequence (prompt and answer) in tokens.
     pub fn context_len(&self) -> usize {
         self.shared.shape.context_len

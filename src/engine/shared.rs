@@ -21,6 +21,7 @@ pub(super) struct Shared {
     /// Requests in the engine, waiting or running.
     live: AtomicUsize,
     emptied: Notify,
+    died: Notify,
     entropy: RandomState,
     seeds_drawn: AtomicU64,
 }
@@ -52,6 +53,7 @@ impl Shared {
             draining: AtomicBool::new(false),
             live: AtomicUsize::new(0),
             emptied: Notify::new(),
+            died: Notify::new(),
             entropy: RandomState::new(),
             seeds_drawn: AtomicU64::new(0),
         }
@@ -73,6 +75,21 @@ impl Shared {
 
     pub(super) fn mark_dead(&self) {
         self.alive.store(false, SeqCst);
+        self.died.notify_waiters();
+    }
+
+    /// Returns when the engine thread has ended.
+    pub(super) async fn until_dead(&self) {
+        loop {
+            let died = self.died.notified();
+            tokio::pin!(died);
+            // Registered before the look: a death between the two is not missed.
+            died.as_mut().enable();
+            if !self.is_alive() {
+                return;
+            }
+            died.await;
+        }
     }
 
     pub(super) fn is_alive(&self) -> bool {

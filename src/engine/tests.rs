@@ -257,6 +257,8 @@ fn a_step_that_keeps_failing_stops_the_engine() {
     drop(permits);
     assert!(poisoned.into_iter().chain([innocent]).all(|events| Answer::collect(events).is_internal()));
     assert!(!engine.alive() && !engine.stats().alive);
+    // Whoever waits for its end hears of it.
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(engine.stopped());
     assert!(matches!(engine.submit(request(&[1], 5, greedy())), Err(EngineError::Internal(_))));
 }
 

@@ -23,6 +23,8 @@ mod deep_schemas;
 mod dialects;
 /// The compiled grammars that are kept.
 mod grammar_cache;
+/// Hostile values in every field, broken bytes, endless names.
+mod hostile;
 /// Templates come from no request and no adapter.
 mod no_templates;
 /// A schema makes the server open nothing.
@@ -45,6 +47,8 @@ mod text;
 mod tool_calls;
 /// A data file → a trained adapter → a hot-load → another answer.
 mod train_then_serve;
+/// Each kind of stream, byte for byte.
+mod transcripts;
 /// Raw connections, slow ones and lost ones; signals; the log.
 mod transport;
 /// KServe v2 and Triton's extensions.

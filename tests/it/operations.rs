@@ -1,10 +1,11 @@
 //! Probes, metrics, request ids, unknown routes, shedding, draining.
 
-use crate::support::{TestServer, post, text_request, weather_request};
+use crate::support::{TestServer, cases, post, report, text_request, weather_request};
 use axum::body::Body;
 use axum::http::Request;
 use futures::StreamExt;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[tokio::test]
@@ -180,5 +181,56 @@ async fn an_answer_that_takes_too_long_is_ended_and_not_retried() {
     body["stream"] = json!(false);
     let whole = server.chat(&body).await;
     assert_eq!((whole.refusal().0, &whole.headers["x-should-retry"]), (504, &"false".parse().unwrap()));
+    server.until_idle().await;
+}
+
+/// Ten times as many clients as places: those inside are served as fast as ever, the rest are turned away at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn overload_is_shed_quickly_and_costs_little_goodput() {
+    let server = Arc::new(TestServer::with_options(&["--max-batch", "4", "--max-queue", "4"]));
+    let goodput = |clients: usize| {
+        let server = Arc::clone(&server);
+        async move {
+            let until = Instant::now() + Duration::from_secs(cases(2, 60) as u64);
+            let client = |_| {
+                let server = Arc::clone(&server);
+                tokio::spawn(async move {
+                    let (mut served, mut shed) = (0_usize, Vec::new());
+                    while Instant::now() < until {
+                        let asked = Instant::now();
+                        let reply = server.chat(&text_request()).await;
+                        match reply.status.as_u16() {
+                            200 => served += 1,
+                            503 => {
+                                shed.push(asked.elapsed());
+                                assert!(reply.headers.contains_key("retry-after"));
+                                // What a client waits before it tries again, shortened a hundred times.
+                                tokio::time::sleep(Duration::from_millis(20)).await;
+                            }
+                            other => panic!("{other}: {}", reply.text),
+                        }
+                    }
+                    (served, shed)
+                })
+            };
+            let done = futures::future::join_all((0..clients).map(client)).await;
+            let (mut served, mut shed) = (0, Vec::new());
+            for (count, times) in done.into_iter().map(Result::unwrap) {
+                served += count;
+                shed.extend(times);
+            }
+            shed.sort_unstable();
+            (served, shed)
+        }
+    };
+    let (peak, _) = goodput(8).await;
+    let (overloaded, shed) = goodput(80).await;
+    let p99 = shed[shed.len() * 99 / 100];
+    report(format_args!(
+        "goodput: {peak} answers at the limit, {overloaded} at ten times it; {} shed, p99 {p99:?}",
+        shed.len()
+    ));
+    assert!(overloaded * 10 >= peak * 7, "{overloaded} of {peak}");
+    assert!(p99 < Duration::from_millis(100), "{p99:?}");
     server.until_idle().await;
 }

@@ -164,3 +164,85 @@ async fn a_function_of_a_catalogue_keeps_its_name_and_its_types_are_understood()
     assert_eq!(streamed["tool_calls"][0]["function"]["name"], "home.light", "{streamed}");
     assert_eq!(streamed["tool_calls"][0]["function"]["arguments"], calls[0].1);
 }
+
+/// A form for the answers of turns that do not call.
+fn with_form(mut body: Value) -> Value {
+    let schema = json!({"type": "object", "properties": {"warm": {"type": "boolean"}}, "required": ["warm"], "additionalProperties": false});
+    body["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}});
+    (body["temperature"], body["parallel_tool_calls"]) = (json!(2), json!(false));
+    body
+}
+
+/// Beside tools, a turn is either calls or an answer of the demanded form, whichever the model begins; in every dialect.
+#[tokio::test]
+async fn a_turn_calls_or_answers_in_its_form() {
+    let mut both = 0;
+    for dialect in ["tool_uses", "hermes", "llama3", "mistral", "mistral_args", "llama_functions"] {
+        let server = TestServer::with_options(&["--dialect", dialect]);
+        let (mut called, mut answered) = (0, 0);
+        for seed in 0..24 {
+            let mut body = with_form(two_tools());
+            body["seed"] = json!(seed);
+            let reply = server.chat(&body).await;
+            let choice = reply.choice();
+            match (choice["finish_reason"].as_str().unwrap(), calls(&reply).as_slice()) {
+                ("tool_calls", [(name, arguments)]) => {
+                    assert!(
+                        ["light", "heat"].contains(&name.as_str())
+                            && ["{\"on\":true}", "{\"on\":false}"].contains(&arguments.replace(' ', "").as_str()),
+                        "{arguments}"
+                    );
+                    called += 1;
+                }
+                ("stop", []) => {
+                    let text = choice["message"]["content"].as_str().unwrap();
+                    assert!(["{\"warm\":true}", "{\"warm\":false}"].contains(&text), "{dialect}: {text}");
+                    answered += 1;
+                }
+                _ => panic!("{dialect}: {choice}"),
+            }
+            let streamed = server.stream(&body).await;
+            assert_eq!(streamed.finish_reason(0), choice["finish_reason"]);
+            assert_eq!(streamed.message(0)["content"], choice["message"]["content"], "{dialect}");
+        }
+        both += usize::from(called > 0 && answered > 0);
+    }
+    // Some dialect's opening may be what this random model always prefers.
+    assert!(both >= 4, "{both} dialects were seen to do both");
+}
+
+#[tokio::test]
+async fn a_demanded_call_is_made_whatever_the_form() {
+    let server = TestServer::start();
+    let mut body = with_form(two_tools());
+    body["tool_choice"] = json!("required");
+    assert_eq!(server.chat(&body).await.choice()["finish_reason"], "tool_calls");
+    body["tool_choice"] = json!("none");
+    assert_valid(
+        &body["response_format"]["json_schema"]["schema"],
+        server.chat(&body).await.choice()["message"]["content"].as_str().unwrap(),
+    );
+    body["tool_choice"] = json!("auto");
+    body["response_format"] = json!({"type": "json_object"});
+    assert_eq!(server.chat(&body).await.refusal().1, "response_format", "a call could not be told from any object");
+}
+
+#[tokio::test]
+async fn tokens_are_shown_when_asked_for_and_forced_ones_are_marked() {
+    let server = TestServer::start();
+    let mut body = two_tools();
+    (body["tool_choice"], body["parallel_tool_calls"], body["return_tokens"]) =
+        (json!("required"), json!(false), json!(true));
+    let reply = server.chat(&body).await;
+    let tokens = reply.choice()["tokens"].as_array().unwrap().clone();
+    assert_eq!(tokens.len() as u64, reply.json()["usage"]["completion_tokens"].as_u64().unwrap());
+    let text: String = tokens.iter().map(|token| token["text"].as_str().unwrap()).collect();
+    assert!(text.starts_with("{\"tool_uses\":[{\"recipient_name\":\"functions."), "{text}");
+    assert!(tokens.iter().any(|token| token["forced"] == true) && tokens.iter().any(|token| token["forced"] == false));
+    let streamed = server.stream(&body).await;
+    let shown: Vec<Value> =
+        streamed.choice_chunks(0).iter().flat_map(|choice| choice["tokens"].as_array().unwrap().clone()).collect();
+    assert_eq!(shown, tokens);
+    body["return_tokens"] = json!(false);
+    assert!(server.chat(&body).await.choice().get("tokens").is_none());
+}
