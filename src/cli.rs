@@ -23,7 +23,7 @@ pub struct Cli {
 #[command(disable_help_subcommand = true)]
 pub enum Subcommands {
     /// Serve a model over HTTP (OpenAI's chat completions)
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Look at the grammar of a turn: what it is, what it accepts, what it may produce
     #[command(subcommand)]
     Grammar(GrammarCommand),
@@ -198,12 +198,16 @@ pub struct ServeArgs {
     /// Longest time that a request may take altogether; then it gets a 504, a stream an error event
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub request_timeout_seconds: u64,
-    /// Longest time between two tokens, or before the first; then the same
+    /// Longest time between two tokens; then the same
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub silence_timeout_seconds: u64,
     /// Longest time that running requests get to finish after SIGTERM
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=86400))]
     pub drain_seconds: u64,
+    /// Send traces there (OTLP over HTTP, for example http://127.0.0.1:4318); needs a build with --features otel
+    #[arg(long, value_name = "URL")]
+    #[cfg_attr(feature = "otel", arg(env = "OTEL_EXPORTER_OTLP_ENDPOINT"))]
+    pub otlp_endpoint: Option<String>,
     /// Form of the log on standard error
     #[arg(long, value_enum, default_value_t = LogFormatName::Text)]
     pub log_format: LogFormatName,

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
-        Some(Subcommands::Serve(args)) => run_server(args),
+        Some(Subcommands::Serve(args)) => run_server(*args),
         Some(Subcommands::Grammar(command)) => match inspect::run(&command) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
@@ -31,7 +31,8 @@ fn run_server(args: ServeArgs) -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return fail(2, &error.into()),
     };
-    telemetry::start(settings.log);
+    // Sends what is left of the traces when it goes.
+    let _guard = telemetry::start(&settings.telemetry);
     match serve_until_drained(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if matches!(error.downcast_ref(), Some(ServeError::EngineStopped)) => fail(70, &error),

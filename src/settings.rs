@@ -24,6 +24,14 @@ pub enum LogFormat {
     Json,
 }
 
+/// What is told about the server while it runs.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    pub log: LogFormat,
+    /// Where traces are sent (OTLP over HTTP); `None` = nowhere.
+    pub otlp_endpoint: Option<String>,
+}
+
 /// A server, described.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -47,7 +55,7 @@ pub struct Settings {
     pub kv_cache_bytes: Option<usize>,
     pub drain: Duration,
     pub deadlines: Deadlines,
-    pub log: LogFormat,
+    pub telemetry: Telemetry,
     pub keys: KeySettings,
     /// Web pages that may call the server.
     pub cors_origins: Vec<HeaderValue>,
@@ -88,6 +96,10 @@ pub enum SettingsError {
     KeyFile { option: &'static str, path: String, source: std::io::Error },
     #[error("{0}: a key must be 1 to 512 visible ASCII characters, and no key may be given for both uses")]
     Key(&'static str),
+    #[error("--otlp-endpoint: this build sends no traces; build it with --features otel")]
+    NoTraces,
+    #[error("--otlp-endpoint {0}: must be http://HOST:PORT")]
+    OtlpEndpoint(String),
     #[error("--cors-origin {0}: must be an origin such as https://example.org, without a path")]
     Origin(String),
 }
@@ -126,7 +138,7 @@ impl Settings {
             kv_cache_bytes: args.kv_cache_mib.map(|mib| (mib * MIB) as usize),
             drain: Duration::from_secs(args.drain_seconds),
             deadlines,
-            log: log_format(args.log_format),
+            telemetry: telemetry(&args.otlp_endpoint, args.log_format)?,
         })
     }
 }
@@ -183,6 +195,18 @@ fn dtype(name: DtypeName) -> DType {
         DtypeName::F16 => DType::F16,
         DtypeName::Bf16 => DType::BF16,
     }
+}
+
+fn telemetry(endpoint: &Option<String>, log: LogFormatName) -> Result<Telemetry, SettingsError> {
+    if let Some(endpoint) = endpoint {
+        if !cfg!(feature = "otel") {
+            return Err(SettingsError::NoTraces);
+        }
+        if !endpoint.starts_with("http://") {
+            return Err(SettingsError::OtlpEndpoint(endpoint.clone()));
+        }
+    }
+    Ok(Telemetry { log: log_format(log), otlp_endpoint: endpoint.clone() })
 }
 
 fn log_format(name: LogFormatName) -> LogFormat {

@@ -174,11 +174,11 @@ impl Registry {
         self.shelf.read().all().map(listed).collect()
     }
 
-    /// Names, sources and directories of the adapters that came from the root.
-    pub(super) fn watched(&self) -> Vec<(String, Source, PathBuf)> {
+    /// The adapters that came from the root, and from where.
+    pub(super) fn watched(&self) -> Vec<(Lease, Source)> {
         let shelf = self.shelf.read();
         let jailed = shelf.all().filter(|resident| matches!(resident.source, Source::Jailed(_)));
-        jailed.map(|one| (one.lease.name.clone(), one.source.clone(), one.lease.path.clone())).collect()
+        jailed.map(|one| (Arc::clone(&one.lease), one.source.clone())).collect()
     }
 
     /// Leases on the current generation of `name`, or nothing if there is no such name.

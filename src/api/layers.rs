@@ -2,6 +2,7 @@
 
 use super::error::{ApiError, Kind, echo};
 use super::{AppState, ids, triton};
+use crate::telemetry;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
@@ -9,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
+use tracing::Instrument;
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -17,7 +19,9 @@ pub(super) async fn observe(State(state): State<Arc<AppState>>, request: Request
     let id = request_id(request.headers());
     let (method, path) = (request.method().clone(), echo(request.uri().path()));
     let started = Instant::now();
-    let mut response = next.run(request).await;
+    let span = telemetry::request_span(method.as_str(), &path, request.headers());
+    let mut response = next.run(request).instrument(span.clone()).await;
+    span.record("http.response.status_code", i64::from(response.status().as_u16()));
     if let Some(kind) = response.extensions().get::<Kind>() {
         state.metrics.refused(kind.code().unwrap_or("none"));
     }

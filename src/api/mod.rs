@@ -68,7 +68,7 @@ pub struct Deadlines {
     pub queue: Duration,
     /// Altogether.
     pub total: Duration,
-    /// Between two signs of life from the engine.
+    /// Between two tokens.
     pub silence: Duration,
 }
 
@@ -197,6 +197,8 @@ fn routes() -> Vec<(&'static str, Access, MethodRouter<Arc<AppState>>)> {
         ("/v1/unload_lora_adapter", Admin, post(adapters::unload)),
         ("/v1/pin_lora_adapter", Admin, post(adapters::pin)),
         ("/", Open, get(pages::console)),
+        ("/docs", Open, get(pages::docs)),
+        ("/openapi.json", Open, get(pages::openapi)),
         ("/livez", Open, get(health::live)),
         ("/readyz", Open, get(health::ready)),
         ("/health", Open, get(health::ready)),

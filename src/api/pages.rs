@@ -6,12 +6,23 @@ use axum::http::header::{self, HeaderName};
 use axum::response::IntoResponse;
 
 const CONSOLE: &str = include_str!("console.html");
+const DOCS: &str = include_str!("docs.html");
+/// Every route, in OpenAPI 3.1.
+pub const OPENAPI: &str = include_str!("openapi.json");
 /// Everything is in the page; it talks to its own server alone.
 const POLICY: &str = "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src 'self' data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub(super) async fn console() -> impl IntoResponse {
     page(CONSOLE)
+}
+
+pub(super) async fn docs() -> impl IntoResponse {
+    page(DOCS)
+}
+
+pub(super) async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
 fn page(html: &'static str) -> impl IntoResponse {

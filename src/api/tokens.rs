@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 /// Tokenises `prompt`, or `messages` as the chat template shows them.
 pub(super) async fn tokenize(State(state): State<Arc<AppState>>, request: Request) -> Result<Json<Value>, ApiError> {
+    state.check_accepting()?;
+    let _permit = state.permit()?;
     let bytes = body::json_bytes(request).await?;
     let worker = Arc::clone(&state);
     state.gate.prepare(move || tokens_of(&worker, body::parse_object(&bytes)?)).await?.map(Json)

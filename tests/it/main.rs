@@ -21,6 +21,8 @@ mod cut_answers;
 mod deep_schemas;
 /// Dialects, thoughts and turns over HTTP.
 mod dialects;
+/// The API's description, and the pages.
+mod documents;
 /// The compiled grammars that are kept.
 mod grammar_cache;
 /// Hostile values in every field, broken bytes, endless names.
@@ -45,6 +47,9 @@ mod streaming;
 mod text;
 /// Tool choice in all its modes.
 mod tool_calls;
+/// Traces over OTLP.
+#[cfg(feature = "otel")]
+mod traces;
 /// A data file → a trained adapter → a hot-load → another answer.
 mod train_then_serve;
 /// Each kind of stream, byte for byte.

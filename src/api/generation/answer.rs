@@ -18,6 +18,7 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
+use tracing::Span;
 
 /// One of the answers to a request.
 pub(in crate::api) struct Choice {
@@ -42,7 +43,7 @@ pub(in crate::api) struct Clock {
     pub(in crate::api) start_by: Instant,
     /// When it must be whole.
     pub(in crate::api) end_by: Instant,
-    /// Longest time without a sign of life.
+    /// Longest time between two tokens.
     pub(in crate::api) silence: Duration,
 }
 
@@ -58,6 +59,8 @@ pub(in crate::api) struct Answer {
     pub(in crate::api) clock: Clock,
     /// Events that came while the answer waited for its start.
     pub(in crate::api) early: VecDeque<(usize, Option<Event>)>,
+    /// The generation in a trace.
+    pub(in crate::api) span: Span,
     /// Given back when the last choice is over, however slowly the client reads.
     pub(in crate::api) permits: Option<Permits>,
 }
@@ -108,10 +111,12 @@ impl Answer {
         if let Some(event) = self.early.pop_front() {
             return Ok(Some(event));
         }
-        let silent = Instant::now() + self.clock.silence;
+        // A long prompt may take long; only then can there be silence between tokens.
+        let speaking = self.usage.completion > 0;
+        let silent = if speaking { Instant::now() + self.clock.silence } else { self.clock.end_by };
         let until = silent.min(self.clock.end_by);
         tokio::time::timeout_at(until, next_event(&mut self.choices)).await.map_err(|_| {
-            let message = if until == silent {
+            let message = if speaking && until == silent {
                 "The model has not answered for too long."
             } else {
                 "The answer took longer than the server allows. Ask for fewer tokens."
@@ -187,6 +192,14 @@ impl Answer {
             self.timer.finish(finish);
         }
         Ok(Update { choice, deltas: coalesce(deltas), finish })
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.span.record("gen_ai.usage.output_tokens", self.usage.completion as i64);
+        let reasons: Vec<&str> = self.choices.iter().filter_map(|choice| choice.finish).collect();
+        self.span.record("gen_ai.response.finish_reasons", reasons.join(","));
     }
 }
 

@@ -24,6 +24,7 @@ use super::{AppState, Deadlines, body};
 use crate::adapter::registry::Lease;
 use crate::engine::{Event, GenerateRequest, SamplingParams};
 use crate::metrics::RequestTimer;
+use crate::telemetry;
 use answer::{Choice, Clock};
 use axum::extract::Request;
 use std::collections::VecDeque;
@@ -122,7 +123,9 @@ pub(super) async fn begin<R: Ask>(
     let generation = lease.map_or_else(|| "base".to_owned(), |lease| lease.id.clone());
     let clock = clock(&state, arrived);
     let (permits, early) = (Some(permits), VecDeque::new());
-    let mut answer = Answer { state, generation, rules: plan.rules, choices, usage, timer, clock, early, permits };
+    let span = telemetry::generation_span(request.model(), usage.prompt);
+    let mut answer =
+        Answer { state, generation, rules: plan.rules, choices, usage, timer, clock, early, span, permits };
     answer.started().await.inspect_err(|_| answer.timer.finish("refused"))?;
     Ok((request, answer))
 }
