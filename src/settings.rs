@@ -94,6 +94,8 @@ pub enum SettingsError {
     ModelName,
     #[error("{option} {path}: {source}")]
     KeyFile { option: &'static str, path: String, source: std::io::Error },
+    #[error("{option} {path}: the file holds no key; the server would be open")]
+    NoKeyInFile { option: &'static str, path: String },
     #[error("{0}: a key must be 1 to 512 visible ASCII characters, and no key may be given for both uses")]
     Key(&'static str),
     #[error("--otlp-endpoint: this build sends no traces; build it with --features otel")]
@@ -166,7 +168,11 @@ fn keys(args: &ServeArgs) -> Result<KeySettings, SettingsError> {
                 path: path.display().to_string(),
                 source,
             })?;
+            let found = keys.len();
             keys.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
+            if keys.len() == found {
+                return Err(SettingsError::NoKeyInFile { option, path: path.display().to_string() });
+            }
         }
         let good = |key: &String| (1..=512).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
         if keys.iter().all(good) { Ok(keys) } else { Err(SettingsError::Key(option)) }

@@ -15,12 +15,14 @@ use parking_lot::{Mutex, RwLock};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[cfg(test)]
 mod tests;
 
 const MAX_NAME_LEN: usize = 128;
+/// How often room is looked for again, every few milliseconds.
+const EVICTION_PATIENCE: usize = 4;
 /// Hexadecimal digits of the content digest that make a generation's id.
 const ID_LEN: usize = 16;
 
@@ -59,6 +61,8 @@ pub struct LoadOptions {
     pub pinned: bool,
     /// Only if this is the name's present generation.
     pub expected: Option<String>,
+    /// Nobody has asked for it by this route: what was unloaded on request stays away.
+    pub automatic: bool,
 }
 
 /// A published adapter as operators see it.
@@ -114,7 +118,7 @@ impl Registry {
         let Some(source) = self.source(name) else {
             return self.lease(name).ok_or_else(|| AdapterError::NotFound(shown(name)));
         };
-        match self.publish(name, source, &LoadOptions::default()) {
+        match self.publish(name, source, &LoadOptions { automatic: true, ..LoadOptions::default() }) {
             // Another request was faster.
             Err(AdapterError::AlreadyLoaded(_)) => self.lease(name).ok_or_else(|| AdapterError::NotFound(shown(name))),
             outcome => outcome,
@@ -131,19 +135,25 @@ impl Registry {
             return Some(source.clone());
         }
         drop(shelf);
+        self.on_disk(name)
+    }
+
+    /// The directories of the root that are not loaded, sorted, and whether they stay so because they were unloaded.
+    pub fn loadable(&self) -> Vec<(String, bool)> {
+        let entries = self.options.root.iter().filter_map(|root| std::fs::read_dir(root).ok()).flatten().flatten();
+        let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.retain(|name| self.in_flight(name).is_none() && self.on_disk(name).is_some());
+        names.sort_unstable();
+        let shelf = self.shelf.read();
+        names.into_iter().map(|name| (name.clone(), shelf.is_withdrawn(&name))).collect()
+    }
+
+    /// The directory of the root that has this name.
+    fn on_disk(&self, name: &str) -> Option<Source> {
         let root = self.options.root.as_ref()?;
         let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
         let found = begins_well && self.check_name(name).is_ok() && root.join(name).join(CONFIG_FILE).is_file();
         found.then(|| Source::Jailed(name.to_owned()))
-    }
-
-    /// The directories of the root that could be loaded by their name, sorted.
-    pub fn loadable(&self) -> Vec<String> {
-        let entries = self.options.root.iter().filter_map(|root| std::fs::read_dir(root).ok()).flatten().flatten();
-        let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        names.retain(|name| self.may_resolve(name));
-        names.sort_unstable();
-        names
     }
 
     /// Removes the name; leased generations live on until their last lease drops. It does not come back by itself.
@@ -172,6 +182,11 @@ impl Registry {
         let listed =
             |resident: &super::shelf::Resident| Listed { lease: Arc::clone(&resident.lease), pinned: resident.pinned };
         self.shelf.read().all().map(listed).collect()
+    }
+
+    /// Where a path below the root leads, links not followed.
+    pub(super) fn place_of(&self, path: &str) -> PathBuf {
+        self.options.root.as_deref().unwrap_or(Path::new("")).join(path)
     }
 
     /// The adapters that came from the root, and from where.
@@ -270,19 +285,34 @@ impl Registry {
             Err(AdapterError::Budget { needed, free, .. }) => needed - free,
             outcome => return outcome,
         };
+        self.evict(missing, name);
+        // Whoever is just looking at the list holds a lease for a moment.
+        for _ in 0..EVICTION_PATIENCE {
+            if let Ok(reservation) = self.budget.reserve(bytes) {
+                return Ok(reservation);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            self.evict(missing, name);
+        }
+        self.budget.reserve(bytes)
+    }
+
+    fn evict(&self, bytes: u64, keep: &str) {
         // Their memory is free when these are dropped.
-        let evicted = self.shelf.write().evict(missing, name);
+        let evicted = self.shelf.write().evict(bytes, keep);
         self.evictions.fetch_add(evicted.len() as u64, Relaxed);
         for lease in evicted {
             tracing::info!(adapter = lease.name, bytes = lease.bytes, "adapter evicted");
         }
-        self.budget.reserve(bytes)
     }
 
     fn put(&self, generation: Lease, source: Source, options: &LoadOptions) -> Result<Lease, AdapterError> {
         let mut shelf = self.shelf.write();
         // It may have been unloaded meanwhile.
         check_expected(&shelf, &generation.name, options.expected.as_deref())?;
+        if options.automatic && shelf.is_withdrawn(&generation.name) {
+            return Err(AdapterError::NotFound(shown(&generation.name)));
+        }
         let pinned = options.pinned || shelf.get(&generation.name).is_some_and(|resident| resident.pinned);
         let replaced = shelf.put(Arc::clone(&generation), source, pinned);
         // The replaced generation is dropped after the lock.

@@ -1,6 +1,6 @@
 //! Sees when an adapter's files change on disk, and loads what has settled.
 //!
-//! Writers that rename a whole directory are seen at once; of those that write in place, the files must look the same twice.
+//! The files must look the same twice before they are loaded: whoever writes them in place may still be at it.
 
 use super::AdapterError;
 use super::files::{CONFIG_FILE, WEIGHTS_FILE};
@@ -34,14 +34,16 @@ impl Watcher {
 
     fn look_at(&mut self, registry: &Registry, lease: &Lease, source: Source) -> Option<Change> {
         let Source::Jailed(path) = source else { return None };
-        let (name, now) = (lease.name.clone(), stamp(&lease.path)?);
+        let (name, now) = (lease.name.clone(), stamp(&registry.place_of(&path))?);
         let (loaded, last) = *self.seen.entry(name.clone()).or_insert_with(|| (at_load(lease, now), now));
         let settled = now == last;
         self.seen.insert(name.clone(), (if settled { now } else { loaded }, now));
         if now == loaded || !settled {
             return None;
         }
-        let outcome = registry.load(&name, &path, &LoadOptions { replace: true, ..LoadOptions::default() });
+        // Only if nobody has unloaded or replaced it meanwhile.
+        let options = LoadOptions { replace: true, expected: Some(lease.id.clone()), ..LoadOptions::default() };
+        let outcome = registry.load(&name, &path, &options);
         // Written anew, with the content that is served already.
         let same = outcome.as_ref().is_ok_and(|found| found.id == lease.id);
         (!same).then_some((name, outcome))

@@ -25,6 +25,7 @@ pub(super) async fn load(State(state): State<Arc<AppState>>, request: Request) -
         replace: fields.boolean("load_inplace")?.unwrap_or(false),
         pinned: fields.boolean("pinned")?.unwrap_or(false),
         expected: fields.string("expected_generation")?.map(str::to_owned),
+        automatic: false,
     };
     let reply = format!("Success: LoRA adapter '{name}' added successfully.");
     state.load_adapter(move |state| state.registry.load(&name, &path, &options)).await?;
@@ -123,13 +124,17 @@ impl AppState {
     /// affair: to the caller it is unavailable.
     pub(super) async fn load_by_name(self: &Arc<Self>, name: &str) -> Result<Lease, ApiError> {
         let wanted = name.to_owned();
+        // One after another, so that those who administrate still find a place.
+        let _turn = self.gate.first_uses.acquire().await.map_err(ApiError::internal)?;
+        if let Some(lease) = self.registry.lease(name) {
+            return Ok(lease);
+        }
         self.load_adapter(move |state| state.registry.resolve(&wanted)).await.map_err(|error| match error.kind() {
             Kind::LoraNotFound => ApiError::model_not_found(name),
             Kind::Overloaded => error,
             _ => {
                 tracing::warn!(adapter = name, %error, "adapter cannot be loaded");
-                let message = format!("The adapter `{name}` cannot be loaded at present: {error}");
-                ApiError::at(Kind::AdapterUnavailable, "model", message)
+                ApiError::adapter_unavailable(name)
             }
         })
     }

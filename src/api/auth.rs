@@ -6,7 +6,7 @@ use super::AppState;
 use super::error::{ApiError, Kind};
 use super::layers::in_the_paths_shape;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use sha2::{Digest, Sha256};
@@ -132,13 +132,28 @@ fn no_key(headers: &HeaderMap) -> ApiError {
     ApiError::new(Kind::InvalidApiKey, message)
 }
 
+/// A page of another site has made the request: browsers send simple ones without asking first.
+fn is_foreign(headers: &HeaderMap, allowed: &[HeaderValue]) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let own = headers.get(header::HOST).and_then(|host| host.to_str().ok()).zip(origin.to_str().ok());
+    let is_own = own.is_some_and(|(host, origin)| origin.split_once("://").is_some_and(|(_, place)| place == host));
+    !is_own && !allowed.contains(origin)
+}
+
+fn foreign_page() -> ApiError {
+    let message = "Pages of other sites may not change adapters; --cors-origin allows those that it names.";
+    ApiError::new(Kind::InsufficientPermissions, message)
+}
+
 /// Lets a request through to its handler, or not.
 pub(super) async fn check(
     State((state, access)): State<(Arc<AppState>, Access)>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    match state.keys.admit(access, request.headers()) {
+    let foreign = access == Access::Admin && is_foreign(request.headers(), &state.origins);
+    let admitted = if foreign { Err(foreign_page()) } else { state.keys.admit(access, request.headers()) };
+    match admitted {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await

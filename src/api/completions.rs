@@ -17,7 +17,9 @@ use std::sync::Arc;
 pub(super) async fn create(State(state): State<Arc<AppState>>, request: Request) -> Result<Response, ApiError> {
     let entered = generation::enter(&state, request).await?;
     let parse = |state: &AppState, body: &[u8]| parse_completion(&body::parse_object(body)?, state.wire_limits());
-    let (request, mut answer) = generation::begin(state, entered, parse).await?;
+    let begun = generation::begin(state, entered, parse).await;
+    let own_words = |error: ApiError| error.rename_param(|param| (param == "messages").then(|| "prompt".to_owned()));
+    let (request, mut answer) = begun.map_err(own_words)?;
     let form = Form::new(request, &answer);
     if form.request.stream {
         return Ok(sse::response(Transcript { answer, form, phase: Phase::Opening }));

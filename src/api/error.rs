@@ -254,6 +254,17 @@ impl ApiError {
         Self::new(Kind::ShuttingDown, "The server is shutting down. Try again.")
     }
 
+    /// Others were in the way for too long.
+    pub(super) fn waited_too_long() -> Self {
+        Self::new(Kind::Overloaded, "The server is overloaded: the request waited too long. Try again later.")
+    }
+
+    /// The adapter is known, but cannot be used now.
+    pub(super) fn adapter_unavailable(name: &str) -> Self {
+        let message = format!("The adapter `{}` cannot be loaded at present.", echo(name));
+        Self::at(Kind::AdapterUnavailable, "model", message)
+    }
+
     /// The model produced something that must not be passed on.
     pub fn output_invalid(cause: impl std::fmt::Display) -> Self {
         tracing::error!(%cause, "model output invalid");

@@ -37,7 +37,7 @@ use crate::metrics::Metrics;
 use crate::priority;
 use auth::{Access, Keys};
 use axum::Router;
-use axum::http::{HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, post};
 use error::{ApiError, Kind};
@@ -46,7 +46,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::CorsLayer;
+use tower_http::cors::{AllowHeaders, CorsLayer};
 use wire::WireLimits;
 
 /// The base model as clients see it.
@@ -99,6 +99,8 @@ pub struct AppState {
     pub longest_token: usize,
     pub gate: Gate,
     pub keys: Keys,
+    /// Sites whose pages may call the server.
+    pub origins: Vec<HeaderValue>,
     /// Finished responses of the Responses API.
     pub responses: ResponseStore,
 }
@@ -112,13 +114,21 @@ pub struct Gate {
     permits: Arc<Semaphore>,
     loads: Arc<Semaphore>,
     desks: Arc<Semaphore>,
+    /// Adapters that requests have named are loaded one at a time.
+    first_uses: Semaphore,
 }
 
 impl Gate {
     pub fn new(max_requests: usize) -> Self {
         let places = |count| Arc::new(Semaphore::new(count));
         let (permits, loads) = (places(max_requests), places(MAX_LOADS));
-        Self { draining: AtomicBool::new(false), permits, loads, desks: places(priority::background_threads()) }
+        Self {
+            draining: AtomicBool::new(false),
+            permits,
+            loads,
+            desks: places(priority::background_threads()),
+            first_uses: Semaphore::new(1),
+        }
     }
 
     /// Does a request's CPU work off the async threads and beside the engine: few at a time, in order of arrival.
@@ -221,8 +231,9 @@ pub fn cors(router: Router, origins: Vec<HeaderValue>) -> Router {
     let layer = CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, layers::REQUEST_ID])
-        .expose_headers([layers::REQUEST_ID, header::RETRY_AFTER]);
+        // SDKs send headers of their own.
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([layers::REQUEST_ID, header::RETRY_AFTER, HeaderName::from_static("x-should-retry")]);
     router.layer(layer)
 }
 

@@ -2,7 +2,7 @@
 
 use super::error::{ApiError, Kind};
 use super::wire::{Fields, parse_chat, token_ids};
-use super::{AppState, body};
+use super::{AppState, body, generation};
 use crate::chat::ChatError;
 use axum::Json;
 use axum::extract::{Request, State};
@@ -11,8 +11,7 @@ use std::sync::Arc;
 
 /// Tokenises `prompt`, or `messages` as the chat template shows them.
 pub(super) async fn tokenize(State(state): State<Arc<AppState>>, request: Request) -> Result<Json<Value>, ApiError> {
-    state.check_accepting()?;
-    let _permit = state.permit()?;
+    let _permits = generation::permits(&state, &request)?;
     let bytes = body::json_bytes(request).await?;
     let worker = Arc::clone(&state);
     state.gate.prepare(move || tokens_of(&worker, body::parse_object(&bytes)?)).await?.map(Json)
@@ -35,6 +34,7 @@ fn tokens_of(state: &AppState, body: Map<String, Value>) -> Result<Value, ApiErr
 
 fn of_prompt(state: &AppState, fields: &Fields<'_>) -> Result<Vec<u32>, ApiError> {
     let text = fields.required_string("prompt")?;
+    state.check_prompt_bytes(text.len())?;
     let add_special_tokens = fields.boolean("add_special_tokens")?.unwrap_or(true);
     state.encode_prompt(text, add_special_tokens).map_err(|error| refused("prompt", &error))
 }
@@ -42,7 +42,9 @@ fn of_prompt(state: &AppState, fields: &Fields<'_>) -> Result<Vec<u32>, ApiError
 fn of_messages(state: &AppState, mut body: Map<String, Value>) -> Result<Vec<u32>, ApiError> {
     let opens_turn = Fields::root(&body).boolean("add_generation_prompt")?.unwrap_or(true);
     ["add_generation_prompt", "return_token_strs", "add_special_tokens"].iter().for_each(|key| drop(body.remove(*key)));
-    body.entry("model").or_insert_with(|| json!(state.model.name));
+    if body.get("model").is_none_or(Value::is_null) {
+        body.insert("model".to_owned(), json!(state.model.name));
+    }
     let request = parse_chat(&body, state.wire_limits())?;
     let segments = state.template.render(&request.conversation, opens_turn);
     segments.and_then(|segments| state.tokenizer.encode(&segments)).map_err(|error| refused("messages", &error))
@@ -54,11 +56,17 @@ fn refused(param: &str, error: &ChatError) -> ApiError {
 
 /// The text of token ids, control tokens included.
 pub(super) async fn detokenize(State(state): State<Arc<AppState>>, request: Request) -> Result<Json<Value>, ApiError> {
-    let body = body::json_object(request).await?;
-    let fields = Fields::root(&body);
-    check_model(&state, &fields)?;
+    let _permits = generation::permits(&state, &request)?;
+    let bytes = body::json_bytes(request).await?;
+    let worker = Arc::clone(&state);
+    state.gate.prepare(move || text_of(&worker, &body::parse_object(&bytes)?)).await?.map(Json)
+}
+
+fn text_of(state: &AppState, body: &Map<String, Value>) -> Result<Value, ApiError> {
+    let fields = Fields::root(body);
+    check_model(state, &fields)?;
     let ids = token_ids(fields.required("tokens")?, "tokens", state.wire_limits())?;
-    Ok(Json(json!({"prompt": state.tokenizer.decode_all(&ids)})))
+    Ok(json!({"prompt": state.tokenizer.decode_all(&ids)}))
 }
 
 /// Adapters share the base's tokenizer; a name that is neither is a mistake.

@@ -26,6 +26,8 @@ use toktrie::{TokEnv, TokRxInfo, TokTrie};
 pub struct ChatTokenizer {
     encoder: Arc<TextEncoder>,
     control: ControlTokens,
+    /// The same the other way round.
+    control_texts: HashMap<u32, String>,
     /// The bytes of control tokens that are part of how calls are written.
     tags: HashMap<u32, Vec<u8>>,
     /// By id, as wide as the logits; empty for control tokens and ids without a token.
@@ -96,7 +98,8 @@ impl ChatTokenizer {
         };
         let tok_env = Arc::new(TrieEnv::new(trie(&words, &special.eos_ids), continuation));
         let bytes = readable(words, &control);
-        Ok(Self { encoder, control, tags: HashMap::new(), bytes, special, tok_env })
+        let control_texts = control.iter().map(|(text, &id)| (id, text.clone())).collect();
+        Ok(Self { encoder, control, control_texts, tags: HashMap::new(), bytes, special, tok_env })
     }
 
     /// Shows the control tokens in the dialect's fixed text to whoever reads the model's answers: its parser looks for them.
@@ -146,9 +149,8 @@ impl ChatTokenizer {
 
     /// The text of one token as a whole prompt shows it, control tokens included.
     pub fn decode_all(&self, ids: &[u32]) -> String {
-        let control: HashMap<u32, &str> = self.control.iter().map(|(text, &id)| (id, text.as_str())).collect();
-        let bytes = |id: &u32| control.get(id).map_or_else(|| self.token_bytes(*id), |text| text.as_bytes());
-        let bytes: Vec<u8> = ids.iter().flat_map(|id| bytes(id).to_vec()).collect();
+        let bytes = |id: &u32| self.control_texts.get(id).map_or_else(|| self.token_bytes(*id), |text| text.as_bytes());
+        let bytes: Vec<u8> = ids.iter().flat_map(bytes).copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 

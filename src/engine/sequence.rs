@@ -11,6 +11,11 @@ use crate::grammar::{Constraint, GrammarError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
+/// Longest time of one mask.
+const SLOWEST_MASK: Duration = Duration::from_secs(2);
+/// Longest time of all masks of one answer.
+const ALL_MASKS: Duration = Duration::from_secs(20);
+
 /// What steers a sequence: which tokens may come next and which must.
 pub(super) trait Guide: Send {
     /// Writes −∞ into the logits of forbidden tokens.
@@ -79,6 +84,7 @@ pub(super) struct Sequence {
     pub(super) served: u64,
     pub(super) blocks: Vec<u32>,
     sampler: Sampler,
+    mask_time: Duration,
     stop_token_ids: Vec<u32>,
     guide: Option<Box<dyn Guide>>,
     lease: Option<Lease>,
@@ -104,6 +110,7 @@ impl Sequence {
             scheduled: 0,
             served: 0,
             blocks: Vec::new(),
+            mask_time: Duration::ZERO,
             sampler: Sampler::new(request.params, seat.seed, &request.prompt),
             tokens: request.prompt,
             stop_token_ids: request.stop_token_ids,
@@ -131,6 +138,7 @@ impl Sequence {
             guide.mask(logits).map(|()| started.elapsed())
         });
         let masked = masked.transpose().map_err(|error| invalid(&error))?;
+        self.check_masks(masked.unwrap_or_default())?;
         let index = self.tokens.len() - self.prompt_len;
         let choice = self.sampler.choose(logits, index as u64).map_err(|error| invalid(&error))?;
         if self.stop_token_ids.contains(&choice.token) {
@@ -142,6 +150,15 @@ impl Sequence {
         let mut tokens = vec![self.push(choice.token, false, choice.logprobs)];
         let finish = self.force(&mut tokens)?;
         Ok(Progress { tokens, finish, masked })
+    }
+
+    /// The batch waits for every mask: a grammar that takes too long for its own answer takes it from others.
+    fn check_masks(&mut self, took: Duration) -> Result<(), EngineError> {
+        self.mask_time += took;
+        if took > SLOWEST_MASK || self.mask_time > ALL_MASKS {
+            return Err(invalid(&"the grammar takes too long"));
+        }
+        Ok(())
     }
 
     /// Appends forced tokens as far as there is room; says whether the generation ends with them.

@@ -2,6 +2,7 @@
 //!
 //! Knows Lark text and a tokenizer; not what the text means.
 
+use super::custom::CALLERS_OWN;
 use super::keys::{KeyGuard, KeyTokens};
 use super::{Constraint, GrammarError};
 use crate::priority;
@@ -23,6 +24,10 @@ const CACHED_BYTES: usize = 8 * 1024 * 1024;
 /// Memory of one constraint's lexer: one to two kB a state.
 const MAX_LEXER_STATES: usize = 60_000;
 const MAX_MESSAGE: usize = 300;
+/// Limits of grammars that callers write themselves: parser items of one byte and of one token, and lexer work of a token.
+const NARROW_ROW: usize = 200;
+const NARROW_STEP: usize = 5_000;
+const NARROW_FUEL: u64 = 50_000;
 
 type Compiled = Result<Constraint, GrammarError>;
 
@@ -137,9 +142,21 @@ fn factory(tok_env: &TokEnv) -> Result<ParserFactory, GrammarError> {
     Ok(factory)
 }
 
+/// Ambiguous grammars cost more with every token; schemas are never ambiguous.
+fn narrow(tok_env: &TokEnv) -> Result<ParserFactory, GrammarError> {
+    let mut factory = factory(tok_env)?;
+    let limits = factory.limits_mut();
+    limits.max_items_in_row = NARROW_ROW;
+    limits.step_max_items = NARROW_STEP;
+    limits.step_lexer_fuel = NARROW_FUEL;
+    Ok(factory)
+}
+
 /// What the compile threads share.
 struct Worker {
     factory: ParserFactory,
+    /// For grammars that callers write themselves.
+    narrow: ParserFactory,
     key_tokens: Arc<KeyTokens>,
     cache: Mutex<Cache>,
     counts: Counts,
@@ -154,7 +171,8 @@ struct Counts {
 impl Worker {
     fn new(tok_env: &TokEnv) -> Result<Self, GrammarError> {
         let key_tokens = Arc::new(KeyTokens::new(tok_env));
-        Ok(Self { factory: factory(tok_env)?, key_tokens, cache: Mutex::default(), counts: Counts::default() })
+        let (factory, narrow) = (factory(tok_env)?, narrow(tok_env)?);
+        Ok(Self { factory, narrow, key_tokens, cache: Mutex::default(), counts: Counts::default() })
     }
 
     fn run(&self, queue: &Mutex<mpsc::Receiver<Job>>) {
@@ -180,8 +198,9 @@ impl Worker {
     }
 
     fn compile_new(&self, lark: &str) -> Compiled {
+        let factory = if lark.contains(CALLERS_OWN) { &self.narrow } else { &self.factory };
         let parser =
-            self.factory.create_parser(TopLevelGrammar::from_lark(lark.to_owned())).map_err(|error| refused(&error))?;
+            factory.create_parser(TopLevelGrammar::from_lark(lark.to_owned())).map_err(|error| refused(&error))?;
         let keys = KeyGuard::of(lark, &self.key_tokens);
         Constraint::start(Matcher::new(Ok(parser)), keys).map_err(|error| refused(&error))
     }

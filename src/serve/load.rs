@@ -52,6 +52,7 @@ pub fn load(settings: &Settings) -> Result<(Arc<AppState>, String), ServeError> 
         longest_token: longest_token(&tokenizer, config.vocab_size),
         gate: Gate::new(limits.max_requests),
         keys: keys(settings),
+        origins: settings.cors_origins.clone(),
         responses: ResponseStore::default(),
         limits,
         tokenizer,

@@ -126,6 +126,11 @@ fn keys_come_from_files_too_and_bad_ones_are_refused() {
     let read = settings(&["--api-key-file", file.to_str().unwrap(), "--api-key", "three"]).unwrap();
     assert_eq!(read.keys.inference, ["three", "one", "two"]);
     assert!(!format!("{read:?}").contains("three"), "keys are shown");
+    std::fs::write(&file, "\n \n").unwrap();
+    assert!(
+        settings(&["--api-key-file", file.to_str().unwrap()]).is_err(),
+        "a secret that was not filled in opens nothing"
+    );
     for bad in [
         &["--api-key", "sp ace"][..],
         &["--api-key", "a", "--admin-key", "a"],
@@ -136,4 +141,24 @@ fn keys_come_from_files_too_and_bad_ones_are_refused() {
     }
     assert!(settings(&["--cors-origin", "https://a.example"]).is_ok());
     assert!(settings(&["--cors-origin", "a.example/x"]).is_err());
+}
+
+/// A browser sends simple requests of any page without asking first.
+#[tokio::test]
+async fn pages_of_other_sites_change_no_adapters() {
+    let server = TestServer::with_options(&["--adapter-root", "DIR", "--cors-origin", "http://friend.example"]);
+    random_adapter(&server.path("a"), 1);
+    let load = |origin: Option<&str>| {
+        let mut request = post("/v2/repository/models/a/load", b"{}".to_vec());
+        request.headers_mut().insert("host", "here:8000".parse().unwrap());
+        if let Some(origin) = origin {
+            request.headers_mut().insert("origin", origin.parse().unwrap());
+        }
+        server.reply(request)
+    };
+    assert_eq!(load(Some("http://evil.example")).await.status, 403);
+    assert_eq!(load(Some("null")).await.status, 403);
+    for good in [None, Some("http://here:8000"), Some("http://friend.example")] {
+        assert_eq!(load(good).await.status, 200, "{good:?}");
+    }
 }

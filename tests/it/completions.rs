@@ -161,3 +161,27 @@ async fn tokens_and_text_turn_into_each_other() {
     let unknown = server.post("/tokenize", &json!({"model": "nobody", "prompt": "a"})).await;
     assert_eq!(unknown.refusal(), (404, "model".to_owned(), "model_not_found".to_owned()));
 }
+
+/// Ambiguous grammars cost more with every token; they end in a refusal, not in a slow server.
+#[tokio::test]
+async fn a_grammar_that_costs_too_much_is_the_callers_to_mend() {
+    let server = TestServer::start();
+    let letters = json!({server.end_token(): -100});
+    for grammar in [
+        "start: start start start | start start | A\nA: /[a-z ]/",
+        "start: start start | \"a\" | /[a-z ]/",
+        "start: a{0,1000}\na: b{0,1000}\nb: \"x\"{0,1000}",
+    ] {
+        let mut body = request(&json!("abc"));
+        (body["structured_outputs"], body["max_tokens"]) = (json!({"grammar": grammar}), json!(1900));
+        (body["logit_bias"], body["temperature"]) = (letters.clone(), json!(1));
+        let started = std::time::Instant::now();
+        let reply = server.post("/v1/completions", &body).await;
+        assert_eq!(
+            reply.refusal(),
+            (400, "structured_outputs.grammar".to_owned(), "invalid_grammar".to_owned()),
+            "{grammar}"
+        );
+        assert!(started.elapsed().as_secs() < 5, "{grammar} took {:?}", started.elapsed());
+    }
+}

@@ -234,3 +234,25 @@ async fn overload_is_shed_quickly_and_costs_little_goodput() {
     assert!(p99 < Duration::from_millis(100), "{p99:?}");
     server.until_idle().await;
 }
+
+/// What never started is refused with a status, not with a stream that begins with an error.
+#[tokio::test]
+async fn a_stream_that_waits_while_the_server_drains_gets_a_503() {
+    let server = TestServer::with_options(&["--max-batch", "1"]);
+    let ask = || server.send(post("/v1/chat/completions", endless(&server).to_string().into_bytes()));
+    let running = ask().await;
+    let (waiting, ()) = tokio::join!(ask(), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        server.state.engine.drain(Duration::from_millis(100)).await;
+    });
+    assert_eq!((waiting.status().as_u16(), waiting.headers().contains_key("retry-after")), (503, true));
+    drop(running);
+}
+
+#[tokio::test]
+async fn more_answers_than_there_are_places_are_refused_for_good() {
+    let server = TestServer::with_options(&["--max-batch", "1", "--max-queue", "1"]);
+    let mut body = text_request();
+    body["n"] = json!(3);
+    assert_eq!(server.chat(&body).await.refusal(), (400, "n".to_owned(), "integer_above_max_value".to_owned()));
+}

@@ -46,6 +46,8 @@ async fn the_server_and_its_models_describe_themselves() {
     assert_eq!(ok(server.get("/v2/models/base/config")).await["output"][0]["data_type"], "TYPE_STRING");
     assert_eq!(error(server.get("/v2/models/base/versions/2")).await.0, 404);
     assert_eq!(error(server.get("/v2/models/nobody")).await.0, 404);
+    assert_eq!(error(server.get("/v2/models/%ff")).await.0, 404);
+    assert_eq!(error(server.get("/v2/logging")).await.0, 404);
     assert_eq!(error(server.get("/v2/models/nobody/ready")).await.0, 400);
     server.state.start_draining();
     assert_eq!(server.get("/v2/health/ready").await.status, 400);

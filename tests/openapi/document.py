@@ -60,7 +60,8 @@ def _closed(value, schemas, closed):
             closed[f"{name}Closed"] = _closed(schemas[name], schemas, closed)
         copy["$ref"] += "Closed"
     # Every event of a stream has an `event` or an `id` too; what its data may hold is said in a schema of its own.
-    is_event = "data" in copy.get("properties", {}) and "object" not in copy["properties"]
+    data = copy.get("properties", {}).get("data", {})
+    is_event = "contentSchema" in data or data == {"const": "[DONE]"}
     if "properties" in copy and "type" in copy and not is_event:
         copy.setdefault("additionalProperties", False)
     return copy

@@ -128,6 +128,7 @@ def what_fits_is_answered(ctx, response, case):
     if is_negative(case) or response.status_code < 300:
         return
     if operation_id(case).startswith("tritonModelReady") and response.status_code == 400:
+        # What is not there is not ready.
         return
     code, _, message = error_of(response)
     known = code in REFUSALS or (code is None and response.status_code in REFUSAL_STATUSES)

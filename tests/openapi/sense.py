@@ -66,7 +66,10 @@ def sensible(body):
     if isinstance(body.get("parameters"), dict) and ("text_input" in body or "inputs" in body):
         triton(body["parameters"])
     if "inputs" in body:
-        body["inputs"] = [{"name": "text_input", "datatype": "BYTES", "shape": [1], "data": ["How warm is it?"]}]
+        text = {"data": "How warm is it?"} | body["inputs"][0] | {"name": "text_input"}
+        # Data that follows the JSON does so in `binary_inference`.
+        text.pop("parameters", None)
+        body["inputs"] = [text]
     generation(body)
     if isinstance(body.get("messages"), list):
         body["messages"] = [piece for message in body["messages"] for piece in answered(message)]

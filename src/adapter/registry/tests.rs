@@ -10,7 +10,7 @@ use tempfile::{TempDir, tempdir};
 /// Bytes of what [`write_adapter`] writes, in f32: 2 layers of q (2·8 + 12·2) and down (2·10 + 8·2).
 const ADAPTER_BYTES: u64 = 2 * (40 + 36) * 4;
 
-const REPLACE: LoadOptions = LoadOptions { replace: true, pinned: false, expected: None };
+const REPLACE: LoadOptions = LoadOptions { replace: true, pinned: false, expected: None, automatic: false };
 
 fn registry_with(root: Option<&Path>, byte_budget: u64) -> Registry {
     let options =
@@ -311,13 +311,14 @@ fn pinned_adapters_and_those_in_use_are_never_evicted() {
 #[test]
 fn a_directory_of_the_root_is_found_by_its_name_unless_it_was_unloaded() {
     let (root, registry) = two_adapters();
-    assert_eq!(registry.loadable(), ["a", "b"]);
+    assert_eq!(registry.loadable(), [("a".to_owned(), false), ("b".to_owned(), false)]);
     for name in ["nowhere", "..", ".", "../a", "a/../b", "", "a\0b"] {
         assert!(!registry.may_resolve(name), "{name:?}");
     }
     assert_eq!(first_value(&registry.resolve("b").unwrap().weights), 2.0);
     registry.unload("b", None).unwrap();
     assert!(!registry.may_resolve("b"));
+    assert_eq!(registry.loadable()[1], ("b".to_owned(), true));
     registry.load("b", "b", &LoadOptions::default()).unwrap();
     drop(root);
 }

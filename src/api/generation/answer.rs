@@ -26,6 +26,8 @@ pub(in crate::api) struct Choice {
     pub(in crate::api) events: Option<UnboundedReceiver<Event>>,
     pub(in crate::api) turn: Turn,
     pub(in crate::api) finish: Option<&'static str>,
+    /// It has said something.
+    pub(in crate::api) spoke: bool,
 }
 
 /// What an event brought.
@@ -61,17 +63,17 @@ pub(in crate::api) struct Answer {
     pub(in crate::api) early: VecDeque<(usize, Option<Event>)>,
     /// The generation in a trace.
     pub(in crate::api) span: Span,
-    /// Given back when the last choice is over, however slowly the client reads.
+    /// Given back when the last choice is over; a client that stops reading loses its answer before long.
     pub(in crate::api) permits: Option<Permits>,
 }
 
 impl Answer {
     /// Waits until the first choice has left the queue.
     pub(in crate::api) async fn started(&mut self) -> Result<(), ApiError> {
-        let queue = || ApiError::new(Kind::Overloaded, "The server is overloaded: the request waited too long.");
         let first = tokio::time::timeout_at(self.clock.start_by, next_event(&mut self.choices));
-        match first.await.map_err(|_| queue())? {
+        match first.await.map_err(|_| ApiError::waited_too_long())? {
             Some((_, Some(Event::Started))) => self.timer.started(),
+            Some((_, Some(Event::Failed(error)))) => return Err(self.rules.failure(error)),
             // What the grammar forces altogether never waits.
             other => self.early.extend(other),
         }
@@ -84,16 +86,15 @@ impl Answer {
             Ok(event) => event?,
             Err(error) => return Some(Err(self.fail(error))),
         };
-        let over = matches!(event, Some(Event::Finished(_) | Event::Failed(_)) | None);
         let update = match event {
             Some(Event::Started) => Ok(Update { choice, ..Update::default() }),
             Some(Event::Tokens(tokens)) => self.tokens(choice, &tokens),
             Some(Event::Finished(reason)) => self.finished(choice, reason),
-            Some(Event::Failed(error)) => Err(error.into()),
+            Some(Event::Failed(error)) => Err(self.rules.failure(error)),
             None => Err(ApiError::internal("the engine dropped the request")),
         };
         let update = update.map_err(|error| self.fail(error));
-        if over && self.choices.iter().all(|choice| choice.events.is_none()) {
+        if self.choices.iter().all(|choice| choice.events.is_none()) {
             self.permits = None;
         }
         Some(update)
@@ -112,7 +113,7 @@ impl Answer {
             return Ok(Some(event));
         }
         // A long prompt may take long; only then can there be silence between tokens.
-        let speaking = self.usage.completion > 0;
+        let speaking = self.choices.iter().filter(|choice| choice.events.is_some()).all(|choice| choice.spoke);
         let silent = if speaking { Instant::now() + self.clock.silence } else { self.clock.end_by };
         let until = silent.min(self.clock.end_by);
         tokio::time::timeout_at(until, next_event(&mut self.choices)).await.map_err(|_| {
@@ -158,6 +159,7 @@ impl Answer {
         self.usage.completion += tokens.len();
         self.timer.tokens(tokens.len());
         let choice = &mut self.choices[index];
+        choice.spoke = true;
         let deltas = tokens.iter().flat_map(|token| choice.turn.push(token)).collect();
         let finish = choice.turn.is_stopped().then(|| choice.close("stop"));
         self.update(index, deltas, finish)

@@ -71,6 +71,11 @@ impl Form {
         }
     }
 
+    /// The grammar is the caller's own work: what goes wrong with it is the caller's to mend.
+    pub(super) fn is_callers_own(&self) -> bool {
+        matches!(self.check, Check::Grammar)
+    }
+
     /// Checks a finished text.
     pub(super) fn check(&self, text: &str) -> Result<(), String> {
         let outcome = match &self.check {

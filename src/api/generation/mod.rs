@@ -84,7 +84,7 @@ pub(super) async fn enter_any(state: &AppState, request: Request) -> Result<Ente
 }
 
 /// Taken before the body is read, so that shedding load is cheap.
-fn permits(state: &AppState, request: &Request) -> Result<Permits, ApiError> {
+pub(super) fn permits(state: &AppState, request: &Request) -> Result<Permits, ApiError> {
     state.check_accepting()?;
     let key = request.extensions().get::<Caller>().and_then(|caller| caller.places.clone());
     Ok(Permits { _key: key.map(key_permit).transpose()?, _server: state.permit()? })
@@ -110,18 +110,20 @@ pub(super) async fn begin<R: Ask>(
     parse: impl Fn(&AppState, &[u8]) -> Result<R, ApiError> + Send + Sync + 'static,
 ) -> Result<(R, Answer), ApiError> {
     let Entered { body, permits, arrived } = entered;
+    let clock = clock(&state, arrived);
     let work = Arc::new(move |state: &AppState| accept(state, parse(state, &body)?, arrived));
-    let mut outcome = at_a_desk(&state, &work).await;
-    if let Err(Refused::NotResident(name)) = &outcome {
-        state.load_by_name(name).await?;
-        outcome = at_a_desk(&state, &work).await;
-    }
-    let Accepted { request, lease, mut timer, plan } = outcome.map_err(ApiError::from)?;
-    let events = start(&state, &plan, lease.as_ref()).await.inspect_err(|_| timer.finish("refused"))?;
+    let ready = async {
+        let accepted = accepted(&state, &work).await?;
+        let events = start(&state, &accepted.plan, accepted.lease.as_ref()).await;
+        Ok::<_, ApiError>((accepted, events))
+    };
+    // Who waits too long for this waits for others, as in the queue.
+    let ready = tokio::time::timeout_at(clock.start_by, ready).await.map_err(|_| ApiError::waited_too_long())?;
+    let (Accepted { request, lease, mut timer, plan }, events) = ready?;
+    let events = events.inspect_err(|_| timer.finish("refused"))?;
     let choices = events.into_iter().map(|events| choice(&state, &plan, events)).collect();
     let usage = Usage { prompt: plan.prompts.iter().map(Vec::len).sum(), ..Usage::default() };
     let generation = lease.map_or_else(|| "base".to_owned(), |lease| lease.id.clone());
-    let clock = clock(&state, arrived);
     let (permits, early) = (Some(permits), VecDeque::new());
     let span = telemetry::generation_span(request.model(), usage.prompt);
     let mut answer =
@@ -153,9 +155,23 @@ impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Error(error) => error,
-            Refused::NotResident(name) => Self::model_not_found(&name),
+            Refused::NotResident(name) => Self::adapter_unavailable(&name),
         }
     }
+}
+
+/// The request with its plan; an adapter that is known and not there is loaded first.
+async fn accepted<R: Ask>(
+    state: &Arc<AppState>,
+    work: &Arc<impl Fn(&AppState) -> Result<Accepted<R>, Refused> + Send + Sync + 'static>,
+) -> Result<Accepted<R>, ApiError> {
+    let name = match at_a_desk(state, work).await {
+        Err(Refused::NotResident(name)) => name,
+        outcome => return outcome.map_err(ApiError::from),
+    };
+    // Held, so that nobody makes it go again before the request has its own lease.
+    let _held = state.load_by_name(&name).await?;
+    at_a_desk(state, work).await.map_err(ApiError::from)
 }
 
 type Work<R> = dyn Fn(&AppState) -> Result<Accepted<R>, Refused> + Send + Sync;
@@ -194,7 +210,12 @@ async fn start(
     plan: &Plan,
     lease: Option<&Lease>,
 ) -> Result<Vec<UnboundedReceiver<Event>>, ApiError> {
-    let mut generations = Vec::with_capacity(plan.prompts.len() * plan.n);
+    let (count, most) = (plan.prompts.len() * plan.n, state.limits.max_requests);
+    if count > most {
+        let message = format!("This server can prepare {most} answers at a time, and {count} are asked for.");
+        return Err(ApiError::at(Kind::IntegerAboveMax, "n", message));
+    }
+    let mut generations = Vec::with_capacity(count);
     for prompt in &plan.prompts {
         let room = state.room_after(prompt.len())?;
         for index in 0..plan.n {
@@ -219,7 +240,7 @@ fn params_of(params: &SamplingParams, index: usize) -> SamplingParams {
 fn choice(state: &AppState, plan: &Plan, events: UnboundedReceiver<Event>) -> Choice {
     let reader = plan.rules.reader(state.dialect.as_ref());
     let turn = Turn::new(Arc::clone(&state.tokenizer), reader, plan.stop.clone(), plan.keep_tokens);
-    Choice { events: Some(events), turn, finish: None }
+    Choice { events: Some(events), turn, finish: None, spoke: false }
 }
 
 impl AppState {
@@ -239,8 +260,8 @@ impl AppState {
 
     fn context_exceeded(&self, size: &str) -> ApiError {
         let message = format!(
-            "This model's maximum context length is {} tokens. However, your messages and tools resulted in {size}. \
-             Please reduce their length.",
+            "This model's maximum context length is {} tokens. However, your request resulted in {size}. Please reduce \
+             its length.",
             self.model.context_length
         );
         ApiError::at(Kind::ContextLengthExceeded, "messages", message)

@@ -11,6 +11,7 @@ use crate::api::wire::{ChatRequest, ResponseFormat, WireLimits, parse_chat};
 use crate::chat::dialect::{ControlTokens, Delta, Dialect, Function, TurnParser, TurnSpec};
 use crate::chat::reasoning::{self, Reasoning, Split};
 use crate::chat::{ChatError, ToolCall, ToolChoice};
+use crate::engine::EngineError;
 use crate::grammar::{Constraint, GrammarError};
 use serde_json::{Map, Value};
 use std::time::{Duration, Instant};
@@ -145,7 +146,7 @@ impl TurnRules {
             Ok(Ok(constraint)) => Ok(Some(constraint)),
             Ok(Err(GrammarError::Internal(cause))) => Err(ApiError::internal(cause)),
             Ok(Err(error)) => Err(self.blame(state, &error).await),
-            // The schema guard bounds the cost of one compile: who waits this long has waited for others.
+            // The guards bound the cost of one compile: who waits this long has waited for others.
             Err(_) => Err(ApiError::new(Kind::Overloaded, "The grammar compiler is overloaded. Try again later.")),
         }
     }
@@ -172,6 +173,14 @@ impl TurnRules {
 
     fn refusal(&self, position: usize, message: &str) -> ApiError {
         self.tools.refusal(position, message).unwrap_or_else(|| ApiError::internal(message))
+    }
+
+    /// A generation whose output is invalid: our failure, unless the caller's own grammar is too much.
+    pub(super) fn failure(&self, error: EngineError) -> ApiError {
+        match (&self.form, &error) {
+            (Some(form), EngineError::InvalidOutput(cause)) if form.is_callers_own() => form.refusal(cause),
+            _ => error.into(),
+        }
     }
 
     /// Checks a finished call's arguments against the caller's schema.
@@ -217,11 +226,11 @@ fn names_its_keys(schema: &Value) -> bool {
     schema["type"] == "object" && schema["additionalProperties"] == false && schema.get("patternProperties").is_none()
 }
 
-/// Whether a call, where it is a bare JSON object, could be an answer too.
+/// Whether a call is a bare JSON object that begins as an answer could: its fixed text would swallow the answer's key.
 fn looks_like_a_call(schema: &Value, dialect: &dyn Dialect) -> bool {
     let call = ToolCall { id: String::new(), name: "f".to_owned(), arguments: Value::Object(Map::new()) };
     let call: Option<Map<String, Value>> = serde_json::from_str(&dialect.render_calls(&[call])).ok();
-    call.is_some_and(|call| call.keys().all(|key| schema["properties"].get(key).is_some()))
+    call.is_some_and(|call| call.keys().any(|key| schema["properties"].get(key).is_some()))
 }
 
 #[cfg(test)]
@@ -254,8 +263,8 @@ mod tests {
     #[test]
     fn next_to_tools_an_answer_must_not_look_like_a_call() {
         let of = |properties: Value| json!({"type": "object", "properties": properties, "additionalProperties": false});
-        assert!(told_apart(of(json!({"name": {}, "age": {}}))).is_ok());
-        assert!(told_apart(of(json!({"name": {}, "parameters": {}}))).is_err());
+        assert!(told_apart(of(json!({"title": {}, "age": {}}))).is_ok());
+        assert!(told_apart(of(json!({"name": {}, "age": {}}))).is_err());
         assert!(told_apart(json!({"type": "object"})).is_err());
     }
 }

@@ -11,6 +11,7 @@ use super::generation::{self, Answer, Ask, Plan, Update};
 use super::sse::{self, Frames};
 use super::wire::{ResponsesRequest, parse_responses};
 use super::{AppState, body, ids, scored, unix_seconds};
+use crate::chat::dialect::Delta;
 use crate::chat::{Message, Role, ToolCall};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
@@ -106,6 +107,9 @@ impl Progress {
     }
 
     fn send(&mut self, (name, mut fields): Event) {
+        if !self.job.request.chat.stream {
+            return;
+        }
         fields["type"] = name.into();
         fields["sequence_number"] = self.sequence.into();
         self.sequence += 1;
@@ -117,11 +121,11 @@ impl Progress {
         let entries = if update.deltas.is_empty() { Vec::new() } else { self.logprobs() };
         let mut entries = entries.as_slice();
         for delta in &update.deltas {
-            for event in self.items.push(delta, self.answer.spoken(update.choice), entries) {
+            // A step's tokens are told once, with its first text.
+            let told = if matches!(delta, Delta::Text(_)) { std::mem::take(&mut entries) } else { &[] };
+            for event in self.items.push(delta, self.answer.spoken(update.choice), told) {
                 self.send(event);
             }
-            // A step's tokens are told once.
-            entries = &[];
         }
     }
 
@@ -156,8 +160,8 @@ impl Progress {
     fn keep(&mut self, object: &Value) {
         let mut messages = std::mem::take(&mut self.job.messages);
         messages.push(self.said());
-        let input = std::mem::take(&mut self.job.request.input.items);
-        let kept = Kept { owner: self.owner, object: object.clone(), input, messages };
+        let input = self.job.request.input.items.drain(..).map(|item| item.to_string()).collect();
+        let kept = Kept { owner: self.owner, object: object.to_string(), input, messages };
         self.answer.state.responses.put(object["id"].as_str().unwrap_or_default(), kept);
     }
 
@@ -239,7 +243,7 @@ pub(super) async fn show(
     Extension(Caller { owner, .. }): Extension<Caller>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
-    Ok(Json(find(&state, id, owner)?.1.object.clone()))
+    Ok(Json(read(&find(&state, id, owner)?.1.object)))
 }
 
 /// `GET /v1/responses/{id}/input_items`
@@ -249,8 +253,8 @@ pub(super) async fn input_items(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let (_, kept) = find(&state, id, owner)?;
-    let with_id = |(index, item): (usize, &Value)| {
-        let mut item = item.clone();
+    let with_id = |(index, item): (usize, &String)| {
+        let mut item = read(item);
         if item.get("id").is_none_or(Value::is_null) {
             item["id"] = format!("item_{index}").into();
         }
@@ -268,8 +272,10 @@ pub(super) async fn delete(
     Extension(Caller { owner, .. }): Extension<Caller>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
-    let (id, _) = find(&state, id, owner)?;
-    state.responses.delete(&id, owner);
+    let id = id.map_or_else(|_| "?".to_owned(), |Path(id)| id);
+    if !state.responses.delete(&id, owner) {
+        return Err(not_found(&id));
+    }
     Ok(Json(json!({"id": id, "object": "response", "deleted": true})))
 }
 
@@ -281,9 +287,16 @@ fn find(
     let id = id.map_or_else(|_| "?".to_owned(), |Path(id)| id);
     match state.responses.get(&id, owner) {
         Some(kept) => Ok((id, kept)),
-        None => {
-            let message = format!("Response with id '{}' not found.", echo(&id));
-            Err(ApiError::at(Kind::ResponseNotFound, "response_id", message))
-        }
+        None => Err(not_found(&id)),
     }
+}
+
+fn not_found(id: &str) -> ApiError {
+    let message = format!("Response with id '{}' not found.", echo(id));
+    ApiError::at(Kind::ResponseNotFound, "response_id", message)
+}
+
+/// What was kept as JSON text.
+fn read(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_default()
 }

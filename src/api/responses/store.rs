@@ -2,7 +2,6 @@
 
 use crate::chat::Message;
 use parking_lot::Mutex;
-use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -18,9 +17,10 @@ pub(in crate::api) type Owner = Option<[u8; 32]>;
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) owner: Owner,
-    pub(super) object: Value,
-    /// The input items of its own request.
-    pub(super) input: Vec<Value>,
+    /// As JSON text, which takes the room that it seems to take.
+    pub(super) object: String,
+    /// The input items of its own request, as JSON text.
+    pub(super) input: Vec<String>,
     /// The conversation up to and including it, without instructions.
     pub(super) messages: Vec<Message>,
 }
@@ -32,7 +32,7 @@ pub struct ResponseStore(Mutex<Shelf>);
 #[derive(Default)]
 struct Shelf {
     responses: HashMap<String, (usize, Arc<Kept>)>,
-    /// Oldest first; may name responses that were deleted.
+    /// Oldest first.
     order: VecDeque<String>,
     bytes: usize,
 }
@@ -61,7 +61,13 @@ impl ResponseStore {
 
     /// Removes the response; `false` = there is none of the owner's.
     pub(super) fn delete(&self, id: &str, owner: Owner) -> bool {
-        self.get(id, owner).is_some() && self.0.lock().remove(id).is_some()
+        let mut shelf = self.0.lock();
+        let found = shelf.responses.get(id).is_some_and(|(_, kept)| kept.owner == owner);
+        if found {
+            shelf.remove(id);
+            shelf.order.retain(|other| other != id);
+        }
+        found
     }
 }
 
@@ -75,12 +81,13 @@ impl Shelf {
 
 impl Kept {
     fn bytes(&self) -> usize {
-        let json = |value: &Value| value.to_string().len();
         let text = |message: &Message| {
-            let calls: usize = message.tool_calls.iter().map(|call| call.name.len() + json(&call.arguments)).sum();
+            let calls: usize =
+                message.tool_calls.iter().map(|call| call.name.len() + call.arguments.to_string().len() * 4).sum();
             message.content.len() + message.reasoning.as_ref().map_or(0, String::len) + calls + 256
         };
-        json(&self.object) + self.input.iter().map(json).sum::<usize>() + self.messages.iter().map(text).sum::<usize>()
+        let input: usize = self.input.iter().map(|item| item.len() + 64).sum();
+        self.object.len() + input + self.messages.iter().map(text).sum::<usize>()
     }
 }
 
@@ -89,7 +96,7 @@ mod tests {
     use super::*;
 
     fn kept(owner: Owner, size: usize) -> Kept {
-        Kept { owner, object: Value::from("x".repeat(size)), input: Vec::new(), messages: Vec::new() }
+        Kept { owner, object: "x".repeat(size), input: Vec::new(), messages: Vec::new() }
     }
 
     #[test]

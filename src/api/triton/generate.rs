@@ -9,7 +9,7 @@ use crate::api::wire::{ChatRequest, fields};
 use crate::api::{AppState, body};
 use crate::chat::dialect::Delta;
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// `POST …/generate`
 pub(super) async fn whole(
     State(state): State<Arc<AppState>>,
-    Path(named): Path<Named>,
+    named: Named,
     request: Request,
 ) -> Result<Response, Refusal> {
     let (form, mut answer) = begin(state, named.model()?, request, false).await?;
@@ -30,7 +30,7 @@ pub(super) async fn whole(
 /// `POST …/generate_stream`
 pub(super) async fn stream(
     State(state): State<Arc<AppState>>,
-    Path(named): Path<Named>,
+    named: Named,
     request: Request,
 ) -> Result<Response, Refusal> {
     let (form, answer) = begin(state, named.model()?, request, true).await?;
@@ -127,7 +127,7 @@ fn parse(state: &AppState, model: &str, body: &[u8], streams: bool) -> Result<As
         Some(Value::Object(map)) => map,
         Some(other) => return Err(fields::wrong_type("parameters", "an object", &other)),
     };
-    parameters.extend(body);
+    parameters.extend(body.into_iter().filter(|(_, value)| !value.is_null()));
     let details = take_flag(&mut parameters, "details")?.unwrap_or(false);
     if take_flag(&mut parameters, "stream")?.is_some_and(|stream| stream != streams) {
         let message = "'stream' must be true on generate_stream and false on generate.";

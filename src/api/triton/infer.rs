@@ -9,7 +9,7 @@ use crate::api::error::{ApiError, Kind};
 use crate::api::generation::{self, Ask, Plan};
 use crate::api::wire::{ChatRequest, Fields};
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -20,7 +20,7 @@ const SAMPLING: &str = "sampling_parameters";
 
 pub(super) async fn infer(
     State(state): State<Arc<AppState>>,
-    Path(named): Path<Named>,
+    named: Named,
     request: Request,
 ) -> Result<Response, Refusal> {
     let model = named.model()?;

@@ -14,7 +14,9 @@ use super::AppState;
 use super::auth::Access::{self, Admin, Inference, Open};
 use super::error::{ApiError, Kind};
 use axum::Json;
+use axum::extract::{FromRequestParts, Path};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use serde_json::{Value, json};
@@ -60,6 +62,16 @@ pub(super) fn routes() -> Vec<(&'static str, Access, MethodRouter<Arc<AppState>>
 struct Named {
     id: String,
     version: Option<String>,
+}
+
+impl FromRequestParts<Arc<AppState>> for Named {
+    type Rejection = Refusal;
+
+    /// A path that is not even text names nothing that exists.
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Refusal> {
+        let path = Path::<Self>::from_request_parts(parts, state).await;
+        path.map(|Path(named)| named).map_err(|_| ApiError::model_not_found("?").into())
+    }
 }
 
 impl Named {

@@ -5,7 +5,7 @@ use crate::api::error::{ApiError, Kind};
 use crate::api::{AppState, health};
 use crate::metrics::Totals;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -47,10 +47,7 @@ pub(super) fn resident(state: &AppState, named: Named) -> Result<String, Refusal
     Err(ApiError::model_not_found(&name).into())
 }
 
-pub(super) async fn metadata(
-    State(state): State<Arc<AppState>>,
-    Path(named): Path<Named>,
-) -> Result<Json<Value>, Refusal> {
+pub(super) async fn metadata(State(state): State<Arc<AppState>>, named: Named) -> Result<Json<Value>, Refusal> {
     let tensor = |name: &str| json!([{"name": name, "datatype": "BYTES", "shape": [1]}]);
     Ok(Json(json!({
         "name": resident(&state, named)?,
@@ -61,10 +58,7 @@ pub(super) async fn metadata(
     })))
 }
 
-pub(super) async fn model_ready(
-    State(state): State<Arc<AppState>>,
-    Path(named): Path<Named>,
-) -> Result<Json<Value>, Refusal> {
+pub(super) async fn model_ready(State(state): State<Arc<AppState>>, named: Named) -> Result<Json<Value>, Refusal> {
     let not_ready = |cause: &str| Refusal(ApiError::new(Kind::InvalidValue, cause));
     let name = resident(&state, named).map_err(|_| not_ready("Model version not ready"))?;
     match health::unready(&state) {
@@ -73,10 +67,7 @@ pub(super) async fn model_ready(
     }
 }
 
-pub(super) async fn config(
-    State(state): State<Arc<AppState>>,
-    Path(named): Path<Named>,
-) -> Result<Json<Value>, Refusal> {
+pub(super) async fn config(State(state): State<Arc<AppState>>, named: Named) -> Result<Json<Value>, Refusal> {
     let tensor = |name: &str| json!([{"name": name, "data_type": "TYPE_STRING", "dims": [1]}]);
     Ok(Json(json!({
         "name": resident(&state, named)?,
@@ -94,10 +85,7 @@ pub(super) async fn config(
     })))
 }
 
-pub(super) async fn statistics(
-    State(state): State<Arc<AppState>>,
-    Path(named): Path<Named>,
-) -> Result<Json<Value>, Refusal> {
+pub(super) async fn statistics(State(state): State<Arc<AppState>>, named: Named) -> Result<Json<Value>, Refusal> {
     let name = resident(&state, named)?;
     Ok(Json(json!({"model_stats": [model_statistics(&state, &name)]})))
 }

@@ -1,21 +1,16 @@
 //! The model repository: the base is always there; adapters of `--adapter-root` are loaded and unloaded by their name.
 
-use super::{Refusal, VERSION};
+use super::{Named, Refusal, VERSION};
 use crate::adapter::registry::LoadOptions;
 use crate::api::adapters::{check_enabled, remove};
 use crate::api::error::{ApiError, Kind};
 use crate::api::wire::Fields;
 use crate::api::{AppState, body};
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-
-#[derive(serde::Deserialize)]
-pub(super) struct Model {
-    id: String,
-}
 
 /// Every model, loaded or not; `{"ready": true}` asks for the loaded ones.
 pub(super) async fn index(State(state): State<Arc<AppState>>, request: Request) -> Result<Json<Value>, Refusal> {
@@ -27,7 +22,7 @@ pub(super) async fn index(State(state): State<Arc<AppState>>, request: Request) 
     if !ready_only {
         let worker = Arc::clone(&state);
         let loadable = tokio::task::spawn_blocking(move || worker.registry.loadable()).await;
-        let absent = |name: String| json!({"name": name, "state": "UNAVAILABLE", "reason": "not loaded"});
+        let absent = |(name, unloaded): (String, bool)| json!({"name": name, "state": "UNAVAILABLE", "reason": if unloaded { "unloaded" } else { "not loaded" }});
         models.extend(loadable.map_err(ApiError::internal)?.into_iter().map(absent));
     }
     Ok(Json(Value::Array(models)))
@@ -36,21 +31,21 @@ pub(super) async fn index(State(state): State<Arc<AppState>>, request: Request) 
 /// Loads the adapter directory of this name, or again what has changed in it.
 pub(super) async fn load(
     State(state): State<Arc<AppState>>,
-    Path(Model { id }): Path<Model>,
+    Named { id, .. }: Named,
     request: Request,
 ) -> Result<StatusCode, Refusal> {
     state.check_accepting()?;
     let body = optional(request).await?;
-    if id == state.model.name {
-        return Ok(StatusCode::OK);
-    }
-    check_allowed(&state)?;
     if let Some(parameters) = Fields::root(&body).object("parameters")?
         && let Some(key) = parameters.keys().next()
     {
         let message = "Models are loaded as they are in --adapter-root: configurations and files cannot be sent.";
         return Err(ApiError::at(Kind::UnsupportedParameter, parameters.path(key), message).into());
     }
+    if id == state.model.name {
+        return Ok(StatusCode::OK);
+    }
+    check_allowed(&state)?;
     let options = LoadOptions { replace: true, ..LoadOptions::default() };
     state.load_adapter(move |state| state.registry.load(&id, &id, &options)).await?;
     Ok(StatusCode::OK)
@@ -59,7 +54,7 @@ pub(super) async fn load(
 /// Unloads an adapter; its running requests finish.
 pub(super) async fn unload(
     State(state): State<Arc<AppState>>,
-    Path(Model { id }): Path<Model>,
+    Named { id, .. }: Named,
     request: Request,
 ) -> Result<StatusCode, Refusal> {
     // `unload_dependents` says nothing here: nothing depends on an adapter.

@@ -1,6 +1,6 @@
 //! The `input` of a response: text or items, as messages.
 
-use super::fields::{Fields, missing, string, wrong_value};
+use super::fields::{Fields, empty_array, missing, string, wrong_value};
 use super::responses::parts;
 use crate::api::error::{ApiError, Kind, echo};
 use crate::chat::{Message, Role, ToolCall};
@@ -24,7 +24,11 @@ pub(super) fn parse(fields: &Fields<'_>) -> Result<Input, ApiError> {
         return Ok(Input { messages: vec![Message::text(Role::User, text.clone())], items: vec![item] });
     }
     let mut reader = Reader::default();
-    for (item, path) in parts(value, "input")? {
+    let items = parts(value, "input")?;
+    if items.is_empty() {
+        return Err(empty_array("input"));
+    }
+    for (item, path) in items {
         reader.item(&Fields::of(item, path)?)?;
     }
     let items = value.as_array().cloned().unwrap_or_default();
@@ -107,6 +111,7 @@ impl Reader {
             self.messages.push(Message { reasoning: self.thoughts.take(), ..Message::text(Role::Assistant, "") });
         }
         let Some(turn) = self.messages.last_mut() else { return Ok(()) };
+        turn.reasoning = turn.reasoning.take().or(self.thoughts.take());
         if turn.tool_calls.iter().any(|call| call.id == id) {
             return Err(wrong_value(&fields.path("call_id"), &id, "Each call of a turn needs its own id."));
         }

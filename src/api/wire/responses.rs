@@ -121,6 +121,8 @@ fn logprobs(fields: &Fields<'_>) -> Result<Option<usize>, ApiError> {
     for (item, path) in fields.array("include")?.unwrap_or_default() {
         match string(item, &path)? {
             LOGPROBS => wanted = true,
+            // Thoughts are never encrypted here: they come back as they are.
+            "reasoning.encrypted_content" => {}
             other => return Err(wrong_value(&path, other, &format!("Supported values are: '{LOGPROBS}'."))),
         }
     }

@@ -35,10 +35,18 @@ pub(super) fn parse(
         repetition_penalty: fields.decimal("repetition_penalty", repetition)?.unwrap_or(defaults.repetition_penalty),
         frequency_penalty: fields.decimal("frequency_penalty", penalty())?.unwrap_or(defaults.frequency_penalty),
         presence_penalty: fields.decimal("presence_penalty", penalty())?.unwrap_or(defaults.presence_penalty),
-        seed: fields.integer("seed", i64::MIN..=i64::MAX)?.map(|seed| seed as u64),
+        seed: seed(fields)?,
         logit_bias: logit_bias(fields, limits)?,
         logprobs,
     })
+}
+
+/// Any integer of 64 bits, signed or not.
+fn seed(fields: &Fields<'_>) -> Result<Option<u64>, ApiError> {
+    match fields.get("seed").and_then(Value::as_u64) {
+        Some(seed) => Ok(Some(seed)),
+        None => Ok(fields.integer("seed", i64::MIN..=i64::MAX)?.map(|seed| seed as u64)),
+    }
 }
 
 fn logit_bias(fields: &Fields<'_>, limits: WireLimits) -> Result<Vec<(u32, f32)>, ApiError> {
@@ -51,7 +59,8 @@ fn logit_bias(fields: &Fields<'_>, limits: WireLimits) -> Result<Vec<(u32, f32)>
 }
 
 fn token_id(key: &str, limits: WireLimits) -> Result<u32, ApiError> {
-    let id = key.parse::<u32>().ok().filter(|&id| (id as usize) < limits.logits_width);
+    let written_plainly = !key.starts_with('+') && (key == "0" || !key.starts_with('0'));
+    let id = key.parse::<u32>().ok().filter(|_| written_plainly).filter(|&id| (id as usize) < limits.logits_width);
     id.ok_or_else(|| {
         let hint =
             format!("Keys of 'logit_bias' must be token ids from 0 to {}.", limits.logits_width.saturating_sub(1));

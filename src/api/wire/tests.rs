@@ -169,7 +169,7 @@ fn each_wrong_value_is_named_with_path_and_code() {
         ("/frequency_penalty", json!(-2.1), "frequency_penalty", "decimal_below_min_value"),
         ("/presence_penalty", json!(2.1), "presence_penalty", "decimal_above_max_value"),
         ("/n", json!(0), "n", "integer_below_min_value"),
-        ("/n", json!(5), "n", "integer_above_max_value"),
+        ("/n", json!(129), "n", "integer_above_max_value"),
         ("/n", json!(-1), "n", "integer_below_min_value"),
         ("/stop", json!(["a", "b", "c", "d", "e"]), "stop", "array_above_max_length"),
         ("/stop", json!([""]), "stop[0]", "empty_string"),
