@@ -32,7 +32,8 @@ async fn the_description_and_the_router_agree() {
             .iter()
             .filter_map(|method| described[path].get(*method))
             .all(|one| one["security"] == serde_json::json!([]));
-        assert_eq!(open, matches!(access, Access::Open | Access::Metrics), "{path}");
+        // Metrics are open or not as the operator says.
+        assert!(access == Access::Metrics || open == (access == Access::Open), "{path}");
     }
 }
 
