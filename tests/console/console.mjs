@@ -3,12 +3,9 @@
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { startProxy } from './proxy.mjs';
 import { scratch, Stage, startBrowser, startServer, writeAdapter } from './stage.mjs';
 
 const binary = process.argv[2];
-const page = fileURLToPath(new URL('../../src/api/console.html', import.meta.url));
 const PARIS = 'What is the weather in Paris?';
 const HTML = '<b>bold</b><script>window.broken = 1</script><img src="x" onerror="window.broken = 1">';
 
@@ -312,7 +309,7 @@ async function form_fits_every_width_and_has_names({ stage }) {
 
 /** A server that wants keys shows nothing without one, the models with an API key, and all with an admin key. */
 async function key_opens_a_locked_server({ browser }) {
-  const { address } = await startConsole('--api-key', 'sesame', '--admin-key', 'poppy', '--protect-metrics');
+  const address = await startConsole('--api-key', 'sesame', '--admin-key', 'poppy', '--protect-metrics');
   const stage = await Stage.open(browser, address, [401, 403]);
   const says = (place, text) => until(async () => (await stage.text(place)).startsWith(text), `${place} says ${text}`);
   const enter = async key => {
@@ -352,12 +349,12 @@ const checks = [
   form_fits_every_width_and_has_names,
 ];
 
-/** A server with the console at `/`; `own` says whether it serves the page itself. */
+/** A server with the console at `/`. */
 async function startConsole(...options) {
   const address = await startServer(binary, ...options);
   const response = await fetch(`${address}/`);
-  const own = response.status === 200 && response.headers.get('content-type')?.startsWith('text/html');
-  return { own, address: own ? address : await startProxy(address, page) };
+  assert.match(response.headers.get('content-type') ?? '', /^text\/html/, 'the server has no page at /');
+  return address;
 }
 
 /** Runs one check on a fresh page; returns whether it passed. */
@@ -380,8 +377,7 @@ async function run(check, browser, address) {
 const root = scratch();
 writeAdapter(join(root, 'one'), 1);
 writeAdapter(join(root, 'two'), 2);
-const { own, address } = await startConsole('--adapter-root', root);
-console.log(own ? 'the page at / of the server' : 'the server has no page at /: a proxy serves src/api/console.html');
+const address = await startConsole('--adapter-root', root);
 const browser = await startBrowser();
 const chosen = checks.filter(check => check.name.includes(process.argv[3] ?? ''));
 let passed = 0;
