@@ -201,3 +201,27 @@ fn every_log_line_is_one_json_object_whatever_clients_send() {
     assert!(!text.contains("SECRET"), "the log holds what users wrote");
     assert!(text.lines().all(|line| line.len() < 4096));
 }
+
+/// Bodies that do not come get an answer after half a minute, and their places go to others.
+#[test]
+fn slow_bodies_are_given_up_after_half_a_minute() {
+    let server = Server::start(&["--max-batch", "1", "--max-queue", "100"]);
+    let started = Instant::now();
+    let slow: Vec<TcpStream> = (0..50)
+        .map(|_| {
+            let mut stream = server.connect();
+            stream.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
+            stream.write_all(&post("content-length: 100", "{\"model\"")).unwrap();
+            stream
+        })
+        .collect();
+    for mut stream in slow {
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 400");
+    }
+    let taken = started.elapsed().as_secs();
+    assert!((29..36).contains(&taken), "{taken} s");
+    let good = json!({"model": "base", "messages": [{"role": "user", "content": "a"}], "max_tokens": 1}).to_string();
+    assert_eq!(server.chat(&good).0, 200);
+}
