@@ -3,7 +3,7 @@
 use super::error::{ApiError, Kind};
 use super::generation::{self, Answer, Ask, Plan, Spoken, SpokenToken, TurnRules, Update};
 use super::reply::{Head, usage};
-use super::sse::{self, Frames, data};
+use super::sse::{self, Script, data};
 use super::wire::{CompletionRequest, Prompt, parse_completion};
 use super::{AppState, body, scored};
 use crate::chat::ChatError;
@@ -22,7 +22,7 @@ pub(super) async fn create(State(state): State<Arc<AppState>>, request: Request)
     let (request, mut answer) = begun.map_err(own_words)?;
     let form = Form::new(request, &answer);
     if form.request.stream {
-        return Ok(sse::response(Transcript { answer, form, phase: Phase::Opening }));
+        return Ok(sse::response(Transcript { answer, form }));
     }
     answer.finish().await?;
     Ok(Json(form.completion(&answer)).into_response())
@@ -157,49 +157,19 @@ fn logprobs(answer: &Answer, tokens: &[SpokenToken], top: usize) -> Value {
     json!({"tokens": texts, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets})
 }
 
-enum Phase {
-    Opening,
-    Speaking,
-    Over,
-}
-
 struct Transcript {
     answer: Answer,
     form: Form,
-    phase: Phase,
 }
 
-impl Frames for Transcript {
-    async fn next(&mut self) -> Option<String> {
-        if matches!(self.phase, Phase::Opening) {
-            self.phase = Phase::Speaking;
-            let choices = 0..self.answer.choices.len();
-            if self.form.request.echo {
-                return Some(choices.map(|index| self.piece(index, self.form.echo(index), (&[], None))).collect());
-            }
-        }
-        if matches!(self.phase, Phase::Over) { None } else { Some(self.speak().await) }
+impl Script for Transcript {
+    fn answer(&mut self) -> &mut Answer {
+        &mut self.answer
     }
-}
 
-impl Transcript {
-    async fn speak(&mut self) -> String {
-        loop {
-            let text = match self.answer.next().await {
-                Some(Ok(update)) => self.update(&update),
-                Some(Err(error)) => {
-                    self.phase = Phase::Over;
-                    data(&error.body())
-                }
-                None => {
-                    self.phase = Phase::Over;
-                    self.end()
-                }
-            };
-            if !text.is_empty() {
-                return text;
-            }
-        }
+    fn opening(&mut self) -> String {
+        let choices = if self.form.request.echo { self.answer.choices.len() } else { 0 };
+        (0..choices).map(|index| self.piece(index, self.form.echo(index), (&[], None))).collect()
     }
 
     fn update(&mut self, update: &Update) -> String {
@@ -212,16 +182,22 @@ impl Transcript {
         self.piece(update.choice, &text, (&tokens, update.finish))
     }
 
-    fn piece(&self, index: usize, text: &str, said: (&[SpokenToken], Option<&str>)) -> String {
-        self.form.chunk(self.form.choice(&self.answer, index, text, said))
-    }
-
-    fn end(&self) -> String {
+    fn end(&mut self) -> String {
         if !self.form.request.include_usage {
-            return "data: [DONE]\n\n".to_owned();
+            return sse::DONE.to_owned();
         }
         let mut last = self.form.envelope(Vec::new());
         last.insert("usage".to_owned(), usage(self.answer.usage()));
-        data(&Value::Object(last)) + "data: [DONE]\n\n"
+        data(&Value::Object(last)) + sse::DONE
+    }
+
+    fn failure(&mut self, error: ApiError) -> String {
+        data(&error.body())
+    }
+}
+
+impl Transcript {
+    fn piece(&self, index: usize, text: &str, said: (&[SpokenToken], Option<&str>)) -> String {
+        self.form.chunk(self.form.choice(&self.answer, index, text, said))
     }
 }

@@ -3,7 +3,7 @@
 use super::error::ApiError;
 use super::generation::{Answer, Update};
 use super::reply::{self, Reply};
-use super::sse::{self, Frames, data};
+use super::sse::{self, Script, data};
 use super::wire::ChatRequest;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -18,55 +18,21 @@ pub(super) async fn whole(mut answer: Answer, request: &ChatRequest) -> Result<R
 /// Streams the answer.
 pub(super) fn events(answer: Answer, request: &ChatRequest) -> Response {
     let reply = Reply::new(request, &answer);
-    sse::response(Transcript { answer, reply, phase: Phase::Opening })
-}
-
-enum Phase {
-    Opening,
-    Speaking,
-    Over,
+    sse::response(Transcript { answer, reply })
 }
 
 struct Transcript {
     answer: Answer,
     reply: Reply,
-    phase: Phase,
 }
 
-impl Frames for Transcript {
-    async fn next(&mut self) -> Option<String> {
-        match self.phase {
-            Phase::Opening => {
-                self.phase = Phase::Speaking;
-                Some((0..self.answer.choices.len()).map(|index| data(&self.reply.role(index))).collect())
-            }
-            Phase::Speaking => Some(self.speak().await),
-            Phase::Over => None,
-        }
-    }
-}
-
-impl Transcript {
-    async fn speak(&mut self) -> String {
-        loop {
-            let text = match self.answer.next().await {
-                Some(Ok(update)) => self.update(&update),
-                // No [DONE] after an error: the client must not take the answer for whole.
-                Some(Err(error)) => self.end(data(&error.body())),
-                None => {
-                    let usage = self.reply.include_usage.then(|| data(&self.reply.last(self.answer.usage())));
-                    self.end(usage.unwrap_or_default() + "data: [DONE]\n\n")
-                }
-            };
-            if !text.is_empty() {
-                return text;
-            }
-        }
+impl Script for Transcript {
+    fn answer(&mut self) -> &mut Answer {
+        &mut self.answer
     }
 
-    fn end(&mut self, text: String) -> String {
-        self.phase = Phase::Over;
-        text
+    fn opening(&mut self) -> String {
+        (0..self.answer.choices.len()).map(|index| data(&self.reply.role(index))).collect()
     }
 
     fn update(&mut self, update: &Update) -> String {
@@ -84,5 +50,14 @@ impl Transcript {
             text.push_str(&data(&self.reply.finish(choice, reason, &tokens)));
         }
         text
+    }
+
+    fn end(&mut self) -> String {
+        let usage = self.reply.include_usage.then(|| data(&self.reply.last(self.answer.usage())));
+        usage.unwrap_or_default() + sse::DONE
+    }
+
+    fn failure(&mut self, error: ApiError) -> String {
+        data(&error.body())
     }
 }

@@ -8,7 +8,7 @@ pub use store::ResponseStore;
 use super::auth::Caller;
 use super::error::{ApiError, Kind, echo};
 use super::generation::{self, Answer, Ask, Plan, Update};
-use super::sse::{self, Frames};
+use super::sse::{self, Script};
 use super::wire::{ResponsesRequest, parse_responses};
 use super::{AppState, body, ids, scored, unix_seconds};
 use crate::chat::dialect::Delta;
@@ -19,7 +19,6 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use items::{Event, Items};
 use serde_json::{Value, json};
-use std::collections::VecDeque;
 use std::sync::Arc;
 use store::{Kept, Owner};
 
@@ -38,7 +37,7 @@ pub(super) async fn create(
         return Ok(sse::response(progress));
     }
     while let Some(update) = progress.answer.next().await {
-        progress.update(&update?);
+        progress.take(&update?);
     }
     Ok(Json(progress.finish().1).into_response())
 }
@@ -90,15 +89,14 @@ struct Progress {
     owner: Owner,
     sequence: u64,
     /// Frames that are ready to be sent.
-    ready: VecDeque<String>,
-    over: bool,
+    ready: String,
 }
 
 impl Progress {
     fn new(job: Job, answer: Answer, owner: Owner) -> Self {
         let head = head(&job);
-        let (items, ready) = (Items::default(), VecDeque::new());
-        let mut progress = Self { answer, job, items, head, owner, sequence: 0, ready, over: false };
+        let (items, ready) = (Items::default(), String::new());
+        let mut progress = Self { answer, job, items, head, owner, sequence: 0, ready };
         for name in ["response.created", "response.in_progress"] {
             let event = (name, json!({"response": progress.object("in_progress")}));
             progress.send(event);
@@ -113,10 +111,10 @@ impl Progress {
         fields["type"] = name.into();
         fields["sequence_number"] = self.sequence.into();
         self.sequence += 1;
-        self.ready.push_back(sse::event(name, &fields));
+        self.ready.push_str(&sse::event(name, &fields));
     }
 
-    fn update(&mut self, update: &Update) {
+    fn take(&mut self, update: &Update) {
         // Tokens that have shown nothing yet wait for those that complete their text.
         let entries = if update.deltas.is_empty() { Vec::new() } else { self.logprobs() };
         let mut entries = entries.as_slice();
@@ -203,24 +201,35 @@ impl Progress {
         object
     }
 
-    async fn step(&mut self) {
-        let last = match self.answer.next().await {
-            Some(Ok(update)) => return self.update(&update),
-            Some(Err(error)) => ("response.failed", self.failed(&error)),
-            None => self.finish(),
-        };
-        self.send((last.0, json!({"response": last.1})));
-        self.over = true;
+    /// The last event, and what was still to be sent before it.
+    fn last(&mut self, (name, object): (&'static str, Value)) -> String {
+        self.send((name, json!({"response": object})));
+        std::mem::take(&mut self.ready)
     }
 }
 
-impl Frames for Progress {
-    async fn next(&mut self) -> Option<String> {
-        while self.ready.is_empty() && !self.over {
-            self.step().await;
-        }
-        let frames: String = self.ready.drain(..).collect();
-        (!frames.is_empty()).then_some(frames)
+impl Script for Progress {
+    fn answer(&mut self) -> &mut Answer {
+        &mut self.answer
+    }
+
+    fn opening(&mut self) -> String {
+        std::mem::take(&mut self.ready)
+    }
+
+    fn update(&mut self, update: &Update) -> String {
+        self.take(update);
+        std::mem::take(&mut self.ready)
+    }
+
+    fn end(&mut self) -> String {
+        let finished = self.finish();
+        self.last(finished)
+    }
+
+    fn failure(&mut self, error: ApiError) -> String {
+        let object = self.failed(&error);
+        self.last(("response.failed", object))
     }
 }
 

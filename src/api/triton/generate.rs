@@ -4,7 +4,7 @@ use super::prompt::{Prompt, take_flag};
 use super::{INPUT, Named, OUTPUT, Refusal, VERSION};
 use crate::api::error::{ApiError, Kind};
 use crate::api::generation::{self, Answer, Update};
-use crate::api::sse::{self, Frames, data};
+use crate::api::sse::{self, Script, data};
 use crate::api::wire::{ChatRequest, fields};
 use crate::api::{AppState, body};
 use crate::chat::dialect::Delta;
@@ -34,7 +34,7 @@ pub(super) async fn stream(
     request: Request,
 ) -> Result<Response, Refusal> {
     let (form, answer) = begin(state, named.model()?, request, true).await?;
-    Ok(sse::response(Transcript { form, answer, raw_from: None, said: 0, over: false }))
+    Ok(sse::response(Transcript { form, answer, raw_from: None, said: 0 }))
 }
 
 /// The turn as the model wrote it.
@@ -144,33 +144,36 @@ struct Transcript {
     raw_from: Option<usize>,
     /// Bytes of words that were sent.
     said: usize,
-    over: bool,
 }
 
-impl Frames for Transcript {
-    async fn next(&mut self) -> Option<String> {
-        while !self.over {
-            let text = match self.answer.next().await {
-                Some(Ok(update)) => self.update(&update),
-                Some(Err(error)) => {
-                    self.over = true;
-                    return Some(data(&Refusal(error).body()));
-                }
-                None => {
-                    self.over = true;
-                    return self.last();
-                }
-            };
-            if !text.is_empty() {
-                return Some(data(&Value::Object(self.form.reply(&text))));
-            }
-        }
-        None
+impl Script for Transcript {
+    fn answer(&mut self) -> &mut Answer {
+        &mut self.answer
+    }
+
+    fn opening(&mut self) -> String {
+        String::new()
+    }
+
+    fn update(&mut self, update: &Update) -> String {
+        let text = self.text(update);
+        if text.is_empty() { text } else { data(&Value::Object(self.form.reply(&text))) }
+    }
+
+    fn end(&mut self) -> String {
+        let mut reply = self.form.reply("");
+        self.form.add_details(&mut reply, &self.answer);
+        if self.form.details { data(&Value::Object(reply)) } else { String::new() }
+    }
+
+    fn failure(&mut self, error: ApiError) -> String {
+        data(&Refusal(error).body())
     }
 }
 
 impl Transcript {
-    fn update(&mut self, update: &Update) -> String {
+    /// What an update adds to the text.
+    fn text(&mut self, update: &Update) -> String {
         let mut text = String::new();
         for delta in &update.deltas {
             match delta {
@@ -190,11 +193,5 @@ impl Transcript {
             *from = raw.len();
         }
         text
-    }
-
-    fn last(&self) -> Option<String> {
-        let mut reply = self.form.reply("");
-        self.form.add_details(&mut reply, &self.answer);
-        self.form.details.then(|| data(&Value::Object(reply)))
     }
 }
