@@ -3,6 +3,7 @@
 Schemas see none of this: a Service whose selector no pod bears is a valid Service.
 """
 
+import copy
 import re
 import unittest
 
@@ -28,23 +29,99 @@ def mebibytes(quantity):
     return int(number) * (1024 if unit == "Gi" else 1)
 
 
+def workloads():
+    """{kind: (labels of its pods, their container)} of what runs pods."""
+    deployment, predictor = manifest("Deployment"), manifest("InferenceService")["spec"]["predictor"]
+    return {
+        "Deployment": (deployment["spec"]["template"]["metadata"]["labels"], container(deployment)),
+        "InferenceService": (predictor["labels"], container(manifest("ServingRuntime"))),
+    }
+
+
+def scrapes(monitor, labels, serving):
+    """How many of the PodMonitor's endpoints scrape a pod with these labels and this container."""
+    if not monitor["selector"]["matchLabels"].items() <= labels.items():
+        return 0
+    ports = [port["name"] for port in serving["ports"]]
+    return sum(endpoint["port"] in ports for endpoint in monitor["podMetricsEndpoints"])
+
+
+def backends(documents):
+    """(file name, backend) of every backend of an HTTPRoute."""
+    for name, document in documents:
+        if document["kind"] == "HTTPRoute":
+            for rule in document["spec"]["rules"]:
+                yield from ((name, backend) for backend in rule["backendRefs"])
+
+
+def unmatched(documents):
+    """Pools that no HTTPRoute of their file has as a backend, and backends that are no pool of their file."""
+    pools = {
+        (name, document["apiVersion"].partition("/")[0], document["kind"], document["metadata"]["name"])
+        for name, document in documents
+        if document["kind"] == "InferencePool"
+    }
+    return pools ^ {(name, it.get("group"), it.get("kind"), it["name"]) for name, it in backends(documents)}
+
+
 class Kubernetes(unittest.TestCase):
     def setUp(self):
         self.deployment = manifest("Deployment")
         self.pod = self.deployment["spec"]["template"]
         self.serving = [(container(self.deployment), self.pod["spec"]), (container(manifest("ServingRuntime")), None)]
 
-    def test_every_selector_finds_the_pods(self):
+    def test_every_selector_finds_the_deployments_pods_and_not_kserves(self):
         selectors = {
             "Deployment": self.deployment["spec"]["selector"]["matchLabels"],
             "Service": manifest("Service")["spec"]["selector"],
-            "PodMonitor": manifest("PodMonitor")["spec"]["selector"]["matchLabels"],
             "pool": manifest("InferencePool", V1)["spec"]["selector"]["matchLabels"],
             "alpha pool": manifest("InferencePool", ALPHA)["spec"]["selector"],
         }
+        own, kserves = (labels for labels, _ in workloads().values())
         for name, selector in selectors.items():
             with self.subTest(name):
-                self.assertLessEqual(selector.items(), self.pod["metadata"]["labels"].items())
+                self.assertLessEqual(selector.items(), own.items())
+                self.assertFalse(selector.items() <= kserves.items())
+
+    def test_every_workload_is_scraped_once_as_the_job_of_the_alerts(self):
+        monitor = manifest("PodMonitor")["spec"]
+        (scrape,) = load("prometheus.yml")["scrape_configs"]
+        for name, (labels, serving) in workloads().items():
+            with self.subTest(name):
+                self.assertEqual(scrapes(monitor, labels, serving), 1)
+                self.assertEqual(labels[monitor["jobLabel"]], scrape["job_name"])
+        self.assertIn(f'job="{scrape["job_name"]}"', (DEPLOY / "alerts.yml").read_text())
+
+    def test_a_workload_that_is_not_scraped_is_found_out(self):
+        monitor = manifest("PodMonitor")["spec"]
+        for name, (labels, serving) in workloads().items():
+            unlabelled = {label: labels[label] for label in labels.keys() - monitor["selector"]["matchLabels"].keys()}
+            elsewhere = {"ports": [{**port, "name": "elsewhere"} for port in serving["ports"]]}
+            with self.subTest(name):
+                self.assertEqual(scrapes(monitor, unlabelled, serving), 0)
+                self.assertEqual(scrapes(monitor, labels, elsewhere), 0)
+
+    def test_every_pool_is_the_backend_of_a_route_beside_it(self):
+        self.assertEqual(unmatched(list(manifests())), set())
+
+    def test_a_pool_without_its_route_is_found_out(self):
+        documents = list(manifests())
+        for file in {name for name, document in documents if document["kind"] == "InferencePool"}:
+            moved = [("elsewhere" if (name, it["kind"]) == (file, "HTTPRoute") else name, it) for name, it in documents]
+            self.assertEqual({name for name, *_ in unmatched(moved)}, {file, "elsewhere"})
+            for field in ("group", "kind", "name"):
+                spoiled = copy.deepcopy(documents)
+                (backend,) = [it for name, it in backends(spoiled) if name == file]
+                backend[field] = "another"
+                with self.subTest(file=file, field=field):
+                    self.assertNotEqual(unmatched(spoiled), set())
+
+    def test_gateways_old_and_new_get_the_same_route(self):
+        documents = copy.deepcopy(list(manifests()))
+        for _, backend in backends(documents):
+            del backend["group"]
+        new, old = (document for _, document in documents if document["kind"] == "HTTPRoute")
+        self.assertEqual(old, new)
 
     def test_gateways_learn_that_the_metrics_bear_vllms_names(self):
         for labels in (self.pod["metadata"]["labels"], manifest("InferenceService")["spec"]["predictor"]["labels"]):
@@ -59,8 +136,7 @@ class Kubernetes(unittest.TestCase):
                 self.assertIn(serving[probe]["httpGet"]["port"], (port["name"], port["containerPort"]))
         (port,) = container(self.deployment)["ports"]
         (service,) = manifest("Service")["spec"]["ports"]
-        (endpoint,) = manifest("PodMonitor")["spec"]["podMetricsEndpoints"]
-        self.assertEqual((service["targetPort"], endpoint["port"]), (port["name"], port["name"]))
+        self.assertEqual(service["targetPort"], port["name"])
         (pool,) = manifest("InferencePool", V1)["spec"]["targetPorts"]
         alpha = manifest("InferencePool", ALPHA)["spec"]["targetPortNumber"]
         self.assertEqual((pool["number"], alpha), (port["containerPort"],) * 2)
@@ -75,8 +151,6 @@ class Kubernetes(unittest.TestCase):
         target = manifest("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
         self.assertEqual((target["kind"], target["name"]), ("Deployment", self.deployment["metadata"]["name"]))
         pool = manifest("InferencePool", V1)["metadata"]["name"]
-        (rule,) = manifest("HTTPRoute")["spec"]["rules"]
-        self.assertEqual([it["name"] for it in rule["backendRefs"]], [pool])
         for name, document in manifests():
             if "poolRef" in document["spec" if "spec" in document else "stringData"]:
                 self.assertEqual(document["spec"]["poolRef"]["name"], pool, name)
@@ -122,12 +196,6 @@ class Kubernetes(unittest.TestCase):
         (rule,) = load("kubernetes/prometheus-adapter.values.yaml")["rules"]["custom"]
         self.assertNotIn("name", rule, "the rule renames its series")
         self.assertEqual(rule["seriesQuery"].partition("{")[0], metric["pods"]["metric"]["name"])
-
-    def test_alerts_find_the_job(self):
-        job = manifest("PodMonitor")["spec"]["jobLabel"]
-        (scrape,) = load("prometheus.yml")["scrape_configs"]
-        self.assertEqual(self.pod["metadata"]["labels"][job], scrape["job_name"])
-        self.assertIn(f'job="{scrape["job_name"]}"', (DEPLOY / "alerts.yml").read_text())
 
 
 class Containers(unittest.TestCase):

@@ -36,6 +36,10 @@ def local(args, root):
     return [f"{name}={here.get(name, value)}" if equals else name for name, equals, value in pairs]
 
 
+def scraped_paths():
+    return [endpoint["path"] for endpoint in manifest("PodMonitor")["spec"]["podMetricsEndpoints"]]
+
+
 def dockerfile_arguments():
     """CMD of the Dockerfile, its options as `--name=value`."""
     command = re.search(r"(?m)^CMD (\[.*\])$", (DEPLOY / "Dockerfile").read_text())[1]
@@ -218,6 +222,9 @@ class Observed(unittest.TestCase):
         ):
             with self.subTest(route=route, key=key):
                 self.assertEqual(call(f"{self.callsmith}/v1/{route}", body, key)[0], wanted)
+        # What a gateway's endpoint picker, which has no key, may ask for, and what not.
+        self.assertEqual(status(f"{self.callsmith}/metrics"), 200)
+        self.assertEqual(status(f"{self.callsmith}/v1/models"), 401)
 
 
 class Started(unittest.TestCase):
@@ -233,15 +240,14 @@ class Started(unittest.TestCase):
 
     def test_the_deployment(self):
         serving = container(manifest("Deployment"))
-        (endpoint,) = manifest("PodMonitor")["spec"]["podMetricsEndpoints"]
-        paths = [serving[probe]["httpGet"]["path"] for probe in PROBES] + [endpoint["path"]]
+        paths = [serving[probe]["httpGet"]["path"] for probe in PROBES] + scraped_paths()
         self.probed(serving["args"], paths, "callsmith")
 
     def test_the_kserve_runtime(self):
         runtime = manifest("ServingRuntime")
         serving = container(runtime)
         self.assertIn("--served-model-name={{.Name}}", serving["args"])
-        paths = [serving[probe]["httpGet"]["path"] for probe in PROBES]
+        paths = [serving[probe]["httpGet"]["path"] for probe in PROBES] + scraped_paths()
         paths.append(runtime["spec"]["annotations"]["prometheus.kserve.io/path"])
         self.probed(serving["args"], paths, manifest("InferenceService")["metadata"]["name"])
 
