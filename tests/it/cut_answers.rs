@@ -60,6 +60,9 @@ async fn every_cut_of_a_call_is_a_beginning_of_it_and_says_so() {
                 continue;
             }
             assert_beginning(&found, &expected);
+            // A call that was cut before its arguments is nobody's words.
+            let words = [&choice["message"]["content"], &streamed.message(0)["content"]];
+            assert!(words.iter().all(|words| words.as_str().is_none_or(str::is_empty)), "{words:?}");
             assert_eq!(cut.json()["usage"]["completion_tokens"], most);
             assert_eq!((streamed.finish_reason(0), calls(&streamed.message(0))), (json!("length"), found.clone()));
             cuts += 1;

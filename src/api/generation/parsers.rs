@@ -1,4 +1,5 @@
-//! What stands around a dialect's parser: the names that the caller gave, and answers of a demanded form. Knows no dialect.
+//! What stands around a dialect's parser: the names that the caller gave, turns that must call, and answers of a demanded
+//! form. Knows no dialect.
 
 use crate::chat::Names;
 use crate::chat::dialect::{Delta, TurnParser};
@@ -34,6 +35,24 @@ impl TurnParser for CallersNames {
         let deltas = self.parser.finish();
         self.rename(deltas)
     }
+}
+
+/// Reads a turn that must call: what has not become a call is no words either, but the beginning of one.
+pub(super) struct CallsOnly<P>(pub(super) P);
+
+impl<P: TurnParser> TurnParser for CallsOnly<P> {
+    fn push(&mut self, text: &str) -> Vec<Delta> {
+        without_words(self.0.push(text))
+    }
+
+    fn finish(&mut self) -> Vec<Delta> {
+        without_words(self.0.finish())
+    }
+}
+
+fn without_words(mut deltas: Vec<Delta>) -> Vec<Delta> {
+    deltas.retain(|delta| !matches!(delta, Delta::Text(_)));
+    deltas
 }
 
 /// Reads a turn that is either an answer of a demanded form or calls. What begins as an answer stays one, whatever it quotes.

@@ -1,7 +1,7 @@
 //! What a turn may say: the form of its text, its tools, the dialect's grammar over both, and the check of what was said.
 
 use super::form::Form;
-use super::parsers::{AnswerOrCalls, CallersNames};
+use super::parsers::{AnswerOrCalls, CallersNames, CallsOnly};
 use super::spoken::{Call, Spoken};
 use super::tools::AdmittedTools;
 use super::turn::Reader;
@@ -131,7 +131,11 @@ impl TurnRules {
     pub(in crate::api) fn reader(&self, dialect: &dyn Dialect) -> Reader {
         let parser = || -> Box<dyn TurnParser> {
             let calls = CallersNames::new(dialect.parser(&self.tools.functions), self.tools.names.clone());
-            if self.form.is_some() { Box::new(AnswerOrCalls::new(calls)) } else { Box::new(calls) }
+            match &self.form {
+                _ if self.must_call => Box::new(CallsOnly(calls)),
+                Some(_) => Box::new(AnswerOrCalls::new(calls)),
+                None => Box::new(calls),
+            }
         };
         Reader { parser: self.may_call.then(parser), reasoning: self.reasoning, short_ids: dialect.short_ids() }
     }

@@ -172,6 +172,16 @@ impl EnvelopeParser {
         }
     }
 
+    /// What is held back can be nothing but the beginning of a call.
+    fn is_call_begun(&self) -> bool {
+        let text = self.buffer.trim_start_matches(SPACE);
+        match self.format.words {
+            Words::Before => text.starts_with(&self.format.open[0]),
+            // Words never begin as a call does.
+            Words::Instead => matches!(self.state, State::Open) && !text.is_empty(),
+        }
+    }
+
     fn start_call(&mut self, name: String, head: usize) -> bool {
         self.buffer.drain(..head);
         self.deltas.push(Delta::CallStart { index: self.calls, name });
@@ -261,8 +271,8 @@ impl TurnParser for EnvelopeParser {
     }
 
     fn finish(&mut self) -> Vec<Delta> {
-        // A first call that was cut before its arguments is shown as it was written; later punctuation says nothing.
-        if matches!(self.state, State::Open | State::Words) {
+        // What is left of a call that was cut before its arguments says nothing to anybody.
+        if matches!(self.state, State::Open | State::Words) && !self.is_call_begun() {
             self.say(self.buffer.len());
         }
         self.buffer.clear();

@@ -1,72 +1,18 @@
 //! What the dialects accept and how they are read back: one table per dialect, and properties that hold for all.
 
 mod bfcl;
+mod bytes;
 mod tables;
 
 use super::super::json::JsonStyle;
 use super::super::{Message, Role, ToolCall};
 use super::*;
+use bytes::{byte_env, control, encode};
 use llguidance::api::TopLevelGrammar;
 use llguidance::{Matcher, ParserFactory};
 use proptest::prelude::*;
 use serde_json::json;
-use std::sync::Arc;
 use tables::{BOTH, ROME, hermes_call};
-use toktrie::{TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
-
-const EOS: u32 = 256;
-/// Control tokens of models whose calls begin with one.
-const CONTROL: [&str; 5] = ["<|python_tag|>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<s>"];
-
-/// One token per byte, the end of the turn, and control tokens.
-struct Bytes(TokTrie);
-
-impl TokenizerEnv for Bytes {
-    fn tok_trie(&self) -> &TokTrie {
-        &self.0
-    }
-
-    fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
-        bytes.iter().map(|&byte| byte.into()).collect()
-    }
-}
-
-fn byte_env() -> TokEnv {
-    let mut words: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
-    words.extend(["<|end|>"].iter().chain(&CONTROL).map(|text| [b"\xff", text.as_bytes()].concat()));
-    Arc::new(Bytes(TokTrie::from(&TokRxInfo::new(words.len() as u32, EOS), &words)))
-}
-
-/// The control tokens as a tokenizer that has them says.
-fn control() -> ControlTokens {
-    CONTROL.iter().zip(EOS + 1..).map(|(text, id)| ((*text).to_owned(), id)).collect()
-}
-
-/// One token per byte, control tokens as themselves.
-fn encode(text: &str, control: &ControlTokens) -> Vec<u32> {
-    let mut ids = Vec::new();
-    let mut rest = text;
-    while let Some(first) = rest.bytes().next() {
-        match control.iter().find(|(token, _)| rest.starts_with(token.as_str())) {
-            Some((token, &id)) => {
-                ids.push(id);
-                rest = &rest[token.len()..];
-            }
-            None => {
-                ids.push(first.into());
-                rest = rest.get(1..).unwrap_or_else(|| rest_of_character(&mut ids, rest));
-            }
-        }
-    }
-    ids
-}
-
-/// The other bytes of a character of several; the first has been taken.
-fn rest_of_character<'a>(ids: &mut Vec<u32>, text: &'a str) -> &'a str {
-    let length = text.chars().next().map_or(1, char::len_utf8);
-    ids.extend(text.as_bytes()[1..length].iter().map(|&byte| u32::from(byte)));
-    &text[length..]
-}
 
 fn tools() -> Vec<(String, Value)> {
     let closed = |properties: Value, required: Value| json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false, "x-guidance": {"whitespace_flexible": false}});
@@ -260,17 +206,9 @@ fn arguments_pass_through_as_they_were_written() {
 #[test]
 fn words_and_calls_are_told_apart() {
     for dialect in ["tool_uses", "hermes"] {
-        for words in [
-            "Hello",
-            "{\"a\": 1}",
-            " {x",
-            "\n\n hi \n",
-            "{\"tool_uses\": 3}",
-            "a < b <tool",
-            "<tool_call> no",
-            "{",
-            " ",
-        ] {
+        for words in
+            ["Hello", "{\"a\": 1}", " {x", "\n\n hi \n", "{\"tool_uses\": 3}", "a < b <tool", "<tool_call> no", " "]
+        {
             assert_eq!(parse(dialect, [words]), turn(words, &[]), "{dialect}");
         }
     }
@@ -307,7 +245,9 @@ fn a_cut_turn_yields_what_was_there() {
         parse("tool_uses", [&ROME[..ROME.len() - 13]]),
         turn("", &[("weather", r#"{"city":"Rome {\"}\\""#, false)])
     );
-    assert_eq!(parse("tool_uses", [r#"{"tool_uses":[{"rec"#]), turn(r#"{"tool_uses":[{"rec"#, &[]));
+    assert_eq!(parse("tool_uses", [r#"{"tool_uses":[{"rec"#]), turn("", &[]));
+    assert_eq!(parse("hermes", ["Hi\n<tool_call>\n{\"name"]), turn("Hi", &[]));
+    assert_eq!(parse("hermes", ["Hi <tool"]), turn("Hi <tool", &[]));
     assert_eq!(parse("tool_uses", [&BOTH[..70]]), turn("", &[("now", "{}", true)]));
     assert_eq!(
         parse("hermes", ["Hi\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a"]),
