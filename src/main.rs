@@ -10,6 +10,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _faults = fail::FailScenario::setup();
     let cli = Cli::parse();
     match cli.command {
         Some(Subcommands::Serve(args)) => run_server(*args),

@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// An engine thread that has shown no life for this long is dead, in milliseconds.
-const HEARTBEAT_LIMIT: u64 = 10_000;
+/// An engine thread that has shown no life for this long is dead, in milliseconds: a probe a second tells within ten.
+const HEARTBEAT_LIMIT: u64 = 9_000;
 const NO_LIFE: &str = "the engine shows no life";
 
 pub(super) async fn live(State(state): State<Arc<AppState>>) -> (StatusCode, Json<Value>) {

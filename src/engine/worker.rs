@@ -103,6 +103,8 @@ impl Worker {
         if self.scheduler.is_empty() {
             return true;
         }
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("engine_turn", |_| false);
         let result = catch_unwind(AssertUnwindSafe(|| self.step()))
             .unwrap_or_else(|panic| Err(EngineError::Internal(format!("panic: {}", panic_text(&*panic)))));
         let healthy = result.map_or_else(|error| self.recover(&error), |()| true);
@@ -114,6 +116,8 @@ impl Worker {
         self.scheduler.schedule();
         self.shared.counters.running.store(self.scheduler.running().len(), Relaxed);
         let (batch, readers) = Batch::build(self.scheduler.running());
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("engine_step", |_| Err(EngineError::Internal("failpoint".to_owned())));
         let beat = || self.shared.beat();
         let mut logits =
             self.runner.forward(&batch, &beat).map_err(|error| EngineError::Internal(error.to_string()))?;
@@ -200,7 +204,12 @@ fn deliver(shared: &Shared, sequence: &mut Sequence, outcome: Outcome) {
 
 /// A panic of one sequence's grammar or sampler is that sequence's failure.
 fn guarded(advance: impl FnOnce() -> Outcome) -> Outcome {
-    catch_unwind(AssertUnwindSafe(advance))
+    let fallible = || {
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("sequence_advance");
+        advance()
+    };
+    catch_unwind(AssertUnwindSafe(fallible))
         .unwrap_or_else(|panic| Err(EngineError::InvalidOutput(format!("panic: {}", panic_text(&*panic)))))
 }
 

@@ -23,6 +23,9 @@ mod deep_schemas;
 mod dialects;
 /// The API's description, and the pages.
 mod documents;
+/// An engine that panics, hangs or ends.
+#[cfg(feature = "failpoints")]
+mod faults;
 /// The compiled grammars that are kept.
 mod grammar_cache;
 /// Hostile values in every field, broken bytes, endless names.

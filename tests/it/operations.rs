@@ -88,14 +88,14 @@ async fn metric_series_do_not_grow_with_what_clients_send() {
     body["model"] = json!("first");
     server.chat(&body).await;
     let before = series(&server.get("/metrics").await.text);
-    for index in 0..200 {
+    for index in 0..cases(200, 50_000) {
         (body["model"], body["user"]) = (json!(format!("unknown-{index}")), json!(format!("user-{index}")));
         server.chat(&body).await;
         server.get(&format!("/path/{index}")).await;
     }
     let after = series(&server.get("/metrics").await.text);
     // One more: the code of an unknown route.
-    assert!(after <= before + 1, "{before} series became {after}");
+    assert!(after <= before + 1 && after < 2000, "{before} series became {after}");
 }
 
 #[tokio::test]
@@ -184,53 +184,53 @@ async fn an_answer_that_takes_too_long_is_ended_and_not_retried() {
     server.until_idle().await;
 }
 
+/// Asks again and again for a while: how often it was served, and how long each refusal took.
+async fn ask_until(server: Arc<TestServer>, until: Instant) -> (usize, Vec<Duration>) {
+    let (mut served, mut shed) = (0, Vec::new());
+    while Instant::now() < until {
+        let asked = Instant::now();
+        let reply = server.chat(&text_request()).await;
+        match reply.status.as_u16() {
+            200 => served += 1,
+            503 => {
+                shed.push(asked.elapsed());
+                assert!(reply.headers.contains_key("retry-after"));
+                // What a client waits before it tries again, shortened a hundred times.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            other => panic!("{other}: {}", reply.text),
+        }
+    }
+    (served, shed)
+}
+
+/// What so many clients together are served within `time`, and the times of all refusals.
+async fn goodput(server: &Arc<TestServer>, clients: usize, time: Duration) -> (usize, Vec<Duration>) {
+    let until = Instant::now() + time;
+    let running: Vec<_> = (0..clients).map(|_| tokio::spawn(ask_until(Arc::clone(server), until))).collect();
+    let (served, shed): (Vec<usize>, Vec<_>) =
+        futures::future::join_all(running).await.into_iter().map(Result::unwrap).unzip();
+    (served.into_iter().sum(), shed.concat())
+}
+
 /// Ten times as many clients as places: those inside are served as fast as ever, the rest are turned away at once.
+///
+/// Other tests run beside this one and come and go: of several pairs of rounds, the best is what the server can do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn overload_is_shed_quickly_and_costs_little_goodput() {
     let server = Arc::new(TestServer::with_options(&["--max-batch", "4", "--max-queue", "4"]));
-    let goodput = |clients: usize| {
-        let server = Arc::clone(&server);
-        async move {
-            let until = Instant::now() + Duration::from_secs(cases(2, 60) as u64);
-            let client = |_| {
-                let server = Arc::clone(&server);
-                tokio::spawn(async move {
-                    let (mut served, mut shed) = (0_usize, Vec::new());
-                    while Instant::now() < until {
-                        let asked = Instant::now();
-                        let reply = server.chat(&text_request()).await;
-                        match reply.status.as_u16() {
-                            200 => served += 1,
-                            503 => {
-                                shed.push(asked.elapsed());
-                                assert!(reply.headers.contains_key("retry-after"));
-                                // What a client waits before it tries again, shortened a hundred times.
-                                tokio::time::sleep(Duration::from_millis(20)).await;
-                            }
-                            other => panic!("{other}: {}", reply.text),
-                        }
-                    }
-                    (served, shed)
-                })
-            };
-            let done = futures::future::join_all((0..clients).map(client)).await;
-            let (mut served, mut shed) = (0, Vec::new());
-            for (count, times) in done.into_iter().map(Result::unwrap) {
-                served += count;
-                shed.extend(times);
-            }
-            shed.sort_unstable();
-            (served, shed)
-        }
-    };
-    let (peak, _) = goodput(8).await;
-    let (overloaded, shed) = goodput(80).await;
+    let time = Duration::from_millis(cases(700, 12_000) as u64);
+    let (mut best, mut shed) = (0.0, Vec::new());
+    for _ in 0..5 {
+        let (peak, _) = goodput(&server, 8, time).await;
+        let (overloaded, mut refusals) = goodput(&server, 80, time).await;
+        best = f64::max(best, overloaded as f64 / peak as f64);
+        shed.append(&mut refusals);
+    }
+    shed.sort_unstable();
     let p99 = shed[shed.len() * 99 / 100];
-    report(format_args!(
-        "goodput: {peak} answers at the limit, {overloaded} at ten times it; {} shed, p99 {p99:?}",
-        shed.len()
-    ));
-    assert!(overloaded * 10 >= peak * 7, "{overloaded} of {peak}");
+    report(format_args!("goodput at ten times the clients: {best:.2} of the peak; {} shed, p99 {p99:?}", shed.len()));
+    assert!(best >= 0.9, "{best}");
     assert!(p99 < Duration::from_millis(100), "{p99:?}");
     server.until_idle().await;
 }

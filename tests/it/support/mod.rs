@@ -81,8 +81,12 @@ impl TestServer {
         edit(&model);
         let options: Vec<String> =
             options.iter().map(|option| option.replace("DIR", dir.path().to_str().unwrap())).collect();
-        let base = ["callsmith", "--model", model.to_str().unwrap(), "--served-model-name", "base"].map(str::to_owned);
-        let cli = Cli::parse_from(base.into_iter().chain(options));
+        let mut base = vec!["callsmith", "--model", model.to_str().unwrap()];
+        if !options.iter().any(|option| option == "--served-model-name") {
+            base.extend(["--served-model-name", "base"]);
+        }
+        let base = base.into_iter().map(str::to_owned);
+        let cli = Cli::parse_from(base.chain(options));
         let (state, _) = load(&Settings::from_args(cli.serve).unwrap()).unwrap();
         Self { router: router(Arc::clone(&state)), state, dir }
     }

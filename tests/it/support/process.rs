@@ -20,17 +20,23 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(options: &[&str]) -> Self {
-        Self::start_with(options, Stdio::null())
+        Self::start_with(options, Stdio::null(), "")
     }
 
     /// The same with its log in a file. `DIR` in an option stands for the server's own directory.
     pub(crate) fn start_logged(options: &[&str]) -> (Self, NamedTempFile) {
         let log = NamedTempFile::new().unwrap();
-        let server = Self::start_with(options, log.reopen().unwrap().into());
+        let server = Self::start_with(options, log.reopen().unwrap().into(), "");
         (server, log)
     }
 
-    fn start_with(options: &[&str], log: Stdio) -> Self {
+    /// The same with faults planted, in the words of the crate `fail`.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn start_faulty(options: &[&str], faults: &str) -> Self {
+        Self::start_with(options, Stdio::null(), faults)
+    }
+
+    fn start_with(options: &[&str], log: Stdio, faults: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let model = tiny_model(&dir.path().join("model"));
         let home = dir.path().join("home");
@@ -41,6 +47,7 @@ impl Server {
             .args(options.iter().map(|option| option.replace("DIR", dir.path().to_str().unwrap())))
             .current_dir(&home)
             .envs([("HOME", &home), ("TMPDIR", &home)])
+            .env("FAILPOINTS", faults)
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -60,9 +67,13 @@ impl Server {
     }
 
     pub(crate) fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        stream
+        self.try_connect().unwrap()
+    }
+
+    pub(crate) fn try_connect(&self) -> std::io::Result<TcpStream> {
+        let stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        Ok(stream)
     }
 
     /// File descriptors that the process holds.
