@@ -2,6 +2,7 @@
 
 mod listener;
 mod load;
+mod phase;
 
 pub use load::load;
 

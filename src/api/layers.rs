@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::time::Instant;
 use tracing::Instrument;
 
+/// Largest head of a request, in bytes.
+pub const HEAD_BYTES: usize = 64 * 1024;
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Gives the response its request id, counts a refusal and logs the request once.
@@ -20,17 +22,31 @@ pub(super) async fn observe(State(state): State<Arc<AppState>>, request: Request
     let (method, path) = (request.method().clone(), echo(request.uri().path()));
     let started = Instant::now();
     let span = telemetry::request_span(method.as_str(), &path, request.headers());
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let mut response = match check_head(&request) {
+        Ok(()) => next.run(request).instrument(span.clone()).await,
+        Err(error) => in_the_paths_shape(request.uri().path(), error),
+    };
     span.record("http.response.status_code", i64::from(response.status().as_u16()));
     if let Some(kind) = response.extensions().get::<Kind>() {
         state.metrics.refused(kind.code().unwrap_or("none"));
     }
-    let milliseconds = started.elapsed().as_millis();
+    let milliseconds = started.elapsed().as_millis() as u64;
     tracing::info!(request = id, %method, path, status = response.status().as_u16(), milliseconds, "request");
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
+}
+
+/// The connection reads more than this at a time; what is too large for one client shall not pass for another.
+fn check_head(request: &Request) -> Result<(), ApiError> {
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    let bytes = headers.sum::<usize>() + request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    if bytes < HEAD_BYTES {
+        return Ok(());
+    }
+    let message = format!("The request's headers are too large: at most {HEAD_BYTES} bytes are read.");
+    Err(ApiError::new(Kind::HeadTooLarge, message))
 }
 
 /// The caller's id if it is harmless in a log, else a new one.

@@ -1,7 +1,9 @@
-//! The accept loop: HTTP/1.1 with time limits on headers and on unread answers; connections can be asked to close.
+//! The accept loop: HTTP/1.1 with time limits on headers, on idleness and on unread answers; connections can be asked to close.
 //!
 //! Not `axum::serve`, which sets no timer: slow headers and slow readers would hold connections for ever.
 
+use super::phase::{PhasedIo, PhasedService, head_overdue, phase};
+use crate::api::layers::HEAD_BYTES;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -9,17 +11,18 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_io_timeout::TimeoutStream;
 
-/// Longest time for a request's headers to arrive.
+/// Longest time for a request's headers to arrive, from their first byte; for a connection's first ones from its start.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
+/// Longest time between a response and the next request: longer than the minute for which proxies keep connections.
+const IDLE_LIMIT: Duration = Duration::from_secs(75);
 /// Longest time that a client may take no byte of its answer. Then the connection ends, and with it the generation.
 const UNREAD_LIMIT: Duration = Duration::from_secs(30);
-/// Largest head of a request, in bytes.
-const HEAD_BYTES: usize = 64 * 1024;
 /// Pause after a failed accept (out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -35,7 +38,7 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn new(listener: TcpListener, router: Router) -> Self {
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT).max_buf_size(HEAD_BYTES);
+        http.timer(TokioTimer::new()).header_read_timeout(IDLE_LIMIT).max_buf_size(2 * HEAD_BYTES);
         let (service, connections) = (TowerToHyperService::new(router), GracefulShutdown::new());
         Self { listener, service, http, connections, unread_limit: UNREAD_LIMIT }
     }
@@ -65,7 +68,10 @@ impl Server {
         let hung_up = hung_up(&stream);
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.unread_limit));
-        let connection = self.http.serve_connection(TokioIo::new(Box::pin(stream)), self.service.clone());
+        let (phase, phases) = phase();
+        let service = PhasedService::new(self.service.clone(), Arc::clone(&phase));
+        let io = TokioIo::new(PhasedIo::new(Box::pin(stream), phase));
+        let connection = self.http.serve_connection(io, service);
         let connection = self.connections.watch(connection);
         tokio::spawn(async move {
             tokio::select! {
@@ -73,6 +79,7 @@ impl Server {
                     tracing::debug!(%error, "connection ended");
                 },
                 () = hung_up => tracing::debug!("the client hung up"),
+                () = head_overdue(phases, HEADER_LIMIT) => tracing::debug!("a request's headers did not arrive"),
             }
         });
     }

@@ -32,6 +32,7 @@ pub fn load(settings: &Settings) -> Result<(Arc<AppState>, String), ServeError> 
     let dialect = settings.dialect.resolve(tokenizer.chat_template())?;
     let tokenizer = Arc::new(tokenizer.for_dialect(dialect.as_ref()));
     let config = decoder.config().clone();
+    let level = if device.is_cpu() { "cpu" } else { "gpu" };
     let registry = load_adapters(settings, &config, device)?;
     let options = engine_options(settings, &config);
     let limits = Limits {
@@ -44,7 +45,7 @@ pub fn load(settings: &Settings) -> Result<(Arc<AppState>, String), ServeError> 
     let state = AppState {
         template: template(settings, &tokenizer, Arc::clone(&dialect))?,
         compiler: GrammarCompiler::new(tokenizer.tok_env(), COMPILE_THREADS)?,
-        metrics: Arc::new(Metrics::new(&settings.name, settings.max_batch)?),
+        metrics: Arc::new(Metrics::new(&settings.name, settings.max_batch, level)?),
         engine: EngineHandle::start(decoder, options)?,
         registry,
         dialect,

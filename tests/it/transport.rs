@@ -28,18 +28,24 @@ fn post(headers: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+fn get(headers: &str) -> Vec<u8> {
+    format!("GET /livez HTTP/1.1\r\nhost: x\r\n{headers}\r\n\r\n").into_bytes()
+}
+
 #[test]
 fn broken_requests_are_answered_or_closed_and_cost_nothing() {
     let mut server = Server::start(&[]);
     let good = json!({"model": "base", "messages": [{"role": "user", "content": "a"}], "max_tokens": 1}).to_string();
-    let many_headers: String = (0..150).map(|index| format!("x-{index}: 1\r\n")).collect();
-    let long_header = format!("x-long: {}", "a".repeat(80 * 1024));
+    let many_headers: String = (0..101).map(|index| format!("x-{index}: 1\r\n")).collect();
+    let long_header = |kib: usize| format!("x-long: {}", "a".repeat(kib * 1024));
     let large = "a".repeat(3 << 20);
     let chunks: String = good.chars().map(|c| format!("1\r\n{c}\r\n")).collect::<String>() + "0\r\n\r\n";
     let length = |bytes: usize| format!("content-length: {bytes}");
-    let cases: [(&str, Vec<u8>, &[u16]); 12] = [
-        ("150 headers", post(many_headers.trim_end(), &good), &[431, 400]),
-        ("a header of 80 KiB", post(&long_header, &good), &[431, 400]),
+    let cases: [(&str, Vec<u8>, &[u16]); 14] = [
+        ("101 headers", get(many_headers.trim_end()), &[431]),
+        ("a header of 64 KiB", get(&long_header(64)), &[431]),
+        ("a header of 200 KiB", get(&long_header(200)), &[431]),
+        ("a header of 60 KiB", get(&long_header(60)), &[200]),
         ("a body of 3 MiB", post(&length(large.len()), &large), &[413]),
         ("a length that is too short", post(&length(3), &good), &[400]),
         ("a length that is too long", post(&length(good.len() + 5), &good), &[400, 0]),
