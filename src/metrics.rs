@@ -21,8 +21,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Buckets of latencies in seconds.
-const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+/// Buckets of latencies in seconds, up to the longest that a request may take unless the operator says otherwise.
+const SECONDS: [f64; 16] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 120.0, 300.0];
 
 /// All metrics of one server.
 pub struct Metrics {
@@ -39,7 +40,7 @@ pub struct Metrics {
     violations: IntCounter,
     scraped: Scraped,
     /// Requests in flight by adapter name (the base is not among them).
-    in_flight: Mutex<BTreeMap<String, usize>>,
+    in_flight: Mutex<BTreeMap<String, InFlight>>,
     /// Of each known model.
     totals: Mutex<BTreeMap<String, Totals>>,
     /// One scrape at a time: counters are copied from the engine's totals.
@@ -81,8 +82,17 @@ struct Scraped {
     residents: IntGauge,
     resident_bytes: IntGauge,
     loaded: IntGaugeVec,
+    /// Where adapters lie: `cpu` or `gpu`.
+    level: &'static str,
     lora: GaugeVec,
     max_lora: String,
+}
+
+/// Requests for an adapter.
+#[derive(Debug, Default)]
+struct InFlight {
+    waiting: usize,
+    running: usize,
 }
 
 /// Makes and registers metrics.
@@ -126,8 +136,9 @@ impl Maker<'_> {
 }
 
 impl Metrics {
-    /// Registers everything. `model` is the base's name, `max_batch` how many adapters may run together.
-    pub fn new(model: &str, max_batch: usize) -> Result<Self, Error> {
+    /// Registers everything. `model` is the base's name, `max_batch` how many adapters may run together, `level` where they
+    /// lie (`cpu` or `gpu`).
+    pub fn new(model: &str, max_batch: usize, level: &'static str) -> Result<Self, Error> {
         let registry = Registry::new();
         let maker = Maker { registry: &registry, model };
         Ok(Self {
@@ -146,7 +157,7 @@ impl Metrics {
             adapter_loads: maker.counters("adapter_loads_total", "Adapter loads by outcome.", &["outcome"])?,
             violations: maker
                 .counter("constraint_violations_total", "Finished answers that broke their schema. Must stay 0.")?,
-            scraped: Scraped::new(&maker, max_batch)?,
+            scraped: Scraped::new(&maker, max_batch, level)?,
             in_flight: Mutex::default(),
             totals: Mutex::default(),
             scrape: Mutex::default(),
@@ -175,22 +186,14 @@ impl Metrics {
     /// Starts the clock of a request for a known model (the base or a loaded adapter).
     pub fn start_request(self: &Arc<Self>, model: &str, is_adapter: bool, arrived: Instant) -> RequestTimer {
         if is_adapter {
-            *self.in_flight.lock().entry(model.to_owned()).or_default() += 1;
+            self.in_flight.lock().entry(model.to_owned()).or_default().waiting += 1;
         }
-        RequestTimer {
-            metrics: Arc::clone(self),
-            model: model.to_owned(),
-            is_adapter,
-            started: arrived,
-            first: None,
-            last: None,
-            outcome: None,
-        }
+        RequestTimer::new(Arc::clone(self), model, is_adapter, arrived)
     }
 
-    /// Requests in flight by adapter name.
-    pub fn in_flight(&self) -> BTreeMap<String, usize> {
-        self.in_flight.lock().clone()
+    /// Requests in flight for an adapter.
+    pub fn in_flight(&self, adapter: &str) -> usize {
+        self.in_flight.lock().get(adapter).map_or(0, |count| count.waiting + count.running)
     }
 
     /// What became of the requests for a model.
@@ -212,7 +215,7 @@ impl Metrics {
 }
 
 impl Scraped {
-    fn new(maker: &Maker<'_>, max_batch: usize) -> Result<Self, Error> {
+    fn new(maker: &Maker<'_>, max_batch: usize, level: &'static str) -> Result<Self, Error> {
         let usage = "Share of the KV cache in use, 0 to 1.";
         let cache = maker.alias("cache_config_info", "Geometry of the KV cache.");
         let loaded = maker.alias("lora_adapter_loaded", "Resident adapters.");
@@ -251,6 +254,7 @@ impl Scraped {
             loaded: maker.keep(IntGaugeVec::new(loaded, &["adapter_name", "level", "pinned"]))?,
             lora: maker.keep(GaugeVec::new(lora, &["max_lora", "running_lora_adapters", "waiting_lora_adapters"]))?,
             max_lora: max_batch.to_string(),
+            level,
         })
     }
 
@@ -265,20 +269,24 @@ impl Scraped {
         self.cache.with_label_values(&[&BLOCK_SIZE.to_string(), &stats.blocks_total.to_string()]).set(1);
     }
 
-    fn update_adapters(&self, adapters: &AdapterStats, in_flight: &BTreeMap<String, usize>) {
+    fn update_adapters(&self, adapters: &AdapterStats, in_flight: &BTreeMap<String, InFlight>) {
         advance(&self.adapter_changes, &[adapters.swaps, adapters.evictions]);
         self.resident_bytes.set(i64::try_from(adapters.bytes).unwrap_or(i64::MAX));
         self.residents.set(adapters.residents.len() as i64);
         self.loaded.reset();
         for Listed { lease, pinned } in &adapters.residents {
             let pinned = if *pinned { "true" } else { "false" };
-            self.loaded.with_label_values(&[lease.name.as_str(), "cpu", pinned]).set(1);
+            self.loaded.with_label_values(&[lease.name.as_str(), self.level, pinned]).set(1);
         }
         // Exactly one series: readers take the one with the largest value.
         self.lora.reset();
-        let busy = in_flight.keys().map(String::as_str).collect::<Vec<_>>().join(",");
+        let names = |has: fn(&InFlight) -> bool| {
+            let names = in_flight.iter().filter(|(_, count)| has(count)).map(|(name, _)| name.as_str());
+            names.collect::<Vec<_>>().join(",")
+        };
+        let (running, waiting) = (names(|count| count.running > 0), names(|count| count.waiting > 0));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
-        self.lora.with_label_values(&[self.max_lora.as_str(), &busy, ""]).set(now);
+        self.lora.with_label_values(&[self.max_lora.as_str(), &running, &waiting]).set(now);
     }
 }
 
@@ -299,7 +307,7 @@ mod tests {
 
     #[test]
     fn the_engines_totals_and_the_gateway_names_are_rendered() {
-        let metrics = Metrics::new("base", 8).unwrap();
+        let metrics = Metrics::new("base", 8, "cpu").unwrap();
         metrics.render(&stats(7), CacheStats::default(), &AdapterStats::default());
         let text = metrics.render(&stats(9), CacheStats::default(), &AdapterStats::default());
         for line in [
@@ -315,24 +323,31 @@ mod tests {
 
     #[test]
     fn lora_requests_info_is_one_series_that_names_the_busy_adapters() {
-        let metrics = Arc::new(Metrics::new("base", 8).unwrap());
+        let metrics = Arc::new(Metrics::new("base", 8, "cpu").unwrap());
         let series = |text: &str| {
             text.lines()
                 .filter(|line| line.starts_with("vllm:lora_requests_info{"))
                 .map(str::to_owned)
                 .collect::<Vec<_>>()
         };
-        let timer = metrics.start_request("weather", true, Instant::now());
-        let busy = series(&metrics.render(&stats(0), CacheStats::default(), &AdapterStats::default()));
-        assert!(busy.len() == 1 && busy[0].contains("running_lora_adapters=\"weather\""), "{busy:?}");
+        let mut timer = metrics.start_request("weather", true, Instant::now());
+        let render = || series(&metrics.render(&stats(0), CacheStats::default(), &AdapterStats::default()));
+        let names = |running: &str, waiting: &str| {
+            format!("running_lora_adapters=\"{running}\",waiting_lora_adapters=\"{waiting}\"")
+        };
+        let queued = render();
+        assert!(queued.len() == 1 && queued[0].contains(&names("", "weather")), "{queued:?}");
+        timer.left_queue();
+        let busy = render();
+        assert!(busy.len() == 1 && busy[0].contains(&names("weather", "")), "{busy:?}");
         drop(timer);
-        let idle = series(&metrics.render(&stats(0), CacheStats::default(), &AdapterStats::default()));
-        assert!(idle.len() == 1 && idle[0].contains("running_lora_adapters=\"\""), "{idle:?}");
+        let idle = render();
+        assert!(idle.len() == 1 && idle[0].contains(&names("", "")), "{idle:?}");
     }
 
     #[test]
     fn a_request_that_is_dropped_counts_as_cancelled() {
-        let metrics = Arc::new(Metrics::new("base", 8).unwrap());
+        let metrics = Arc::new(Metrics::new("base", 8, "cpu").unwrap());
         drop(metrics.start_request("base", false, Instant::now()));
         metrics.start_request("base", false, Instant::now()).finish("stop");
         let text = metrics.render(&stats(0), CacheStats::default(), &AdapterStats::default());

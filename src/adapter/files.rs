@@ -97,7 +97,7 @@ impl<'a> Dir<'a> {
             Errno::NOENT | Errno::NAMETOOLONG | Errno::LOOP | Errno::INVAL => {
                 AdapterError::FileNotFound { path: asked.clone() }
             }
-            Errno::NOTDIR => AdapterError::Invalid(format!("`{asked}` is not a directory")),
+            Errno::NOTDIR => AdapterError::Invalid("it is not a directory".to_owned()),
             other => AdapterError::Io { path: asked.clone(), source: other.into() },
         })?;
         let place = place_of(&fd, path).map_err(|source| AdapterError::Io { path: asked.clone(), source })?;
@@ -188,8 +188,7 @@ impl OpenFile {
     }
 
     fn unstable(&self) -> AdapterError {
-        let name = self.name;
-        AdapterError::Invalid(format!("`{name}` was changed while it was read; write a new directory, then rename it"))
+        AdapterError::Changed(self.name)
     }
 
     fn io(&self, source: io::Error) -> AdapterError {

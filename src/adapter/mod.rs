@@ -37,6 +37,12 @@ pub enum AdapterError {
     /// The directory is not a valid adapter for this model.
     #[error("invalid adapter: {0}")]
     Invalid(String),
+    /// The adapter's rank is larger than the server allows.
+    #[error("rank {rank} is larger than the largest allowed, {most}")]
+    Rank { rank: usize, most: usize },
+    /// A file was written to while it was read.
+    #[error("`{0}` was changed while it was read; write a new directory, then rename it")]
+    Changed(&'static str),
     /// A file is larger than allowed.
     #[error("`{path}` has {bytes} bytes, more than the limit of {limit}")]
     TooLarge { path: String, bytes: u64, limit: u64 },

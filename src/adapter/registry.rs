@@ -12,6 +12,7 @@ use super::{AdapterError, shown};
 use crate::model::{AdapterWeights, ModelConfig};
 use candle_core::{DType, Device};
 use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -38,6 +39,22 @@ pub struct Generation {
     /// Unix seconds of publication.
     pub created: u64,
     pub weights: Arc<AdapterWeights>,
+}
+
+/// What is told of a generation.
+#[derive(Debug, Clone)]
+pub struct Card {
+    pub name: String,
+    pub id: String,
+    pub path: PathBuf,
+    /// Unix seconds of publication.
+    pub created: u64,
+}
+
+impl Generation {
+    pub(super) fn card(&self) -> Card {
+        Card { name: self.name.clone(), id: self.id.clone(), path: self.path.clone(), created: self.created }
+    }
 }
 
 /// Pins a generation until dropped.
@@ -108,6 +125,13 @@ impl Registry {
         self.publish(name, Source::Trusted(path.to_owned()), &LoadOptions { pinned: true, ..LoadOptions::default() })
     }
 
+    /// Loads a name again from where it came from, or the directory of the root that has this name. Blocking.
+    pub fn reload(&self, name: &str) -> Result<Lease, AdapterError> {
+        let known = self.shelf.read().source(name);
+        let source = known.unwrap_or_else(|| Source::Jailed(name.to_owned()));
+        self.publish(name, source, &LoadOptions { replace: true, ..LoadOptions::default() })
+    }
+
     /// Whether [`Self::resolve`] would find something to load: the name was evicted, or is a directory of the root.
     pub fn may_resolve(&self, name: &str) -> bool {
         self.source(name).is_some()
@@ -131,20 +155,21 @@ impl Registry {
         if shelf.get(name).is_some() || shelf.is_withdrawn(name) {
             return None;
         }
-        if let Some(source) = shelf.evicted(name) {
-            return Some(source.clone());
+        if let Some(source) = shelf.source(name) {
+            return Some(source);
         }
         drop(shelf);
         self.on_disk(name)
     }
 
-    /// The directories of the root that are not loaded, sorted, and whether they stay so because they were unloaded.
+    /// The names that are not loaded and can be, sorted, and whether they stay so because they were unloaded.
     pub fn loadable(&self) -> Vec<(String, bool)> {
         let entries = self.options.root.iter().filter_map(|root| std::fs::read_dir(root).ok()).flatten().flatten();
-        let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        names.retain(|name| self.in_flight(name).is_none() && self.on_disk(name).is_some());
-        names.sort_unstable();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: BTreeSet<String> = names.filter(|name| self.on_disk(name).is_some()).collect();
         let shelf = self.shelf.read();
+        names.extend(shelf.absent().map(str::to_owned));
+        names.retain(|name| shelf.get(name).is_none());
         names.into_iter().map(|name| (name.clone(), shelf.is_withdrawn(&name))).collect()
     }
 
@@ -175,6 +200,11 @@ impl Registry {
     /// The current generation of `name`.
     pub fn lease(&self, name: &str) -> Option<Lease> {
         self.shelf.read().lease(name)
+    }
+
+    /// What is told of every adapter that has a name, those included that made room for others and come back at their next use.
+    pub fn cards(&self) -> Vec<Card> {
+        self.shelf.read().cards().into_values().collect()
     }
 
     /// All current generations, by name.
@@ -255,7 +285,14 @@ impl Registry {
             Source::Jailed(path) => {
                 let root = self.options.root.as_deref().ok_or_else(|| AdapterError::Forbidden { path: shown(path) })?;
                 let jail = Jail::new(root)?;
-                AdapterFiles::open(&jail.resolve(path)?, Some(&jail))
+                let files = AdapterFiles::open(&jail.resolve(path)?, Some(&jail));
+                // Where the root lies is not the caller's affair.
+                files.map_err(|error| match error {
+                    AdapterError::FileNotFound { .. } => AdapterError::FileNotFound { path: shown(path) },
+                    AdapterError::Forbidden { .. } => AdapterError::Forbidden { path: shown(path) },
+                    AdapterError::Io { source, .. } => AdapterError::Io { path: shown(path), source },
+                    other => other,
+                })
             }
         }
     }
@@ -263,8 +300,7 @@ impl Registry {
     /// The id and the tensors; content that is already in memory, under whatever name, is shared.
     fn weights(&self, name: &str, checked: Checked) -> Result<(String, Arc<AdapterWeights>), AdapterError> {
         if checked.rank > self.options.max_rank {
-            let (rank, most) = (checked.rank, self.options.max_rank);
-            return Err(AdapterError::Invalid(format!("rank {rank} is larger than the largest allowed, {most}")));
+            return Err(AdapterError::Rank { rank: checked.rank, most: self.options.max_rank });
         }
         let bytes = checked.bytes(self.dtype);
         self.budget.admit(bytes)?;
@@ -327,6 +363,8 @@ impl Registry {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
         let reason = if name.is_empty() {
             "it is empty"
+        } else if name.bytes().all(|byte| byte == b'.') {
+            "dots alone are no name"
         } else if name.len() > MAX_NAME_LEN {
             "it is longer than 128 characters"
         } else if !name.chars().all(allowed) {

@@ -2,8 +2,8 @@
 //!
 //! Knows no files; its owner locks it.
 
-use super::registry::Lease;
-use std::collections::{BTreeMap, BTreeSet};
+use super::registry::{Card, Lease};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -31,9 +31,9 @@ pub(super) struct Resident {
 pub(super) struct Shelf {
     residents: BTreeMap<String, Resident>,
     /// Made to go by others; they come back at their next use.
-    evicted: BTreeMap<String, Source>,
+    evicted: BTreeMap<String, (Source, Card)>,
     /// Unloaded on request: these do not come back by themselves.
-    withdrawn: BTreeSet<String>,
+    withdrawn: BTreeMap<String, Source>,
     clock: AtomicU64,
 }
 
@@ -69,19 +69,33 @@ impl Shelf {
 
     /// Takes a name away for good.
     pub(super) fn withdraw(&mut self, name: &str) -> Option<Option<Lease>> {
-        let resident = self.residents.remove(name).map(|resident| Some(resident.lease));
-        let known = resident.or_else(|| self.evicted.remove(name).map(|_| None))?;
-        self.withdrawn.insert(name.to_owned());
-        Some(known)
+        let resident = self.residents.remove(name).map(|resident| (Some(resident.lease), resident.source));
+        let (lease, source) = resident.or_else(|| self.evicted.remove(name).map(|(source, _)| (None, source)))?;
+        self.withdrawn.insert(name.to_owned(), source);
+        Some(lease)
     }
 
-    /// Where a name that is not published can be read from again.
-    pub(super) fn evicted(&self, name: &str) -> Option<&Source> {
-        self.evicted.get(name)
+    /// Where a name was read from, present or not.
+    pub(super) fn source(&self, name: &str) -> Option<Source> {
+        let resident = self.residents.get(name).map(|resident| &resident.source);
+        let evicted = || self.evicted.get(name).map(|(source, _)| source);
+        resident.or_else(evicted).or_else(|| self.withdrawn.get(name)).cloned()
+    }
+
+    /// The names that were there and are not.
+    pub(super) fn absent(&self) -> impl Iterator<Item = &str> {
+        self.evicted.keys().chain(self.withdrawn.keys()).map(String::as_str)
+    }
+
+    /// What is told of those that are there and of those that come back at their next use, by name.
+    pub(super) fn cards(&self) -> BTreeMap<String, Card> {
+        let residents = self.residents.iter().map(|(name, resident)| (name.clone(), resident.lease.card()));
+        let evicted = self.evicted.iter().map(|(name, (_, card))| (name.clone(), card.clone()));
+        residents.chain(evicted).collect()
     }
 
     pub(super) fn is_withdrawn(&self, name: &str) -> bool {
-        self.withdrawn.contains(name)
+        self.withdrawn.contains_key(name)
     }
 
     /// Evicts the adapters that were not used for longest, as few as give back `bytes`; none if all of them would not.
@@ -106,7 +120,7 @@ impl Shelf {
 
     fn set_aside(&mut self, name: String) -> Option<Lease> {
         let resident = self.residents.remove(&name)?;
-        self.evicted.insert(name, resident.source);
+        self.evicted.insert(name, (resident.source, resident.lease.card()));
         Some(resident.lease)
     }
 

@@ -16,7 +16,7 @@ use std::time::Instant;
 /// `POST /v1/load_lora_adapter {lora_name, lora_path, load_inplace?, pinned?, expected_generation?}`
 pub(super) async fn load(State(state): State<Arc<AppState>>, request: Request) -> Result<String, ApiError> {
     state.check_accepting()?;
-    check_enabled(&state)?;
+    check_enabled(&state, "lora_path")?;
     let body = body::json_object(request).await?;
     let fields = Fields::root(&body);
     let name = fields.required_string("lora_name")?.to_owned();
@@ -34,7 +34,7 @@ pub(super) async fn load(State(state): State<Arc<AppState>>, request: Request) -
 
 /// `POST /v1/unload_lora_adapter {lora_name, expected_generation?}`
 pub(super) async fn unload(State(state): State<Arc<AppState>>, request: Request) -> Result<String, ApiError> {
-    check_enabled(&state)?;
+    check_enabled(&state, "lora_name")?;
     let body = body::json_object(request).await?;
     let fields = Fields::root(&body);
     let name = fields.required_string("lora_name")?;
@@ -44,7 +44,7 @@ pub(super) async fn unload(State(state): State<Arc<AppState>>, request: Request)
 
 /// `POST /v1/pin_lora_adapter {lora_name, pinned}`
 pub(super) async fn pin(State(state): State<Arc<AppState>>, request: Request) -> Result<String, ApiError> {
-    check_enabled(&state)?;
+    check_enabled(&state, "lora_name")?;
     let body = body::json_object(request).await?;
     let fields = Fields::root(&body);
     let name = fields.required_string("lora_name")?;
@@ -55,14 +55,13 @@ pub(super) async fn pin(State(state): State<Arc<AppState>>, request: Request) ->
 
 /// `GET /v1/lora_adapters`
 pub(super) async fn list(State(state): State<Arc<AppState>>) -> Json<Value> {
-    let in_flight = state.metrics.in_flight();
     let entry = |Listed { lease, pinned }: Listed| {
         json!({
             "name": lease.name,
             "generation": lease.id,
             "rank": lease.rank,
             "bytes": lease.bytes,
-            "in_flight": in_flight.get(&lease.name).copied().unwrap_or(0),
+            "in_flight": state.metrics.in_flight(&lease.name),
             "pinned": pinned,
             "path": lease.path,
             "created": lease.created,
@@ -82,9 +81,15 @@ pub(super) async fn delete(
     State(state): State<Arc<AppState>>,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
-    check_enabled(&state)?;
     let Path(name) = name.map_err(|_| ApiError::model_not_found("?"))?;
-    remove(&state, &name, None)?;
+    if name == state.model.name {
+        return Err(ApiError::at(Kind::InvalidValue, "model", "The base model cannot be deleted."));
+    }
+    check_enabled(&state, "model")?;
+    remove(&state, &name, None).map_err(|error| match error.kind() {
+        Kind::LoraNotFound => ApiError::model_not_found(&name),
+        _ => error,
+    })?;
     Ok(Json(json!({"id": name, "object": "model", "deleted": true})))
 }
 
@@ -131,20 +136,24 @@ impl AppState {
         }
         self.load_adapter(move |state| state.registry.resolve(&wanted)).await.map_err(|error| match error.kind() {
             Kind::LoraNotFound => ApiError::model_not_found(name),
-            Kind::Overloaded => error,
-            _ => {
+            kind => {
                 tracing::warn!(adapter = name, %error, "adapter cannot be loaded");
-                ApiError::adapter_unavailable(name)
+                match kind {
+                    Kind::InvalidLora | Kind::LoraRankLimit | Kind::LoraFileTooLarge | Kind::AdapterFileForbidden => {
+                        ApiError::adapter_broken(name, &error)
+                    }
+                    _ => ApiError::adapter_unavailable(name),
+                }
             }
         })
     }
 }
 
 /// Refuses changes where the operator has not allowed them.
-pub(super) fn check_enabled(state: &AppState) -> Result<(), ApiError> {
+pub(super) fn check_enabled(state: &AppState, param: &str) -> Result<(), ApiError> {
     if state.limits.runtime_adapters {
         return Ok(());
     }
     let message = "Adapters cannot be changed at run time: start the server with --adapter-root DIR to allow it.";
-    Err(ApiError::at(Kind::AdapterFileForbidden, "lora_path", message))
+    Err(ApiError::at(Kind::AdapterFileForbidden, param, message))
 }

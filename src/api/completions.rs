@@ -150,7 +150,10 @@ fn logprobs(answer: &Answer, tokens: &[SpokenToken], top: usize) -> Value {
         let text = |id| scored::text(tokenizer, id);
         texts.push(text(token.id));
         values.push(logprob);
-        let best: Map<String, Value> = alternatives.into_iter().map(|(id, value)| (text(id), json!(value))).collect();
+        let mut best: Map<String, Value> =
+            alternatives.into_iter().map(|(id, value)| (text(id), json!(value))).collect();
+        // The token itself is always there.
+        best.entry(text(token.id)).or_insert(json!(logprob));
         tops.push(best);
         offsets.push(token.offset);
     }

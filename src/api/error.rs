@@ -38,6 +38,8 @@ pub enum Kind {
     InvalidJsonSchema,
     InvalidGrammar,
     UnsupportedParameter,
+    /// A field of another route.
+    MisplacedParameter,
     UnsupportedValue,
     ParameterCombination,
     ContextLengthExceeded,
@@ -50,6 +52,7 @@ pub enum Kind {
     KeyLimit,
     MethodNotAllowed,
     RequestTooLarge,
+    HeadTooLarge,
     Overloaded,
     ShuttingDown,
     ModelOutputInvalid,
@@ -62,7 +65,11 @@ pub enum Kind {
     LoraAlreadyLoaded,
     LoraByteLimit,
     LoraGenerationMismatch,
+    LoraRankLimit,
+    LoraLoadBusy,
+    AdapterFileChanged,
     AdapterUnavailable,
+    LoraDeviceLoadFailed,
     LoraFileTooLarge,
     InvalidLora,
     LoraStorageUnavailable,
@@ -105,7 +112,7 @@ impl Kind {
             Self::InvalidFunctionParameters => row(400, "invalid_function_parameters"),
             Self::InvalidJsonSchema => row(400, "invalid_json_schema"),
             Self::InvalidGrammar => row(400, "invalid_grammar"),
-            Self::UnsupportedParameter => row(400, "unsupported_parameter"),
+            Self::UnsupportedParameter | Self::MisplacedParameter => row(400, "unsupported_parameter"),
             Self::UnsupportedValue => row(400, "unsupported_value"),
             Self::ParameterCombination => row(400, "invalid_parameter_combination"),
             Self::ContextLengthExceeded => row(400, "context_length_exceeded"),
@@ -117,6 +124,7 @@ impl Kind {
             Self::KeyLimit => Row { retry_after: Some(1), ..row(429, "rate_limit_exceeded") },
             Self::RouteNotFound => row(404, "unknown_url"),
             Self::MethodNotAllowed => row(405, "method_not_allowed"),
+            Self::HeadTooLarge => row(431, "request_header_fields_too_large"),
             Self::RequestTooLarge => row(413, "request_too_large"),
             Self::Overloaded => Row { retry_after: Some(2), ..row(503, "server_overloaded") },
             Self::ShuttingDown => Row { retry_after: Some(5), ..row(503, "server_shutting_down") },
@@ -132,6 +140,11 @@ impl Kind {
             Self::LoraAlreadyLoaded => Row { should_retry: Some(false), ..row(409, "lora_adapter_already_loaded") },
             Self::LoraByteLimit => Row { should_retry: Some(false), ..row(409, "lora_byte_limit_exceeded") },
             Self::LoraGenerationMismatch => Row { should_retry: Some(false), ..row(409, "lora_generation_mismatch") },
+            Self::LoraRankLimit => Row { should_retry: Some(false), ..row(409, "lora_rank_limit_exceeded") },
+            // The next attempt may find the writer gone.
+            Self::AdapterFileChanged => row(409, "adapter_file_changed"),
+            Self::LoraLoadBusy => Row { retry_after: Some(1), ..row(429, "lora_load_busy") },
+            Self::LoraDeviceLoadFailed => row(503, "lora_device_load_failed"),
             Self::AdapterUnavailable => Row { retry_after: Some(5), ..row(503, "adapter_unavailable") },
             Self::LoraFileTooLarge => row(413, "lora_adapter_file_too_large"),
             Self::InvalidLora => row(422, "invalid_lora_adapter"),
@@ -177,13 +190,20 @@ impl ApiError {
         Self::at(Kind::ModelNotFound, "model", message)
     }
 
-    /// The same error under the name that `rename` gives its field, if it gives one.
+    /// The same error under the name that `rename` gives its field, if it gives one. Misplaced fields keep theirs.
     #[must_use]
     pub fn rename_param(mut self, rename: impl FnOnce(&str) -> Option<String>) -> Self {
-        if let Some(name) = self.param.as_deref().and_then(rename) {
+        if self.kind != Kind::MisplacedParameter
+            && let Some(name) = self.param.as_deref().and_then(rename)
+        {
             self.param = Some(name);
         }
         self
+    }
+
+    /// What became of the request, as metrics call it: our own failures are no refusals.
+    pub(super) fn outcome(&self) -> &'static str {
+        if matches!(self.kind.row().status, 500 | 504) { "error" } else { "refused" }
     }
 
     pub fn kind(&self) -> Kind {
@@ -265,6 +285,11 @@ impl ApiError {
         Self::at(Kind::AdapterUnavailable, "model", message)
     }
 
+    /// The adapter is known, and no later attempt will find it better.
+    pub(super) fn adapter_broken(name: &str, cause: &Self) -> Self {
+        Self::at(Kind::InvalidLora, "model", format!("The adapter `{}` cannot be loaded: {cause}.", echo(name)))
+    }
+
     /// The model produced something that must not be passed on.
     pub fn output_invalid(cause: impl std::fmt::Display) -> Self {
         tracing::error!(%cause, "model output invalid");
@@ -289,7 +314,16 @@ impl From<AdapterError> for ApiError {
                 tracing::error!(cause = %message, "adapter storage failed");
                 return Self::at(Kind::LoraStorageUnavailable, "lora_path", "The adapter's files could not be read.");
             }
-            AdapterError::Tensor(_) => return Self::internal(message),
+            AdapterError::Rank { .. } => (Kind::LoraRankLimit, "lora_path"),
+            AdapterError::Changed(_) => (Kind::AdapterFileChanged, "lora_path"),
+            AdapterError::Tensor(_) => {
+                tracing::error!(cause = %message, "adapter cannot be put on the device");
+                return Self::at(
+                    Kind::LoraDeviceLoadFailed,
+                    "lora_path",
+                    "The adapter could not be put on the device.",
+                );
+            }
         };
         Self::at(kind, param, message)
     }

@@ -1,8 +1,8 @@
-//! `GET /v1/models`: the base first, then the loaded adapters.
+//! `GET /v1/models`: the base first, then the adapters that have been loaded.
 
 use super::AppState;
 use super::error::ApiError;
-use crate::adapter::registry::Lease;
+use crate::adapter::registry::Card;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub(super) async fn list(State(state): State<Arc<AppState>>) -> Json<Value> {
     let mut models = vec![base(&state)];
-    models.extend(state.registry.list().iter().map(|listed| adapter(&state, &listed.lease)));
+    models.extend(state.registry.cards().iter().map(|card| adapter(&state, card)));
     Json(json!({"object": "list", "data": models}))
 }
 
@@ -24,8 +24,9 @@ pub(super) async fn show(
     if name == state.model.name {
         return Ok(Json(base(&state)));
     }
-    let lease = state.registry.lease(&name).ok_or_else(|| ApiError::model_not_found(&name))?;
-    Ok(Json(adapter(&state, &lease)))
+    let card = state.registry.cards().into_iter().find(|card| card.name == name);
+    let card = card.ok_or_else(|| ApiError::model_not_found(&name))?;
+    Ok(Json(adapter(&state, &card)))
 }
 
 fn base(state: &AppState) -> Value {
@@ -41,15 +42,15 @@ fn base(state: &AppState) -> Value {
     })
 }
 
-fn adapter(state: &AppState, lease: &Lease) -> Value {
+fn adapter(state: &AppState, card: &Card) -> Value {
     json!({
-        "id": lease.name,
+        "id": card.name,
         "object": "model",
-        "created": lease.created,
+        "created": card.created,
         "owned_by": "callsmith",
-        "root": lease.path,
+        "root": card.path,
         "parent": state.model.name,
         "max_model_len": state.model.context_length,
-        "generation": lease.id,
+        "generation": card.id,
     })
 }

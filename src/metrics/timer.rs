@@ -11,34 +11,57 @@ pub struct Totals {
     pub last_ms: u64,
     pub success: (u64, u64),
     pub failure: (u64, u64),
+    /// Before the computation began.
+    pub queue: (u64, u64),
     /// Up to the first token.
     pub first_token: (u64, u64),
 }
 
 /// Measures one request; dropped before [`Self::finish`] it counts as cancelled.
 pub struct RequestTimer {
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) model: String,
-    pub(super) is_adapter: bool,
-    pub(super) started: Instant,
-    pub(super) first: Option<Instant>,
-    pub(super) last: Option<Instant>,
-    pub(super) outcome: Option<&'static str>,
+    metrics: Arc<Metrics>,
+    model: String,
+    is_adapter: bool,
+    arrived: Instant,
+    /// How long it waited.
+    queued: Option<Duration>,
+    first: Option<Instant>,
+    /// The last tokens of each choice.
+    last: Vec<Option<Instant>>,
+    outcome: Option<&'static str>,
 }
 
 impl RequestTimer {
-    /// The request has left the queue.
-    pub fn started(&mut self) {
-        self.metrics.queue.observe(self.started.elapsed().as_secs_f64());
+    pub(super) fn new(metrics: Arc<Metrics>, model: &str, is_adapter: bool, arrived: Instant) -> Self {
+        let model = model.to_owned();
+        Self { metrics, model, is_adapter, arrived, queued: None, first: None, last: Vec::new(), outcome: None }
     }
 
-    /// `count` tokens have come.
-    pub fn tokens(&mut self, count: usize) {
+    /// The request has left the queue, to be computed or because it has waited too long.
+    pub fn left_queue(&mut self) {
+        let waited = self.arrived.elapsed();
+        if self.queued.replace(waited).is_some() {
+            return;
+        }
+        self.metrics.queue.observe(waited.as_secs_f64());
+        if self.is_adapter
+            && let Some(count) = self.metrics.in_flight.lock().get_mut(&self.model)
+        {
+            (count.waiting, count.running) = (count.waiting - 1, count.running + 1);
+        }
+    }
+
+    /// `count` tokens of a choice have come.
+    pub fn tokens(&mut self, choice: usize, count: usize) {
         let now = Instant::now();
-        self.first.get_or_insert(now);
-        match self.last.replace(now) {
-            None => self.metrics.first_token.observe((now - self.started).as_secs_f64()),
-            Some(last) => self.metrics.inter_token.observe((now - last).as_secs_f64() / count.max(1) as f64),
+        if self.first.replace(self.first.unwrap_or(now)).is_none() {
+            self.metrics.first_token.observe((now - self.arrived).as_secs_f64());
+        }
+        if self.last.len() <= choice {
+            self.last.resize(choice + 1, None);
+        }
+        if let Some(last) = self.last[choice].replace(now) {
+            self.metrics.inter_token.observe((now - last).as_secs_f64() / count.max(1) as f64);
         }
     }
 
@@ -49,9 +72,12 @@ impl RequestTimer {
             *sum = (sum.0 + 1, sum.1 + took.as_nanos() as u64);
         };
         let good = matches!(outcome, "stop" | "length" | "tool_calls");
-        add(if good { &mut totals.success } else { &mut totals.failure }, self.started.elapsed());
+        add(if good { &mut totals.success } else { &mut totals.failure }, self.arrived.elapsed());
+        if let Some(queued) = self.queued {
+            add(&mut totals.queue, queued);
+        }
         if let Some(first) = self.first {
-            add(&mut totals.first_token, first - self.started);
+            add(&mut totals.first_token, first - self.arrived);
         }
         totals.last_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
     }
@@ -67,12 +93,12 @@ impl Drop for RequestTimer {
         let outcome = self.outcome.unwrap_or("cancelled");
         self.metrics.requests.with_label_values(&[self.model.as_str(), outcome]).inc();
         self.count(outcome);
-        self.metrics.duration.observe(self.started.elapsed().as_secs_f64());
+        self.metrics.duration.observe(self.arrived.elapsed().as_secs_f64());
         if self.is_adapter {
             let mut in_flight = self.metrics.in_flight.lock();
             if let Some(count) = in_flight.get_mut(&self.model) {
-                *count -= 1;
-                if *count == 0 {
+                *(if self.queued.is_some() { &mut count.running } else { &mut count.waiting }) -= 1;
+                if count.running + count.waiting == 0 {
                     in_flight.remove(&self.model);
                 }
             }

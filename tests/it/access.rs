@@ -35,6 +35,7 @@ fn check_code(path: &str, reply: &Reply, code: &str) {
 async fn every_route_is_closed_without_its_key() {
     let server = TestServer::with_options(&KEYS);
     for (path, access) in paths() {
+        let path = path.as_str();
         let (mut open, mut closed) = (0, 0);
         for method in ["GET", "POST", "DELETE"] {
             let reply = send(&server, method, path, None).await;
@@ -63,6 +64,7 @@ async fn every_route_is_closed_without_its_key() {
 async fn adapters_are_changed_with_the_admin_key_alone() {
     let server = TestServer::with_options(&KEYS);
     for (path, _) in paths().filter(|(_, access)| *access == Access::Admin) {
+        let path = path.as_str();
         let mut refused = 0;
         for method in ["GET", "POST", "DELETE"] {
             let reply = send(&server, method, path, Some("alice")).await;

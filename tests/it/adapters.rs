@@ -180,8 +180,8 @@ async fn loads_are_bounded_apart_from_requests() {
     random_adapter(&server.path("one"), 1);
     let mut places: Vec<_> = (0..MAX_LOADS).map(|_| server.state.gate.load().unwrap()).collect();
     let refused = load(&server, "one", "one").await;
-    assert_eq!(refused.status, 503, "{}", refused.text);
-    assert!(refused.text.contains("adapter loads"), "{}", refused.text);
+    assert_eq!(refused.refusal(), (429, "-".to_owned(), "lora_load_busy".to_owned()));
+    assert_eq!(refused.headers["retry-after"], "1");
     assert!(!say(&server, "base").await.is_empty());
     places.pop();
     assert_eq!(load(&server, "one", "one").await.status, 200);
@@ -206,7 +206,53 @@ async fn an_adapter_of_the_root_is_loaded_when_it_is_first_named() {
     write(&server.path("broken/adapter_config.json"), "{");
     body["model"] = json!("broken");
     let refusal = server.chat(&body).await;
-    assert_eq!((refusal.refusal().0, refusal.refusal().2.as_str()), (503, "adapter_unavailable"));
+    assert_eq!(refusal.refusal(), (422, "model".to_owned(), "invalid_lora_adapter".to_owned()));
+}
+
+/// Names of adapters in `GET /v1/models`.
+async fn adapters_in_models(server: &TestServer) -> Vec<String> {
+    let models = server.get("/v1/models").await.json();
+    let names = models["data"].as_array().unwrap().iter().skip(1).map(|model| model["id"].as_str().unwrap().to_owned());
+    names.collect()
+}
+
+#[tokio::test]
+async fn an_adapter_that_made_room_is_still_a_model() {
+    let one = server();
+    random_adapter(&one.path("a"), 1);
+    load(&one, "a", "a").await;
+    let bytes = one.get("/v1/lora_adapters").await.json()["used_bytes"].as_u64().unwrap();
+    // Room for as many as fit into the smallest budget that can be given.
+    let fit = (1 << 20) / bytes;
+    let server = TestServer::with_options(&["--adapter-root", "DIR", "--adapter-budget-mib", "1"]);
+    let names: Vec<String> = (0..=fit).map(|index| format!("adapter-{index:03}")).collect();
+    for (index, name) in names.iter().enumerate() {
+        random_adapter(&server.path(name), index as u64);
+        load(&server, name, name).await;
+    }
+    let resident = server.get("/v1/lora_adapters").await.json()["data"].as_array().unwrap().len() as u64;
+    assert_eq!(resident, fit, "nothing had to make room");
+    assert_eq!(adapters_in_models(&server).await, names);
+    assert_eq!(server.get("/v1/models/adapter-000").await.json()["parent"], "base");
+}
+
+#[tokio::test]
+async fn a_model_may_have_slashes_in_its_name() {
+    let server = TestServer::with_options(&["--served-model-name", "org/base-1"]);
+    assert_eq!(server.get("/v1/models/org/base-1").await.json()["id"], "org/base-1");
+    assert_eq!(server.get("/v1/models/org%2Fbase-1").await.json()["id"], "org/base-1");
+    assert_eq!(server.get("/v1/models/org/base-2").await.refusal().2, "model_not_found");
+}
+
+#[tokio::test]
+async fn what_cannot_be_deleted_is_refused_as_a_model() {
+    let server = server();
+    let delete = async |name: &str| {
+        let request = axum::http::Request::delete(format!("/v1/models/{name}")).body(axum::body::Body::empty());
+        server.reply(request.unwrap()).await.refusal()
+    };
+    assert_eq!(delete("none").await, (404, "model".to_owned(), "model_not_found".to_owned()));
+    assert_eq!(delete("base").await, (400, "model".to_owned(), "invalid_value".to_owned()));
 }
 
 #[tokio::test]

@@ -35,8 +35,8 @@ async fn wrong_fields_are_refused_with_param_and_code() {
         ("logit_bias", json!({"100000": 1}), "logit_bias", "invalid_value"),
         ("logit_bias", json!({"1": 1e9}), "logit_bias.1", "decimal_above_max_value"),
         ("stream_options", json!({"include_usage": true}), "stream_options", "invalid_value"),
-        ("functions", json!([]), "functions", "unsupported_parameter"),
-        ("chat_template_kwargs", json!({}), "chat_template_kwargs", "unsupported_parameter"),
+        ("functions", json!([{"name": "f"}]), "functions", "unsupported_parameter"),
+        ("chat_template_kwargs", json!({"a": 1}), "chat_template_kwargs", "unsupported_parameter"),
     ];
     for (field, value, param, code) in table {
         let mut body = weather_request();

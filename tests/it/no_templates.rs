@@ -33,8 +33,11 @@ fn good_body(path: &str) -> Value {
     body["max_tokens"] = json!(3);
     (body["lora_name"], body["lora_path"]) = (json!("late"), json!("late"));
     match path {
-        "/v1/completions" => body["prompt"] = json!("abc"),
-        "/v1/responses" => body["input"] = json!("abc"),
+        "/v1/completions" => (body["prompt"], body["messages"]) = (json!("abc"), Value::Null),
+        "/v1/responses" => {
+            (body["input"], body["messages"], body["max_tokens"]) = (json!("abc"), Value::Null, Value::Null);
+            body["max_output_tokens"] = json!(3);
+        }
         "/detokenize" => body["tokens"] = json!([1, 2]),
         _ => {}
     }
@@ -82,6 +85,7 @@ async fn takes_no_template(method: &str, path: &str) -> (bool, usize) {
 #[tokio::test]
 async fn no_route_takes_a_template_from_a_request() {
     for (path, _) in paths() {
+        let path = path.as_str();
         for method in METHODS {
             let (serves, refused) = takes_no_template(method, &filled(path, "late")).await;
             let makes_prompts =

@@ -170,6 +170,33 @@ async fn a_response_is_kept_until_it_is_deleted_unless_it_shall_not_be() {
 }
 
 #[tokio::test]
+async fn input_items_come_in_pages_newest_first() {
+    let server = TestServer::start();
+    let said = |text: String| json!({"role": "user", "content": text});
+    let input: Vec<Value> = (0..5).map(|index| said(format!("word {index}"))).collect();
+    let body = json!({"model": "base", "input": input, "max_output_tokens": 1});
+    let response = create(&server, &body).await;
+    let path = format!("/v1/responses/{}/input_items", response["id"].as_str().unwrap());
+    let page = async |options: &str| {
+        let page = server.get(&format!("{path}?{options}")).await.json();
+        let texts = page["data"].as_array().unwrap().iter().map(|item| item["content"][0]["text"].to_string());
+        (texts.collect::<Vec<_>>().join(" ").replace("word ", "").replace('"', ""), page)
+    };
+    assert_eq!(page("").await.0, "4 3 2 1 0");
+    let (texts, first) = page("limit=2").await;
+    assert_eq!((texts.as_str(), &first["has_more"]), ("4 3", &json!(true)));
+    let (texts, last) = page(&format!("limit=3&after={}", first["last_id"].as_str().unwrap())).await;
+    assert_eq!((texts.as_str(), &last["has_more"]), ("2 1 0", &json!(false)));
+    assert_eq!(page("order=asc&limit=1").await.0, "0");
+    for (options, param) in [("limit=0", "limit"), ("limit=x", "limit"), ("order=up", "order"), ("after=x", "after")] {
+        let refusal = server.get(&format!("{path}?{options}")).await.refusal();
+        assert_eq!(refusal, (400, param.to_owned(), "invalid_value".to_owned()), "{options}");
+    }
+    let again = server.get(&format!("{}?stream=true", path.trim_end_matches("/input_items"))).await.refusal();
+    assert_eq!(again, (400, "stream".to_owned(), "unsupported_parameter".to_owned()));
+}
+
+#[tokio::test]
 async fn text_format_forces_json() {
     let server = TestServer::start();
     let schema = json!({"type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 9}}, "required": ["n"], "additionalProperties": false});

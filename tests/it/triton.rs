@@ -41,7 +41,8 @@ async fn the_server_and_its_models_describe_themselves() {
     assert_eq!(ok(server.get("/v2/health/ready")).await, json!({"ready": true}));
     assert!(ok(server.get("/v2")).await["extensions"].as_array().unwrap().contains(&json!("binary_tensor_data")));
     let metadata = ok(server.get("/v2/models/base/versions/1")).await;
-    assert_eq!(metadata["inputs"], json!([{"name": "text_input", "datatype": "BYTES", "shape": [1]}]));
+    assert_eq!(metadata["inputs"][0], json!({"name": "text_input", "datatype": "BYTES", "shape": [1]}));
+    assert_eq!(metadata["inputs"][1]["name"], "sampling_parameters");
     assert_eq!(ok(server.get("/v2/models/base/ready")).await, json!({"name": "base", "ready": true}));
     assert_eq!(ok(server.get("/v2/models/base/config")).await["output"][0]["data_type"], "TYPE_STRING");
     assert_eq!(error(server.get("/v2/models/base/versions/2")).await.0, 404);
@@ -74,6 +75,32 @@ async fn generate_returns_the_turn_as_the_model_wrote_it() {
     let flat = ok(server.post("/v2/models/base/versions/1/generate", &flat)).await;
     assert_eq!(flat["text_output"], reply["text_output"]);
     assert_eq!(flat["details"]["finish_reason"], "eos_token");
+    // Triton's own clients say no content type, and may put parameters into one.
+    let inner = json!({"text_input": body["text_input"], "sampling_parameters": parameters().to_string()}).to_string();
+    let bare = Request::post("/v2/models/base/generate").body(Body::from(inner)).unwrap();
+    assert_eq!(ok(server.reply(bare)).await["text_output"], reply["text_output"]);
+}
+
+#[tokio::test]
+async fn details_hold_logprobs_and_headers_the_load_on_request() {
+    let server = TestServer::start();
+    let body = json!({"text_input": "a", "max_tokens": 5, "details": true, "logprobs": true}).to_string();
+    let ask = |format: &str| {
+        let request = Request::post("/v2/models/base/generate").header("endpoint-load-metrics-format", format);
+        server.reply(request.body(Body::from(body.clone())).unwrap())
+    };
+    let reply = ask("json").await;
+    let tokens = reply.json()["details"]["logprobs"].as_array().unwrap().clone();
+    assert_eq!(tokens.len(), 5);
+    assert!(tokens.iter().all(|token| token["logprob"].as_f64().unwrap() <= 0.0 && token["text"].is_string()));
+    let load = reply.headers["endpoint-load-metrics"].to_str().unwrap().strip_prefix("JSON ").unwrap();
+    let load: Value = serde_json::from_str(load).unwrap();
+    let stats = server.state.engine.stats();
+    assert_eq!(load["named_metrics"]["max_token_capacity"], stats.blocks_total * 16);
+    assert!(load["named_metrics"]["kv_cache_utilization"].is_number());
+    let text = ask("text").await.headers["endpoint-load-metrics"].to_str().unwrap().to_owned();
+    assert!(text.starts_with("TEXT named_metrics.kv_cache_utilization="), "{text}");
+    assert!(!ask("none").await.headers.contains_key("endpoint-load-metrics"));
 }
 
 #[tokio::test]
@@ -110,6 +137,9 @@ async fn a_stop_string_is_never_shown() {
         free.starts_with(cut["text_output"].as_str().unwrap()) && !cut["text_output"].as_str().unwrap().contains(&stop)
     );
     assert_eq!(cut["details"]["finish_reason"], "stop_sequence");
+    // Brackets begin a text like any other.
+    body["stop"] = json!("[INST]");
+    assert_eq!(ok(server.post("/v2/models/base/generate", &body)).await["text_output"], free);
 }
 
 fn infer_body() -> Value {
@@ -158,10 +188,30 @@ async fn wrong_requests_are_refused_in_tritons_shape() {
     wrong_tensor["inputs"][0]["datatype"] = json!("INT32");
     let mut unknown_output = infer_body();
     unknown_output["outputs"][0]["name"] = json!("logits");
+    let with = |pointer: &str, key: &str, value: Value| {
+        let mut body = infer_body();
+        body.pointer_mut(pointer).unwrap()[key] = value;
+        body
+    };
+    let again = infer_body()["inputs"][0].clone();
+    let twice = with("", "inputs", json!([again, again]));
     for (path, body, status, text) in [
         ("/v2/models/base/infer", wrong_tensor, 400, "BYTES"),
         ("/v2/models/base/infer", unknown_output, 400, "text_output"),
         ("/v2/models/base/infer", json!({}), 400, "inputs"),
+        ("/v2/models/base/infer", twice, 400, "twice"),
+        ("/v2/models/base/infer", with("/parameters", "binary_data_output", json!("yes")), 400, "binary_data_output"),
+        (
+            "/v2/models/base/infer",
+            with("/outputs/0", "parameters", json!({"classification": 2})),
+            400,
+            "classification",
+        ),
+        ("/v2/models/base/infer", with("/inputs/0", "parameters", json!({"shared_memory_region": "r"})), 400, "shared"),
+        ("/v2/models/base/infer", with("/inputs/0", "parameters", json!({"binary_data_size": 5})), 400, "data"),
+        ("/v2/models/base/generate", json!({"text_input": "a", "max_new_tokens": 2}), 400, "max_new_tokens"),
+        ("/v2/models/base/generate", json!({"text_input": "a", "lora_name": "b"}), 400, "lora_name"),
+        ("/v2/models/base/generate", json!({"text_input": "a", "logprobs": true}), 400, "details"),
         ("/v2/models/nobody/generate", json!({"text_input": "a"}), 404, "nobody"),
         ("/v2/models/base/generate", json!({}), 400, "text_input"),
         ("/v2/models/base/generate", json!({"text_input": "a", "temperature": 9}), 400, "temperature"),
@@ -211,6 +261,18 @@ async fn the_repository_loads_and_unloads_adapters_by_name() {
     assert_eq!(error(server.post("/v2/models/weather/generate", &body)).await.0, 404);
     assert_eq!(error(server.post("/v2/repository/models/nothing/load", &json!({}))).await.0, 404);
     assert_eq!(error(server.post("/v2/repository/models/base/unload", &json!({}))).await.0, 400);
+    // A name comes back from where it was.
+    let alias = json!({"lora_name": "alias", "lora_path": "weather"});
+    assert_eq!(server.post("/v1/load_lora_adapter", &alias).await.status, 200);
+    for route in ["load", "unload", "load"] {
+        assert_eq!(
+            server.post(&format!("/v2/repository/models/alias/{route}"), &json!({})).await.status,
+            200,
+            "{route}"
+        );
+    }
+    let (_, cause) = error(server.post("/v2/repository/models/nothing/load", &json!({}))).await;
+    assert!(!cause.contains(server.dir.path().to_str().unwrap()) && !cause.contains("lora_"), "{cause}");
     let sent = json!({"parameters": {"config": "{}"}});
     assert_eq!(error(server.post("/v2/repository/models/weather/load", &sent)).await.0, 400);
 }

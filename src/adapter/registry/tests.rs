@@ -353,7 +353,7 @@ fn a_rank_above_the_limit_is_refused() {
     raw.push_site(1, TargetModule::Q, 9);
     raw.write(&root.path().join("high"));
     let error = registry.load("x", "high", &LoadOptions::default()).unwrap_err();
-    assert!(error.to_string().contains("rank 9 is larger than the largest allowed, 8"), "{error}");
+    assert!(matches!(error, AdapterError::Rank { rank: 9, most: 8 }), "{error}");
 }
 
 #[test]

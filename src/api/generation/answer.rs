@@ -71,8 +71,10 @@ impl Answer {
     /// Waits until the first choice has left the queue.
     pub(in crate::api) async fn started(&mut self) -> Result<(), ApiError> {
         let first = tokio::time::timeout_at(self.clock.start_by, next_event(&mut self.choices));
-        match first.await.map_err(|_| ApiError::waited_too_long())? {
-            Some((_, Some(Event::Started))) => self.timer.started(),
+        let first = first.await;
+        self.timer.left_queue();
+        match first.map_err(|_| ApiError::waited_too_long())? {
+            Some((_, Some(Event::Started))) => {}
             Some((_, Some(Event::Failed(error)))) => return Err(self.rules.failure(error)),
             // What the grammar forces altogether never waits.
             other => self.early.extend(other),
@@ -157,7 +159,7 @@ impl Answer {
 
     fn tokens(&mut self, index: usize, tokens: &[TokenEvent]) -> Result<Update, ApiError> {
         self.usage.completion += tokens.len();
-        self.timer.tokens(tokens.len());
+        self.timer.tokens(index, tokens.len());
         let choice = &mut self.choices[index];
         choice.spoke = true;
         let deltas = tokens.iter().flat_map(|token| choice.turn.push(token)).collect();

@@ -120,7 +120,7 @@ pub(super) async fn begin<R: Ask>(
     // Who waits too long for this waits for others, as in the queue.
     let ready = tokio::time::timeout_at(clock.start_by, ready).await.map_err(|_| ApiError::waited_too_long())?;
     let (Accepted { request, lease, mut timer, plan }, events) = ready?;
-    let events = events.inspect_err(|_| timer.finish("refused"))?;
+    let events = events.inspect_err(|error| timer.finish(error.outcome()))?;
     let choices = events.into_iter().map(|events| choice(&state, &plan, events)).collect();
     let usage = Usage { prompt: plan.prompts.iter().map(Vec::len).sum(), ..Usage::default() };
     let generation = lease.map_or_else(|| "base".to_owned(), |lease| lease.id.clone());
@@ -128,7 +128,7 @@ pub(super) async fn begin<R: Ask>(
     let span = telemetry::generation_span(request.model(), usage.prompt);
     let mut answer =
         Answer { state, generation, rules: plan.rules, choices, usage, timer, clock, early, span, permits };
-    answer.started().await.inspect_err(|_| answer.timer.finish("refused"))?;
+    answer.started().await.inspect_err(|error| answer.timer.finish(error.outcome()))?;
     Ok((request, answer))
 }
 
@@ -188,7 +188,7 @@ async fn at_a_desk<R: Ask>(
 fn accept<R: Ask>(state: &AppState, mut request: R, arrived: Instant) -> Result<Accepted<R>, Refused> {
     let lease = lease(state, request.model())?;
     let mut timer = state.metrics.start_request(request.model(), lease.is_some(), arrived);
-    let plan = request.plan(state).inspect_err(|_| timer.finish("refused"))?;
+    let plan = request.plan(state).inspect_err(|error| timer.finish(error.outcome()))?;
     Ok(Accepted { request, lease, timer, plan })
 }
 

@@ -1,8 +1,10 @@
-//! OpenAI's Responses API: create (whole or streamed), get, list the input of, and delete responses.
+//! OpenAI's Responses API: create a response, whole or streamed.
 
 mod items;
+mod kept;
 mod store;
 
+pub(super) use kept::{delete, input_items, show};
 pub use store::ResponseStore;
 
 use super::auth::Caller;
@@ -13,8 +15,7 @@ use super::wire::{ResponsesRequest, parse_responses};
 use super::{AppState, body, ids, scored, unix_seconds};
 use crate::chat::dialect::Delta;
 use crate::chat::{Message, Role, ToolCall};
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use items::{Event, Items};
@@ -244,68 +245,4 @@ fn head(job: &Job) -> Value {
         map.extend(job.request.repeated.clone());
     }
     object
-}
-
-/// `GET /v1/responses/{id}`
-pub(super) async fn show(
-    State(state): State<Arc<AppState>>,
-    Extension(Caller { owner, .. }): Extension<Caller>,
-    id: Result<Path<String>, PathRejection>,
-) -> Result<Json<Value>, ApiError> {
-    Ok(Json(read(&find(&state, id, owner)?.1.object)))
-}
-
-/// `GET /v1/responses/{id}/input_items`
-pub(super) async fn input_items(
-    State(state): State<Arc<AppState>>,
-    Extension(Caller { owner, .. }): Extension<Caller>,
-    id: Result<Path<String>, PathRejection>,
-) -> Result<Json<Value>, ApiError> {
-    let (_, kept) = find(&state, id, owner)?;
-    let with_id = |(index, item): (usize, &String)| {
-        let mut item = read(item);
-        if item.get("id").is_none_or(Value::is_null) {
-            item["id"] = format!("item_{index}").into();
-        }
-        item
-    };
-    let items: Vec<Value> = kept.input.iter().enumerate().map(with_id).collect();
-    let id_of = |item: Option<&Value>| item.map_or(Value::Null, |item| item["id"].clone());
-    let (first, last) = (id_of(items.first()), id_of(items.last()));
-    Ok(Json(json!({"object": "list", "data": items, "first_id": first, "last_id": last, "has_more": false})))
-}
-
-/// `DELETE /v1/responses/{id}`
-pub(super) async fn delete(
-    State(state): State<Arc<AppState>>,
-    Extension(Caller { owner, .. }): Extension<Caller>,
-    id: Result<Path<String>, PathRejection>,
-) -> Result<Json<Value>, ApiError> {
-    let id = id.map_or_else(|_| "?".to_owned(), |Path(id)| id);
-    if !state.responses.delete(&id, owner) {
-        return Err(not_found(&id));
-    }
-    Ok(Json(json!({"id": id, "object": "response", "deleted": true})))
-}
-
-fn find(
-    state: &AppState,
-    id: Result<Path<String>, PathRejection>,
-    owner: Owner,
-) -> Result<(String, Arc<Kept>), ApiError> {
-    let id = id.map_or_else(|_| "?".to_owned(), |Path(id)| id);
-    match state.responses.get(&id, owner) {
-        Some(kept) => Ok((id, kept)),
-        None => Err(not_found(&id)),
-    }
-}
-
-fn not_found(id: &str) -> ApiError {
-    let message = format!("Response with id '{}' not found.", echo(id));
-    ApiError::at(Kind::ResponseNotFound, "response_id", message)
-}
-
-/// What was kept as JSON text.
-fn read(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_default()
 }

@@ -1,12 +1,13 @@
 //! Triton's generate extension: text in, text out, whole or as server-sent events.
 
+use super::orca;
 use super::prompt::{Prompt, take_flag};
 use super::{INPUT, Named, OUTPUT, Refusal, VERSION};
 use crate::api::error::{ApiError, Kind};
-use crate::api::generation::{self, Answer, Update};
+use crate::api::generation::{self, Answer, SpokenToken, Update};
 use crate::api::sse::{self, Script, data};
 use crate::api::wire::{ChatRequest, fields};
-use crate::api::{AppState, body};
+use crate::api::{AppState, body, scored};
 use crate::chat::dialect::Delta;
 use axum::Json;
 use axum::extract::{Request, State};
@@ -20,11 +21,12 @@ pub(super) async fn whole(
     named: Named,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let (form, mut answer) = begin(state, named.model()?, request, false).await?;
+    let load = orca::Format::wanted(request.headers());
+    let (form, mut answer) = begin(Arc::clone(&state), named.model()?, request, false).await?;
     answer.finish().await?;
     let mut reply = form.reply(&text_of(&answer));
     form.add_details(&mut reply, &answer);
-    Ok(Json(Value::Object(reply)).into_response())
+    Ok(orca::tell(load, &state, Json(Value::Object(reply)).into_response()))
 }
 
 /// `POST …/generate_stream`
@@ -33,8 +35,9 @@ pub(super) async fn stream(
     named: Named,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let (form, answer) = begin(state, named.model()?, request, true).await?;
-    Ok(sse::response(Transcript { form, answer, raw_from: None, said: 0 }))
+    let load = orca::Format::wanted(request.headers());
+    let (form, answer) = begin(Arc::clone(&state), named.model()?, request, true).await?;
+    Ok(orca::tell(load, &state, sse::response(Transcript { form, answer, raw_from: None, said: 0 })))
 }
 
 /// The turn as the model wrote it.
@@ -51,6 +54,8 @@ struct Form {
     id: Option<String>,
     /// The reply tells why the answer ended.
     details: bool,
+    /// And how likely each token was.
+    logprobs: bool,
 }
 
 impl Form {
@@ -73,9 +78,14 @@ impl Form {
                 _ => "eos_token",
             };
             let usage = answer.usage();
-            let details = json!({
+            let mut details = json!({
                 "finish_reason": reason, "input_tokens": usage.prompt, "output_tokens": usage.completion,
             });
+            if self.logprobs {
+                let tokenizer = &answer.state.tokenizer;
+                let entry = |token: &SpokenToken| json!({"id": token.id, "text": scored::text(tokenizer, token.id), "logprob": scored::logprobs(token, 0).0, "special": false});
+                details["logprobs"] = answer.spoken(0).tokens.iter().map(entry).collect();
+            }
             reply.insert("details".to_owned(), details);
         }
     }
@@ -87,7 +97,8 @@ async fn begin(
     request: Request,
     streams: bool,
 ) -> Result<(Form, Answer), ApiError> {
-    let entered = generation::enter(&state, request).await?;
+    // Triton asks for no content type, and its users send none.
+    let entered = generation::enter_any(&state, request).await?;
     let parse = move |state: &AppState, body: &[u8]| parse(state, &model, body, streams);
     let (asked, answer) = generation::begin(state, entered, parse).await?;
     Ok((asked.form, answer))
@@ -133,8 +144,14 @@ fn parse(state: &AppState, model: &str, body: &[u8], streams: bool) -> Result<As
         let message = "'stream' must be true on generate_stream and false on generate.";
         return Err(ApiError::at(Kind::UnsupportedValue, "stream", message));
     }
-    let chat = Prompt { text, parameters }.chat(state, model)?;
-    Ok(Asked { chat, form: Form { model: model.to_owned(), id, details } })
+    let logprobs = take_flag(&mut parameters, "logprobs")?.unwrap_or(false);
+    if logprobs && !details {
+        let message = "'logprobs' are among the details: send \"details\": true, or leave it out.";
+        return Err(ApiError::at(Kind::UnsupportedValue, "logprobs", message));
+    }
+    let mut chat = Prompt { text, parameters }.chat(state, model)?;
+    chat.params.logprobs = logprobs.then_some(0);
+    Ok(Asked { chat, form: Form { model: model.to_owned(), id, details, logprobs } })
 }
 
 struct Transcript {

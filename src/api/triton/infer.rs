@@ -3,7 +3,7 @@
 use super::generate::text_of;
 use super::prompt::Prompt;
 use super::tensors::{self, HEADER_LENGTH, Parts};
-use super::{INPUT, Named, OUTPUT, Refusal, VERSION};
+use super::{INPUT, Named, OUTPUT, Refusal, SAMPLING, VERSION};
 use crate::api::AppState;
 use crate::api::error::{ApiError, Kind};
 use crate::api::generation::{self, Ask, Plan};
@@ -14,9 +14,6 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-
-/// An input that carries parameters as JSON, as Triton's vLLM backend has it.
-const SAMPLING: &str = "sampling_parameters";
 
 pub(super) async fn infer(
     State(state): State<Arc<AppState>>,
@@ -57,13 +54,16 @@ fn parse(state: &AppState, model: &str, parts: &Parts) -> Result<Inference, ApiE
         Some(other) => return Err(crate::api::wire::fields::wrong_type("parameters", "an object", other)),
         None => Map::new(),
     };
-    let binary = wants_binary(&fields, &parameters)?;
+    let binary = wants_binary(&fields)?;
     let mut text = None;
     for (name, value) in parts.inputs()? {
-        match name.as_str() {
-            INPUT => text = Some(value),
-            SAMPLING => parameters.extend(sampling(&value)?),
+        let before = match name.as_str() {
+            INPUT => text.replace(value),
+            SAMPLING => parameters.insert(name.clone(), value.into()).map(|_| String::new()),
             _ => return Err(unknown("inputs", &name)),
+        };
+        if before.is_some() {
+            return Err(ApiError::at(Kind::InvalidValue, "inputs", format!("The input '{name}' is there twice.")));
         }
     }
     let text = text.ok_or_else(|| crate::api::wire::fields::missing(INPUT))?;
@@ -71,15 +71,10 @@ fn parse(state: &AppState, model: &str, parts: &Parts) -> Result<Inference, ApiE
     Ok(Inference { chat, id: fields.string("id")?.map(str::to_owned), binary })
 }
 
-fn sampling(text: &str) -> Result<Map<String, Value>, ApiError> {
-    serde_json::from_str(text).map_err(|error| {
-        ApiError::at(Kind::InvalidJson, SAMPLING, format!("'{SAMPLING}' must be a JSON object: {error}."))
-    })
-}
-
 /// What the wanted output says, else the request.
-fn wants_binary(fields: &Fields<'_>, parameters: &Map<String, Value>) -> Result<bool, ApiError> {
-    let mut binary = parameters.get("binary_data_output") == Some(&Value::Bool(true));
+fn wants_binary(fields: &Fields<'_>) -> Result<bool, ApiError> {
+    let all = fields.object("parameters")?.map(|parameters| parameters.boolean("binary_data_output")).transpose()?;
+    let mut binary = all.flatten().unwrap_or(false);
     for (item, path) in fields.array("outputs")?.unwrap_or_default() {
         let output = Fields::of(item, path)?;
         match output.required_string("name")? {
@@ -87,6 +82,7 @@ fn wants_binary(fields: &Fields<'_>, parameters: &Map<String, Value>) -> Result<
             other => return Err(unknown("outputs", other)),
         }
         if let Some(parameters) = output.object("parameters")? {
+            tensors::refuse_extensions(&parameters)?;
             binary = parameters.boolean("binary_data")?.unwrap_or(binary);
         }
     }

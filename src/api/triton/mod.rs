@@ -6,6 +6,7 @@
 mod generate;
 mod infer;
 mod models;
+mod orca;
 mod prompt;
 mod repository;
 mod tensors;
@@ -26,6 +27,8 @@ use std::sync::Arc;
 const VERSION: &str = "1";
 const INPUT: &str = "text_input";
 const OUTPUT: &str = "text_output";
+/// Parameters as JSON, as Triton's vLLM backend takes them.
+const SAMPLING: &str = "sampling_parameters";
 
 /// The protocol's routes; where a model or a repository is named, the version or the repository's name may be left out.
 pub(super) fn routes() -> Vec<(&'static str, Access, MethodRouter<Arc<AppState>>)> {
@@ -115,7 +118,7 @@ impl IntoResponse for Refusal {
         let body = self.body();
         let mut response = self.0.into_response();
         *response.status_mut() = match response.status().as_u16() {
-            keep @ (401 | 403 | 404 | 405 | 413 | 429 | 500 | 503 | 504) => {
+            keep @ (401 | 403 | 404 | 405 | 413 | 429 | 431 | 500 | 503 | 504) => {
                 StatusCode::from_u16(keep).unwrap_or(StatusCode::BAD_REQUEST)
             }
             _ => StatusCode::BAD_REQUEST,

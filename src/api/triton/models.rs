@@ -1,6 +1,6 @@
 //! What there is: server and model metadata, configuration, health and statistics.
 
-use super::{INPUT, Named, OUTPUT, Refusal, VERSION};
+use super::{INPUT, Named, OUTPUT, Refusal, SAMPLING, VERSION};
 use crate::api::error::{ApiError, Kind};
 use crate::api::{AppState, health};
 use crate::metrics::Totals;
@@ -48,13 +48,13 @@ pub(super) fn resident(state: &AppState, named: Named) -> Result<String, Refusal
 }
 
 pub(super) async fn metadata(State(state): State<Arc<AppState>>, named: Named) -> Result<Json<Value>, Refusal> {
-    let tensor = |name: &str| json!([{"name": name, "datatype": "BYTES", "shape": [1]}]);
+    let tensor = |name: &str| json!({"name": name, "datatype": "BYTES", "shape": [1]});
     Ok(Json(json!({
         "name": resident(&state, named)?,
         "versions": [VERSION],
         "platform": PLATFORM,
-        "inputs": tensor(INPUT),
-        "outputs": tensor(OUTPUT),
+        "inputs": [tensor(INPUT), tensor(SAMPLING)],
+        "outputs": [tensor(OUTPUT)],
     })))
 }
 
@@ -68,15 +68,15 @@ pub(super) async fn model_ready(State(state): State<Arc<AppState>>, named: Named
 }
 
 pub(super) async fn config(State(state): State<Arc<AppState>>, named: Named) -> Result<Json<Value>, Refusal> {
-    let tensor = |name: &str| json!([{"name": name, "data_type": "TYPE_STRING", "dims": [1]}]);
+    let tensor = |name: &str, optional: bool| json!({"name": name, "data_type": "TYPE_STRING", "dims": [1], "optional": optional});
     Ok(Json(json!({
         "name": resident(&state, named)?,
         "platform": PLATFORM,
         "backend": PLATFORM,
         "version_policy": {"latest": {"num_versions": 1}},
         "max_batch_size": 0,
-        "input": tensor(INPUT),
-        "output": tensor(OUTPUT),
+        "input": [tensor(INPUT, false), tensor(SAMPLING, true)],
+        "output": [{"name": OUTPUT, "data_type": "TYPE_STRING", "dims": [1]}],
         "model_transaction_policy": {"decoupled": false},
         "parameters": {
             "dialect": {"string_value": state.dialect.name()},
@@ -98,7 +98,7 @@ pub(super) async fn all_statistics(State(state): State<Arc<AppState>>) -> Json<V
 }
 
 fn model_statistics(state: &AppState, name: &str) -> Value {
-    let Totals { last_ms, success, failure, first_token } = state.metrics.totals(name);
+    let Totals { last_ms, success, failure, queue, first_token } = state.metrics.totals(name);
     let duration = |(count, ns): (u64, u64)| json!({"count": count, "ns": ns});
     let none = duration((0, 0));
     let compute = success.1.saturating_sub(first_token.1);
@@ -111,9 +111,10 @@ fn model_statistics(state: &AppState, name: &str) -> Value {
         "inference_stats": {
             "success": duration(success),
             "fail": duration(failure),
-            "queue": none,
-            // Up to the first token: preparation, waiting and the prompt.
-            "compute_input": duration(first_token),
+            // Up to the start of the computation: preparation and waiting.
+            "queue": duration(queue),
+            // Then up to the first token: the prompt.
+            "compute_input": duration((first_token.0, first_token.1.saturating_sub(queue.1))),
             "compute_infer": duration((success.0, compute)),
             "compute_output": none,
             "cache_hit": none,

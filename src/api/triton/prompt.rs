@@ -1,7 +1,9 @@
 //! A text and its parameters as a chat request, so that tools, sampling and their checks are those of chat completions.
 
+use super::SAMPLING;
 use crate::api::AppState;
 use crate::api::error::{ApiError, Kind};
+use crate::api::wire::fields::wrong_type;
 use crate::api::wire::{ChatRequest, parse_chat};
 use serde_json::{Map, Value, json};
 
@@ -19,6 +21,21 @@ const RESERVED: [&str; 8] = [
 /// Parameters that a protocol of strings, numbers and booleans has to carry as JSON text.
 const STRUCTURED: [&str; 6] = ["tools", "tool_choice", "response_format", "structured_outputs", "logit_bias", "stop"];
 
+/// Parameters that are read elsewhere, or have no meaning here.
+const ELSEWHERE: [&str; 11] = [
+    "stream",
+    "details",
+    "n",
+    "messages",
+    "model",
+    "lora_name",
+    "lora_path",
+    "logprobs",
+    "top_logprobs",
+    "return_tokens",
+    "stream_options",
+];
+
 /// A request in the protocol's terms.
 #[derive(Debug, Default)]
 pub(super) struct Prompt {
@@ -29,9 +46,10 @@ pub(super) struct Prompt {
 impl Prompt {
     /// The chat request that asks `model` for the same. `system` is a system message; the text is the user's.
     pub(super) fn chat(mut self, state: &AppState, model: &str) -> Result<ChatRequest, ApiError> {
+        self.unpack_sampling()?;
         self.parameters
             .retain(|key, value| !value.is_null() && !RESERVED.contains(&key.as_str()) && !key.starts_with("triton_"));
-        for key in ["stream", "details", "n", "messages", "model"] {
+        for key in ELSEWHERE {
             self.check_absent(key)?;
         }
         let mut body = Map::new();
@@ -44,7 +62,22 @@ impl Prompt {
         parse_chat(&body, state.wire_limits())
     }
 
-    /// A parameter that is read elsewhere, or has no meaning here.
+    /// Parameters inside a parameter; those beside it are meant more.
+    fn unpack_sampling(&mut self) -> Result<(), ApiError> {
+        let inner = match self.parameters.remove(SAMPLING) {
+            None | Some(Value::Null) => return Ok(()),
+            Some(Value::String(text)) => serde_json::from_str(&text).map_err(|error| {
+                ApiError::at(Kind::InvalidJson, SAMPLING, format!("'{SAMPLING}' must be a JSON object: {error}."))
+            })?,
+            Some(Value::Object(map)) => map,
+            Some(other) => return Err(wrong_type(SAMPLING, "an object or its JSON", &other)),
+        };
+        for (key, value) in inner {
+            self.parameters.entry(key).or_insert(value);
+        }
+        Ok(())
+    }
+
     fn check_absent(&self, key: &str) -> Result<(), ApiError> {
         if self.parameters.contains_key(key) {
             let message = format!("The parameter '{key}' is not supported here. Remove it.");
@@ -67,12 +100,14 @@ impl Prompt {
 /// Objects and lists may come as they are, or as their JSON.
 fn structured(key: &str, value: Value) -> Result<Value, ApiError> {
     match &value {
-        Value::String(text) if text.trim_start().starts_with(['{', '[']) => {
-            let wrong = |error: serde_json::Error| {
-                ApiError::at(Kind::InvalidJson, key, format!("The parameter '{key}' is not valid JSON: {error}."))
-            };
-            serde_json::from_str(text).map_err(wrong)
-        }
+        Value::String(text) if text.trim_start().starts_with(['{', '[']) => match serde_json::from_str(text) {
+            Ok(read) => Ok(read),
+            // A text that ends the answer may look like anything.
+            Err(_) if key == "stop" => Ok(value),
+            Err(error) => {
+                Err(ApiError::at(Kind::InvalidJson, key, format!("The parameter '{key}' is not valid JSON: {error}.")))
+            }
+        },
         _ => Ok(value),
     }
 }

@@ -1,7 +1,6 @@
 //! The model repository: the base is always there; adapters of `--adapter-root` are loaded and unloaded by their name.
 
 use super::{Named, Refusal, VERSION};
-use crate::adapter::registry::LoadOptions;
 use crate::api::adapters::{check_enabled, remove};
 use crate::api::error::{ApiError, Kind};
 use crate::api::wire::Fields;
@@ -28,7 +27,7 @@ pub(super) async fn index(State(state): State<Arc<AppState>>, request: Request) 
     Ok(Json(Value::Array(models)))
 }
 
-/// Loads the adapter directory of this name, or again what has changed in it.
+/// Loads an adapter from where it came from, or from the directory of this name; again if that has changed.
 pub(super) async fn load(
     State(state): State<Arc<AppState>>,
     Named { id, .. }: Named,
@@ -46,8 +45,7 @@ pub(super) async fn load(
         return Ok(StatusCode::OK);
     }
     check_allowed(&state)?;
-    let options = LoadOptions { replace: true, ..LoadOptions::default() };
-    state.load_adapter(move |state| state.registry.load(&id, &id, &options)).await?;
+    state.load_adapter(move |state| state.registry.reload(&id)).await.map_err(|error| own_words(&error))?;
     Ok(StatusCode::OK)
 }
 
@@ -63,13 +61,17 @@ pub(super) async fn unload(
         return Err(ApiError::new(Kind::InvalidValue, "The base model cannot be unloaded.").into());
     }
     check_allowed(&state)?;
-    remove(&state, &id, None)?;
+    remove(&state, &id, None).map_err(|error| own_words(&error))?;
     Ok(StatusCode::OK)
 }
 
-/// Without naming the field of another protocol.
 fn check_allowed(state: &AppState) -> Result<(), ApiError> {
-    check_enabled(state).map_err(|error| ApiError::new(error.kind(), error.to_string()))
+    check_enabled(state, "").map_err(|error| own_words(&error))
+}
+
+/// Without naming the field of another protocol.
+fn own_words(error: &ApiError) -> ApiError {
+    ApiError::new(error.kind(), error.to_string())
 }
 
 /// A body that may be left out.

@@ -62,13 +62,31 @@ fn text(input: &Fields<'_>, rest: &mut &[u8]) -> Result<String, ApiError> {
     if shape.is_empty() || shape.iter().any(|(size, _)| size.as_u64() != Some(1)) {
         return wrong("shape", "Only tensors of one element are supported: [1] or [1, 1].");
     }
-    let size = input.object("parameters")?.map(|parameters| parameters.integer("binary_data_size", 0..=i64::MAX));
-    if let Some(size) = size.transpose()?.flatten() {
-        return binary_text(input, size as usize, rest);
+    if let Some(parameters) = input.object("parameters")? {
+        refuse_extensions(&parameters)?;
+        match parameters.integer("binary_data_size", 0..=i64::MAX)? {
+            Some(_) if input.get("data").is_some() => {
+                return wrong("data", "The tensor is binary: leave 'data' out, or 'binary_data_size'.");
+            }
+            Some(size) => return binary_text(input, size as usize, rest),
+            None => {}
+        }
     }
     match element(input.required("data")?) {
         Some(text) => Ok(text.to_owned()),
         None => wrong("data", "A tensor of text is an array of one string."),
+    }
+}
+
+/// Parameters of extensions that this server does not have, and that change where data are or what comes back.
+pub(super) fn refuse_extensions(parameters: &Fields<'_>) -> Result<(), ApiError> {
+    let asked = |key: &str| parameters.get(key).is_some_and(|value| value != 0);
+    match ["classification", "shared_memory_region"].into_iter().find(|key| asked(key)) {
+        None => Ok(()),
+        Some(key) => {
+            let message = format!("The extension behind '{key}' is not supported. Remove it.");
+            Err(ApiError::at(Kind::UnsupportedParameter, parameters.path(key), message))
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use super::fields::{Fields, empty_array, integer, string, wrong_type};
 use super::format::{self, ResponseFormat};
 use super::request::{MAX_CHOICES, WireLimits, include_usage};
-use super::{sampling, unsupported};
+use super::sampling;
+use super::unsupported::{self, Elsewhere};
 use crate::api::error::{ApiError, Kind};
 use crate::engine::SamplingParams;
 use serde_json::{Map, Value};
@@ -41,13 +42,25 @@ pub(in crate::api) struct CompletionRequest {
     pub(in crate::api) add_special_tokens: bool,
 }
 
+/// Fields of the other routes.
+const ELSEWHERE: [Elsewhere; 8] = [
+    ("messages", "prompt"),
+    ("input", "prompt"),
+    ("instructions", "prompt"),
+    ("tools", ""),
+    ("tool_choice", ""),
+    ("top_logprobs", "logprobs"),
+    ("max_output_tokens", "max_tokens"),
+    ("text", "response_format"),
+];
+
 /// Checks a whole request body.
 pub(in crate::api) fn parse_completion(
     body: &Map<String, Value>,
     limits: WireLimits,
 ) -> Result<CompletionRequest, ApiError> {
     let fields = Fields::root(body);
-    unsupported::refuse(&fields, &["echo", "best_of"])?;
+    unsupported::refuse(&fields, &["echo", "best_of"], &ELSEWHERE)?;
     unsupported::check_ignored(&fields, &[])?;
     let n = fields.integer("n", 1..=MAX_CHOICES)?.unwrap_or(1) as usize;
     check_best_of(&fields, n)?;

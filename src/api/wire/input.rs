@@ -1,6 +1,7 @@
 //! The `input` of a response: text or items, as messages.
 
 use super::fields::{Fields, empty_array, missing, string, wrong_value};
+use super::messages;
 use super::responses::parts;
 use crate::api::error::{ApiError, Kind, echo};
 use crate::chat::{Message, Role, ToolCall};
@@ -12,7 +13,7 @@ use std::collections::HashMap;
 pub(in crate::api) struct Input {
     /// Calls of one turn are one message; results name the call that they answer.
     pub(in crate::api) messages: Vec<Message>,
-    /// The items as they were given, text made an item.
+    /// The items in the form that clients expect of a list of them.
     pub(in crate::api) items: Vec<Value>,
 }
 
@@ -20,7 +21,7 @@ pub(in crate::api) struct Input {
 pub(super) fn parse(fields: &Fields<'_>) -> Result<Input, ApiError> {
     let value = fields.required("input")?;
     if let Value::String(text) = value {
-        let item = json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]});
+        let item = listed(json!({"role": "user", "content": text}));
         return Ok(Input { messages: vec![Message::text(Role::User, text.clone())], items: vec![item] });
     }
     let mut reader = Reader::default();
@@ -31,8 +32,29 @@ pub(super) fn parse(fields: &Fields<'_>) -> Result<Input, ApiError> {
     for (item, path) in items {
         reader.item(&Fields::of(item, path)?)?;
     }
-    let items = value.as_array().cloned().unwrap_or_default();
+    let items = value.as_array().into_iter().flatten().cloned().map(listed).collect();
     Ok(Input { messages: reader.messages, items })
+}
+
+/// An item with what may be left out of an input. Its fields have been checked.
+fn listed(mut item: Value) -> Value {
+    let defaults = match item["type"].as_str() {
+        None | Some("message") => {
+            let part = if item["role"] == "assistant" { "output_text" } else { "input_text" };
+            if item["content"].is_string() {
+                item["content"] = json!([{"type": part, "text": item["content"]}]);
+            }
+            json!({"type": "message", "status": "completed"})
+        }
+        Some("reasoning") => json!({"summary": [], "status": "completed"}),
+        Some(_) => json!({"status": "completed"}),
+    };
+    for (key, value) in defaults.as_object().into_iter().flatten() {
+        if item[key].is_null() {
+            item[key] = value.clone();
+        }
+    }
+    item
 }
 
 /// Each call has exactly one result after it, and each result a call before it.
@@ -103,7 +125,7 @@ impl Reader {
         let id = fields.required_string("call_id")?.to_owned();
         let name = fields.required_string("name")?.to_owned();
         let text = fields.required_string("arguments")?;
-        let Ok(Value::Object(arguments)) = serde_json::from_str(text) else {
+        let Ok(Value::Object(arguments)) = messages::arguments(text) else {
             let hint = "The arguments of a call must be a string that holds a JSON object.";
             return Err(wrong_value(&fields.path("arguments"), text, hint));
         };

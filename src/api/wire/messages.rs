@@ -129,13 +129,18 @@ fn tool_call(fields: &Fields<'_>) -> Result<ToolCall, ApiError> {
     let function = fields.required_object("function")?;
     let name = function.required_string("name")?.to_owned();
     let text = function.required_string("arguments")?;
-    match serde_json::from_str::<Value>(text) {
+    match arguments(text) {
         Ok(arguments) if arguments.is_object() => Ok(ToolCall { id, name, arguments }),
         _ => {
             let hint = "The arguments of a call must be a string that holds a JSON object.";
             Err(wrong_value(&function.path("arguments"), text, hint))
         }
     }
+}
+
+/// The arguments of an earlier call; some clients write none as nothing.
+pub(super) fn arguments(text: &str) -> serde_json::Result<Value> {
+    serde_json::from_str(if text.is_empty() { "{}" } else { text })
 }
 
 fn tool_result(fields: &Fields<'_>, calls: &Calls) -> Result<Message, ApiError> {
@@ -171,6 +176,7 @@ fn text_parts(value: &Value, path: &str) -> Result<String, ApiError> {
         let part = Fields::of(part, path)?;
         match part.required_string("type")? {
             "text" => text.push_str(part.required_string("text")?),
+            "refusal" => text.push_str(part.required_string("refusal")?),
             other => {
                 let hint = "Only text parts are supported: {\"type\":\"text\",\"text\":…}.";
                 return Err(wrong_value(&part.path("type"), other, hint));

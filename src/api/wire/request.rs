@@ -2,7 +2,8 @@
 
 use super::fields::Fields;
 use super::format::{self, ResponseFormat};
-use super::{messages, sampling, tools, unsupported};
+use super::unsupported::{self, Elsewhere};
+use super::{messages, sampling, tools};
 use crate::api::error::{ApiError, Kind};
 use crate::chat::{Conversation, Names};
 use crate::engine::SamplingParams;
@@ -40,10 +41,20 @@ pub(in crate::api) struct ChatRequest {
     pub(in crate::api) return_tokens: bool,
 }
 
+/// Fields of the other routes.
+const ELSEWHERE: [Elsewhere; 6] = [
+    ("input", "messages"),
+    ("prompt", "messages"),
+    ("instructions", "messages"),
+    ("previous_response_id", "messages"),
+    ("max_output_tokens", "max_completion_tokens"),
+    ("text", "response_format"),
+];
+
 /// Checks a whole request body.
 pub(in crate::api) fn parse_chat(body: &Map<String, Value>, limits: WireLimits) -> Result<ChatRequest, ApiError> {
     let fields = Fields::root(body);
-    unsupported::refuse(&fields, &[])?;
+    unsupported::refuse(&fields, &[], &ELSEWHERE)?;
     unsupported::check_ignored(&fields, &[])?;
     let model = fields.required_string("model")?.to_owned();
     let messages = messages::parse(&fields)?;

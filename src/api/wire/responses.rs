@@ -4,14 +4,23 @@ use super::fields::{Fields, array, string, wrong_type, wrong_value};
 use super::format::{self, ResponseFormat};
 use super::input::{self, Input};
 use super::request::{ChatRequest, WireLimits};
-use super::unsupported::{self, unsupported};
+use super::unsupported::{self, Elsewhere, unsupported};
 use super::{sampling, tools};
 use crate::api::error::{ApiError, Kind};
 use crate::chat::{Conversation, Message, Names, Role};
 use serde_json::{Map, Value, json};
 
-/// Fields of OpenAI's that would change the answer and are not honoured.
-const REFUSED: [&str; 6] = ["background", "conversation", "prompt", "moderation", "context_management", "reasoning"];
+/// Fields of the other routes, and of OpenAI's own prompts.
+const ELSEWHERE: [Elsewhere; 8] = [
+    ("messages", "input"),
+    ("prompt", "input"),
+    ("max_tokens", "max_output_tokens"),
+    ("max_completion_tokens", "max_output_tokens"),
+    ("response_format", "text.format"),
+    ("structured_outputs", "text.format"),
+    ("logprobs", "include"),
+    ("return_tokens", ""),
+];
 
 /// A request for a response, checked.
 #[derive(Debug)]
@@ -82,16 +91,9 @@ pub(in crate::api) fn parse_responses(
 }
 
 fn refuse(fields: &Fields<'_>) -> Result<(), ApiError> {
-    unsupported::refuse(fields, &[])?;
+    unsupported::refuse(fields, &[], &ELSEWHERE)?;
     unsupported::check_ignored(fields, &["store"])?;
-    let refused = |key: &&str| match fields.get(key) {
-        None | Some(Value::Bool(false)) => false,
-        Some(Value::Object(map)) => map.values().any(|value| !value.is_null()),
-        Some(_) => true,
-    };
-    if let Some(key) = REFUSED.iter().find(|key| refused(key)) {
-        return Err(unsupported(key));
-    }
+    fields.integer("n", 1..=1)?;
     if let Some(options) = fields.object("stream_options")? {
         options.boolean("include_obfuscation")?;
     }
@@ -123,7 +125,10 @@ fn logprobs(fields: &Fields<'_>) -> Result<Option<usize>, ApiError> {
             LOGPROBS => wanted = true,
             // Thoughts are never encrypted here: they come back as they are.
             "reasoning.encrypted_content" => {}
-            other => return Err(wrong_value(&path, other, &format!("Supported values are: '{LOGPROBS}'."))),
+            other => {
+                let known = format!("Supported values are: '{LOGPROBS}' and 'reasoning.encrypted_content'.");
+                return Err(wrong_value(&path, other, &known));
+            }
         }
     }
     Ok(wanted.then_some(top))
@@ -150,7 +155,20 @@ fn repeated(body: &Map<String, Value>) -> Map<String, Value> {
             *value = given.clone();
         }
     }
+    if let Some(tools) = map.get_mut("tools").and_then(Value::as_array_mut) {
+        tools.iter_mut().for_each(complete_tool);
+    }
     map
+}
+
+/// Every function has these fields in a response.
+fn complete_tool(tool: &mut Value) {
+    if tool["strict"].is_null() {
+        tool["strict"] = false.into();
+    }
+    if tool["parameters"].is_null() {
+        tool["parameters"] = Value::Null;
+    }
 }
 
 /// What a list of input items may be given as.

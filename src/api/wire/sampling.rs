@@ -77,7 +77,7 @@ fn bias(map: &Fields<'_>, key: &str) -> Result<f32, ApiError> {
 pub(super) fn logprobs(fields: &Fields<'_>) -> Result<Option<usize>, ApiError> {
     let wanted = fields.boolean("logprobs")?.unwrap_or(false);
     let top = fields.integer("top_logprobs", 0..=20)?;
-    if top.is_some() && !wanted {
+    if top.is_some_and(|top| top > 0) && !wanted {
         let message = "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.";
         return Err(ApiError::at(Kind::InvalidValue, "top_logprobs", message));
     }

@@ -196,10 +196,10 @@ fn each_wrong_value_is_named_with_path_and_code() {
         ("/store", json!(true), "store", "unsupported_value"),
         ("/service_tier", json!("gold"), "service_tier", "invalid_value"),
         ("/modalities", json!(["audio"]), "modalities[0]", "unsupported_value"),
-        ("/functions", json!([]), "functions", "unsupported_parameter"),
+        ("/functions", json!([{"name": "f"}]), "functions", "unsupported_parameter"),
         ("/function_call", json!("auto"), "function_call", "unsupported_parameter"),
         ("/chat_template", json!("x"), "chat_template", "unsupported_parameter"),
-        ("/chat_template_kwargs", json!({}), "chat_template_kwargs", "unsupported_parameter"),
+        ("/chat_template_kwargs", json!({"a": 1}), "chat_template_kwargs", "unsupported_parameter"),
         ("/prediction", json!({}), "prediction", "unsupported_parameter"),
         ("/audio", json!({}), "audio", "unsupported_parameter"),
     ];

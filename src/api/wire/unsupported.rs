@@ -2,53 +2,156 @@
 
 use super::fields::{Fields, string, wrong_value};
 use crate::api::error::{ApiError, Kind};
+use serde_json::Value;
+
+/// The value of a refused field that changes nothing, and so is taken.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Neutral {
+    /// There is none.
+    Nothing,
+    /// `""`, `[]`, `{}`, or an object of nulls.
+    Empty,
+    Flag(bool),
+    Number(f64),
+    Text(&'static str),
+}
+
+impl Neutral {
+    fn is(self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::Empty, Value::String(text)) => text.is_empty(),
+            (Self::Empty, Value::Array(items)) => items.is_empty(),
+            (Self::Empty, Value::Object(map)) => map.values().all(Value::is_null),
+            (Self::Flag(flag), Value::Bool(value)) => flag == *value,
+            (Self::Number(number), value) => value.as_f64() == Some(number),
+            (Self::Text(text), value) => value == text,
+            _ => false,
+        }
+    }
+}
 
 /// Known to OpenAI or to other servers, and they change the output: refused rather than ignored.
-const REFUSED: [&str; 36] = [
-    "functions",
-    "function_call",
-    "audio",
-    "prediction",
-    "web_search_options",
-    "reasoning_effort",
-    "verbosity",
-    "chat_template",
-    "chat_template_kwargs",
-    "add_generation_prompt",
-    "continue_final_message",
-    "documents",
-    "echo",
-    "suffix",
-    "best_of",
-    "use_beam_search",
-    "length_penalty",
-    "min_tokens",
-    "ignore_eos",
-    "stop_token_ids",
-    "bad_words",
-    "allowed_token_ids",
-    "include_stop_str_in_output",
-    "skip_special_tokens",
-    "truncate_prompt_tokens",
-    "prompt_logprobs",
-    "logits_processors",
-    "guided_json",
-    "guided_regex",
-    "guided_choice",
-    "guided_grammar",
-    "grammar",
-    "json_schema",
-    "typical_p",
-    "mirostat",
-    "thinking",
+const REFUSED: [(Neutral, &[&str]); 8] = [
+    (
+        Neutral::Nothing,
+        &[
+            "audio",
+            "web_search_options",
+            "prediction",
+            "reasoning_effort",
+            "chat_template",
+            "truncate_prompt_tokens",
+            "prompt_logprobs",
+            "guided_json",
+            "guided_regex",
+            "guided_choice",
+            "guided_grammar",
+            "guided_whitespace_pattern",
+            "regex",
+            "ebnf",
+            "structural_tag",
+            "thinking",
+            "enable_thinking",
+            "thinking_budget",
+            "thinking_token_budget",
+            "max_new_tokens",
+            "n_predict",
+            "num_predict",
+            "num_ctx",
+            "conversation",
+        ],
+    ),
+    (
+        Neutral::Empty,
+        &[
+            "functions",
+            "chat_template_kwargs",
+            "documents",
+            "suffix",
+            "stop_token_ids",
+            "bad_words",
+            "stop_words",
+            "stop_sequences",
+            "allowed_token_ids",
+            "logits_processors",
+            "grammar",
+            "json_schema",
+            "reasoning",
+            "moderation",
+            "context_management",
+        ],
+    ),
+    (
+        Neutral::Flag(false),
+        &[
+            "echo",
+            "use_beam_search",
+            "ignore_eos",
+            "include_stop_str_in_output",
+            "continue_final_message",
+            "return_token_ids",
+            "return_tokens_as_token_ids",
+            "watermark",
+            "background",
+        ],
+    ),
+    (
+        Neutral::Flag(true),
+        &["add_generation_prompt", "skip_special_tokens", "spaces_between_special_tokens", "include_reasoning"],
+    ),
+    (
+        Neutral::Number(0.0),
+        &[
+            "min_tokens",
+            "min_new_tokens",
+            "mirostat",
+            "xtc_probability",
+            "dry_multiplier",
+            "top_a",
+            "no_repeat_ngram_size",
+            "dynatemp_range",
+        ],
+    ),
+    (
+        Neutral::Number(1.0),
+        &["best_of", "beam_width", "num_beams", "length_penalty", "typical_p", "repeat_penalty", "tfs_z"],
+    ),
+    (Neutral::Text("medium"), &["verbosity"]),
+    (Neutral::Text("none"), &["function_call"]),
 ];
 
-/// Refuses what cannot be honoured; `known` are those of the fields that this route takes all the same.
-pub(super) fn refuse(fields: &Fields<'_>, known: &[&str]) -> Result<(), ApiError> {
-    match fields.keys().find(|key| REFUSED.contains(key) && !known.contains(key)) {
-        Some(key) => Err(unsupported(key)),
-        None => modalities(fields),
+/// A field of another route, and where this route has it; empty where it has nothing of the kind.
+pub(super) type Elsewhere = (&'static str, &'static str);
+
+/// Refuses what cannot be honoured; `known` are those of the fields that this route takes all the same, `elsewhere`
+/// those that belong to other routes.
+pub(super) fn refuse(fields: &Fields<'_>, known: &[&str], elsewhere: &[Elsewhere]) -> Result<(), ApiError> {
+    for key in fields.keys() {
+        let Some(value) = fields.get(key) else { continue };
+        if !known.contains(&key) && neutral(key).is_some_and(|neutral| !neutral.is(value)) {
+            return Err(unsupported(key));
+        }
+        let other = elsewhere.iter().find(|(field, _)| *field == key && !harmless(value));
+        if let Some((_, remedy)) = other {
+            return Err(misplaced(key, remedy));
+        }
     }
+    modalities(fields)
+}
+
+fn neutral(key: &str) -> Option<Neutral> {
+    REFUSED.iter().find(|(_, keys)| keys.contains(&key)).map(|(neutral, _)| *neutral)
+}
+
+/// Clients send such values for fields that they do not use.
+fn harmless(value: &Value) -> bool {
+    Neutral::Empty.is(value) || Neutral::Flag(false).is(value)
+}
+
+fn misplaced(key: &str, remedy: &str) -> ApiError {
+    let remedy = if remedy.is_empty() { "Remove it.".to_owned() } else { format!("Use '{remedy}' instead.") };
+    let message = format!("Unsupported parameter: '{key}' is not supported on this route. {remedy}");
+    ApiError::at(Kind::MisplacedParameter, key, message)
 }
 
 /// The parameter exists elsewhere but is not supported here.
@@ -95,4 +198,60 @@ fn metadata(fields: &Fields<'_>) -> Result<(), ApiError> {
         metadata.string(key)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_values_that_change_something_are_refused() {
+        for (key, neutral, telling) in [
+            ("functions", json!([]), json!([1])),
+            ("min_tokens", json!(0.0), json!(1)),
+            ("ignore_eos", json!(false), json!(true)),
+            ("skip_special_tokens", json!(true), json!(false)),
+            ("length_penalty", json!(1), json!(0.5)),
+            ("verbosity", json!("medium"), json!("low")),
+            ("reasoning", json!({"effort": null}), json!({"effort": "high"})),
+            ("regex", json!(null), json!("")),
+        ] {
+            let refused = |value: &Value| {
+                let body = json!({key: value});
+                refuse(&Fields::root(body.as_object().unwrap()), &[], &[]).is_err()
+            };
+            assert_eq!([refused(&neutral), refused(&telling)], [false, true], "{key}");
+        }
+    }
+
+    #[test]
+    fn the_description_of_the_api_names_the_same_fields_and_values() {
+        let document: Value = serde_json::from_str(include_str!("../openapi.json")).unwrap();
+        let described = document["components"]["schemas"]["Refused"]["patternProperties"].as_object().unwrap();
+        for (neutral, keys) in REFUSED {
+            let keys: Vec<&str> = keys.iter().copied().filter(|key| !["echo", "best_of"].contains(key)).collect();
+            let schema = &described[&format!("^({})$", keys.join("|"))];
+            let validator = jsonschema::validator_for(schema).unwrap();
+            for value in [
+                json!(null),
+                json!(""),
+                json!([]),
+                json!({}),
+                json!({"a": null}),
+                json!([1]),
+                json!(true),
+                json!(false),
+                json!(0),
+                json!(1),
+                json!(2),
+                json!("none"),
+                json!("medium"),
+                json!("x"),
+            ] {
+                assert_eq!(validator.is_valid(&value), value.is_null() || neutral.is(&value), "{keys:?} {value}");
+            }
+        }
+        assert_eq!(described.len(), REFUSED.len());
+    }
 }
