@@ -28,6 +28,7 @@ AS_TEXT = {
     "response_format": {"type": "text"},
     "structured_outputs": {},
     "logit_bias": {},
+    "sampling_parameters": {},
 }
 
 
@@ -65,6 +66,8 @@ def sensible(body):
     """Mends what contradicts itself or names what is not there."""
     if isinstance(body.get("parameters"), dict) and ("text_input" in body or "inputs" in body):
         triton(body["parameters"])
+    if "text_input" in body and body.get("logprobs"):
+        body["details"] = True
     if "inputs" in body:
         text = {"data": "How warm is it?"} | body["inputs"][0] | {"name": "text_input"}
         # Data that follows the JSON does so in `binary_inference`.
@@ -92,7 +95,7 @@ def generation(fields):
     """Mends the fields that every request for an answer may have."""
     if "max_tokens" in fields and "max_completion_tokens" in fields:
         del fields["max_tokens"]
-    if fields.get("top_logprobs") is not None and "messages" in fields:
+    if fields.get("top_logprobs") is not None and isinstance(fields.get("messages"), list):
         fields["logprobs"] = True
     if fields.get("stream_options") is not None:
         fields["stream"] = True
@@ -111,7 +114,10 @@ def generation(fields):
 
 def calls(fields):
     """Tools with names of their own and schemas that can be enforced, and a choice among them."""
+    # On routes without tools the member may be an empty text.
     tools = fields.get("tools") or []
+    if not isinstance(tools, list):
+        return
     for index, tool in enumerate(tools):
         function = tool.get("function", tool)
         function["name"] = f"f{index}"
@@ -170,6 +176,8 @@ def triton(parameters):
     # The longest lists are tried with chat completions.
     if isinstance(parameters.get("tools"), list):
         parameters["tools"] = parameters["tools"][:2]
+    if isinstance(parameters.get("sampling_parameters"), dict):
+        parameters["sampling_parameters"] = {"temperature": 0.5}
     generation(parameters)
     parameters |= {name: json.dumps(parameters[name]) for name in texts if name in parameters}
     if is_json(parameters.get("stop")):

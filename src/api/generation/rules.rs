@@ -14,6 +14,7 @@ use crate::chat::{ChatError, ToolCall, ToolChoice};
 use crate::engine::EngineError;
 use crate::grammar::{Constraint, GrammarError};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// Longest compilation of one grammar.
@@ -211,10 +212,12 @@ impl TurnRules {
 fn check_told_apart(format: &ResponseFormat, dialect: &dyn Dialect) -> Result<(), ApiError> {
     let cause = match format {
         ResponseFormat::Text => return Ok(()),
-        ResponseFormat::JsonSchema { schema, .. } if !names_its_keys(schema) => {
+        ResponseFormat::JsonSchema { schema, .. } if !roots(schema).into_iter().all(names_its_keys) => {
             "next to tools, its root must be an object with \"additionalProperties\": false"
         }
-        ResponseFormat::JsonSchema { schema, .. } if looks_like_a_call(schema, dialect) => {
+        ResponseFormat::JsonSchema { schema, .. }
+            if roots(schema).iter().any(|root| looks_like_a_call(root, dialect)) =>
+        {
             "its properties are those that this model's calls have; rename one"
         }
         ResponseFormat::JsonSchema { .. } => return Ok(()),
@@ -224,6 +227,24 @@ fn check_told_apart(format: &ResponseFormat, dialect: &dyn Dialect) -> Result<()
     let param = format.param();
     let message = format!("Unsupported '{param}': {cause}; or send tool_choice \"none\".");
     Err(ApiError::at(Kind::UnsupportedParameter, param, message))
+}
+
+/// What a schema's root may be, behind references and alternatives.
+fn roots(schema: &Value) -> Vec<&Value> {
+    let (mut open, mut seen, mut found) = (vec![schema], HashSet::new(), Vec::new());
+    while let Some(one) = open.pop() {
+        let target = || schema.pointer(one["$ref"].as_str()?.strip_prefix('#')?);
+        match one["anyOf"].as_array().or(one["oneOf"].as_array()) {
+            // A schema that leads back to itself says nothing more.
+            _ if !seen.insert(std::ptr::from_ref(one)) => {}
+            Some(alternatives) => open.extend(alternatives),
+            None => match target() {
+                Some(target) => open.push(target),
+                None => found.push(one),
+            },
+        }
+    }
+    found
 }
 
 fn names_its_keys(schema: &Value) -> bool {
@@ -270,5 +291,15 @@ mod tests {
         assert!(told_apart(of(json!({"title": {}, "age": {}}))).is_ok());
         assert!(told_apart(of(json!({"name": {}, "age": {}}))).is_err());
         assert!(told_apart(json!({"type": "object"})).is_err());
+        let behind = |root: Value| {
+            let defs = json!({"A": of(json!({"title": {}})), "B": of(json!({"name": {}})), "C": {"type": "object"}});
+            let mut schema = root;
+            schema["$defs"] = defs;
+            told_apart(schema)
+        };
+        let reference = |name: &str| json!({"$ref": format!("#/$defs/{name}")});
+        assert!(behind(reference("A")).is_ok() && behind(json!({"anyOf": [reference("A"), reference("A")]})).is_ok());
+        assert!(behind(reference("B")).is_err() && behind(json!({"oneOf": [reference("A"), reference("C")]})).is_err());
+        assert!(behind(reference("none")).is_err());
     }
 }

@@ -80,7 +80,7 @@ fn text(input: &Fields<'_>, rest: &mut &[u8]) -> Result<String, ApiError> {
 
 /// Parameters of extensions that this server does not have, and that change where data are or what comes back.
 pub(super) fn refuse_extensions(parameters: &Fields<'_>) -> Result<(), ApiError> {
-    let asked = |key: &str| parameters.get(key).is_some_and(|value| value != 0);
+    let asked = |key: &str| parameters.get(key).is_some_and(|value| key != "classification" || value != 0);
     match ["classification", "shared_memory_region"].into_iter().find(|key| asked(key)) {
         None => Ok(()),
         Some(key) => {
