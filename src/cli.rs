@@ -186,6 +186,9 @@ pub struct ServeArgs {
     /// Most requests that wait for a place
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub max_queue: u32,
+    /// Compute every prompt from its start, even what it has in common with earlier ones
+    #[arg(long)]
+    pub no_prefix_cache: bool,
     /// Memory for keys and values; default: full contexts for the whole batch, at most 1024
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub kv_cache_mib: Option<u64>,

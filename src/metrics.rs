@@ -69,7 +69,7 @@ impl AdapterStats {
 
 /// Metrics that are copied from the engine and the registry when they are read.
 struct Scraped {
-    counters: [IntCounter; 6],
+    counters: [IntCounter; 8],
     mask_seconds: Counter,
     /// Replaced generations, and evictions.
     adapter_changes: [IntCounter; 2],
@@ -222,11 +222,13 @@ impl Scraped {
         let lora = maker.alias("lora_requests_info", "Adapters with requests; the value is the time of the update.");
         Ok(Self {
             counters: [
-                maker.counter("prompt_tokens_total", "Prompt tokens computed.")?,
+                maker.counter("prompt_tokens_total", "Prompt tokens taken in.")?,
                 maker.counter("generated_tokens_total", "Tokens generated, forced ones included.")?,
                 maker.counter("forced_tokens_total", "Tokens that the grammar forced.")?,
                 maker.counter("masks_total", "Token masks applied.")?,
                 maker.counter("preemptions_total", "Sequences set back for lack of KV blocks.")?,
+                maker.counter("prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.")?,
+                maker.counter("prefix_cache_hits_total", "Prompt tokens found there, which need not be computed.")?,
                 maker.counter("engine_steps_total", "Forward passes.")?,
             ],
             mask_seconds: maker
@@ -260,7 +262,8 @@ impl Scraped {
 
     fn update_engine(&self, stats: &EngineStats) {
         let tokens = [stats.prompt_tokens, stats.generated_tokens, stats.forced_tokens];
-        advance(&self.counters, &[tokens.as_slice(), &[stats.masks, stats.preemptions, stats.steps]].concat());
+        let prefixes = [stats.prefix_queries, stats.prefix_hits, stats.steps];
+        advance(&self.counters, &[tokens.as_slice(), &[stats.masks, stats.preemptions], &prefixes].concat());
         self.mask_seconds.inc_by((stats.mask_ns as f64 / 1e9 - self.mask_seconds.get()).max(0.0));
         self.running.iter().for_each(|gauge| gauge.set(stats.running as i64));
         self.waiting.iter().for_each(|gauge| gauge.set(stats.waiting as i64));

@@ -51,6 +51,7 @@ pub struct Settings {
     pub dtype: DType,
     pub max_batch: usize,
     pub max_queue: usize,
+    pub prefix_cache: bool,
     /// `None` = sized by the model.
     pub kv_cache_bytes: Option<usize>,
     pub drain: Duration,
@@ -137,6 +138,7 @@ impl Settings {
             dtype: dtype(args.dtype),
             max_batch: args.max_batch as usize,
             max_queue: args.max_queue as usize,
+            prefix_cache: !args.no_prefix_cache,
             kv_cache_bytes: args.kv_cache_mib.map(|mib| (mib * MIB) as usize),
             drain: Duration::from_secs(args.drain_seconds),
             deadlines,

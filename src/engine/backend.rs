@@ -24,6 +24,8 @@ pub struct EngineOptions {
     pub kv_cache_bytes: usize,
     /// Most requests that wait while `max_batch` run.
     pub max_queue: usize,
+    /// What prompts have in common is computed once, while there is room to keep it.
+    pub prefix_cache: bool,
 }
 
 /// A snapshot of the engine's state for metrics and health.
@@ -44,6 +46,9 @@ pub struct EngineStats {
     pub masks: u64,
     pub mask_ns: u64,
     pub preemptions: u64,
+    /// Prompt tokens looked up in the prefix cache, and those found there.
+    pub prefix_queries: u64,
+    pub prefix_hits: u64,
     pub steps: u64,
     /// Milliseconds since the engine thread last showed life.
     pub heartbeat_age_ms: u64,

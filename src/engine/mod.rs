@@ -76,6 +76,8 @@ pub struct GenerateRequest {
     pub stop_token_ids: Vec<u32>,
     pub constraint: Option<Constraint>,
     pub adapter: Option<Lease>,
+    /// Whose request it is: computed prefixes are shared among those of one tenant alone.
+    pub tenant: Option<[u8; 32]>,
 }
 
 /// One generated token.
@@ -98,8 +100,9 @@ pub struct TokenLogprobs {
 /// What the engine tells a request.
 #[derive(Debug)]
 pub enum Event {
-    /// The request has left the queue. The first event of each that ever does.
-    Started,
+    /// The request has left the queue, and this many tokens of its prompt were computed before. The first event of each
+    /// that ever does.
+    Started { cached_tokens: usize },
     /// One or more tokens of one step.
     Tokens(Vec<TokenEvent>),
     /// The last event of a good generation.

@@ -1,7 +1,7 @@
 //! Which sequences compute how many tokens in a step, and who gives way when the KV blocks run out.
 //!
 //! Pure bookkeeping: knows no tensors, no clock and no channel of commands. Invariants: a scheduled sequence holds blocks for
-//! all of its tokens; `running` and then `waiting` are in order of arrival; the oldest sequence never gives way, so
+//! all of its tokens, and writes to none that others hold; `running` and then `waiting` are in order of arrival; the oldest sequence never gives way, so
 //! every sequence ends.
 
 use super::EngineError;
@@ -16,6 +16,8 @@ pub(super) struct Limits {
     pub(super) max_batch: usize,
     /// Most tokens computed in one step.
     pub(super) token_budget: usize,
+    /// Tokens that begin alike are computed once.
+    pub(super) prefix_cache: bool,
 }
 
 /// All sequences of the engine.
@@ -26,13 +28,22 @@ pub(super) struct Scheduler {
     limits: Limits,
     steps: u64,
     preemptions: u64,
+    prefixes: PrefixStats,
+}
+
+/// Prompt tokens looked up in the prefix cache, and those found there.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PrefixStats {
+    pub(super) queries: u64,
+    pub(super) hits: u64,
 }
 
 impl Scheduler {
     /// Limits of zero are taken as one: a step must be able to do something.
     pub(super) fn new(limits: Limits, pool: BlockPool) -> Self {
-        let limits = Limits { max_batch: limits.max_batch.max(1), token_budget: limits.token_budget.max(1) };
-        Self { waiting: VecDeque::new(), running: Vec::new(), pool, limits, steps: 0, preemptions: 0 }
+        let limits = Limits { max_batch: limits.max_batch.max(1), token_budget: limits.token_budget.max(1), ..limits };
+        let (waiting, running, prefixes) = (VecDeque::new(), Vec::new(), PrefixStats::default());
+        Self { waiting, running, pool, limits, steps: 0, preemptions: 0, prefixes }
     }
 
     /// Queues a sequence. It must fit into the pool alone.
@@ -105,21 +116,34 @@ impl Scheduler {
             return false;
         }
         let Some(mut sequence) = self.waiting.pop_front() else { return false };
+        if self.limits.prefix_cache {
+            sequence.adopt_known(&mut self.pool);
+        }
         let tokens = sequence.tokens().len();
+        let missing = self.pool.needed(tokens).saturating_sub(sequence.blocks.len());
         // A block to spare for each of the others: else the newcomer would soon have to give way again.
-        let fits = self.pool.needed(tokens) + self.running.len() <= self.pool.free();
+        let fits = missing + self.running.len() <= self.pool.available();
         if !fits || !self.pool.grow(&mut sequence.blocks, tokens) {
+            self.pool.release(&mut sequence.blocks);
+            sequence.rewind();
             self.waiting.push_front(sequence);
             return false;
         }
-        sequence.start();
+        let (hits, queries) = sequence.start();
+        self.prefixes.hits += hits as u64;
+        self.prefixes.queries += queries as u64;
         self.running.push(sequence);
         true
     }
 
     /// Counts the step's tokens as computed.
     pub(super) fn settle(&mut self) {
-        self.running.iter_mut().for_each(Sequence::settle);
+        for sequence in &mut self.running {
+            sequence.settle();
+            if self.limits.prefix_cache {
+                sequence.publish(&mut self.pool);
+            }
+        }
     }
 
     /// Takes out the sequences that are over, with their blocks freed.
@@ -171,6 +195,10 @@ impl Scheduler {
 
     pub(super) fn steps(&self) -> u64 {
         self.steps
+    }
+
+    pub(super) fn prefixes(&self) -> PrefixStats {
+        self.prefixes
     }
 
     pub(super) fn preemptions(&self) -> u64 {

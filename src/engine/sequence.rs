@@ -1,13 +1,15 @@
-//! One generation: its tokens, how far they are computed, and how the next ones are chosen.
+//! One generation: its tokens, how far they are computed and known to the cache, and how the next ones are chosen.
 //!
 //! Knows no tensors and no other sequence. Dropping a sequence gives back its place, its adapter lease and then tells the
 //! requester the last event, so whoever sees that event finds everything released.
 
+use super::blocks::{BlockPool, Namespace, Prefix};
 use super::sampler::Sampler;
 use super::shared::Slot;
 use super::{EngineError, Event, FinishReason, GenerateRequest, TokenEvent, TokenLogprobs};
 use crate::adapter::registry::Lease;
 use crate::grammar::{Constraint, GrammarError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -83,6 +85,11 @@ pub(super) struct Sequence {
     /// The last step that computed something for it.
     pub(super) served: u64,
     pub(super) blocks: Vec<u32>,
+    /// Who may share its blocks.
+    namespace: Arc<Namespace>,
+    /// What its known blocks are, and how many they are.
+    prefix: Prefix,
+    known: usize,
     sampler: Sampler,
     mask_time: Duration,
     stop_token_ids: Vec<u32>,
@@ -103,6 +110,8 @@ impl Sequence {
         let (sender, events) = mpsc::unbounded_channel();
         let prompt_len = request.prompt.len();
         seat.max_len = seat.max_len.min(prompt_len.saturating_add(request.max_tokens));
+        let adapter = request.adapter.as_ref().map(|lease| lease.id.clone());
+        let namespace = Arc::new(Namespace { adapter, tenant: request.tenant });
         let sequence = Self {
             prompt_len,
             prefill_len: prompt_len,
@@ -110,6 +119,9 @@ impl Sequence {
             scheduled: 0,
             served: 0,
             blocks: Vec::new(),
+            prefix: Prefix::Start(Arc::clone(&namespace)),
+            namespace,
+            known: 0,
             mask_time: Duration::ZERO,
             sampler: Sampler::new(request.params, seat.seed, &request.prompt),
             tokens: request.prompt,
@@ -203,12 +215,33 @@ impl Sequence {
         }
     }
 
-    /// It leaves the queue (again): what the grammar forced before that can be told now.
-    pub(super) fn start(&mut self) {
-        if self.outbox.held.is_some() {
-            let _ = self.outbox.sender.send(Event::Started);
-            self.outbox.release();
+    /// Takes the blocks that hold the beginning of its tokens already, if any do.
+    pub(super) fn adopt_known(&mut self, pool: &mut BlockPool) {
+        pool.adopt(&mut self.prefix, &self.tokens, &mut self.blocks);
+        self.known = self.blocks.len();
+        self.computed = self.known * pool.block_size();
+    }
+
+    /// Makes its full blocks known.
+    pub(super) fn publish(&mut self, pool: &mut BlockPool) {
+        let size = pool.block_size();
+        while (self.known + 1) * size <= self.computed {
+            let tokens = &self.tokens[self.known * size..(self.known + 1) * size];
+            pool.publish(&mut self.prefix, self.blocks[self.known], tokens);
+            self.known += 1;
         }
+    }
+
+    /// It leaves the queue (again): what the grammar forced before that can be told now. Prompt tokens that need not be
+    /// computed, and those that there are; nothing if it was told before.
+    pub(super) fn start(&mut self) -> (usize, usize) {
+        if self.outbox.held.is_none() {
+            return (0, 0);
+        }
+        let cached_tokens = self.computed.min(self.prompt_len);
+        let _ = self.outbox.sender.send(Event::Started { cached_tokens });
+        self.outbox.release();
+        (cached_tokens, self.prompt_len)
     }
 
     pub(super) fn fail(&mut self, error: EngineError) {
@@ -227,7 +260,8 @@ impl Sequence {
 
     /// Forgets all that is computed; the caller takes the blocks.
     pub(super) fn rewind(&mut self) {
-        self.computed = 0;
+        (self.computed, self.known) = (0, 0);
+        self.prefix = Prefix::Start(Arc::clone(&self.namespace));
         self.scheduled = 0;
         self.prefill_len = self.tokens.len();
     }

@@ -37,6 +37,8 @@ pub(super) struct Counters {
     pub(super) masks: AtomicU64,
     pub(super) mask_ns: AtomicU64,
     pub(super) preemptions: AtomicU64,
+    pub(super) prefix_queries: AtomicU64,
+    pub(super) prefix_hits: AtomicU64,
     pub(super) steps: AtomicU64,
 }
 
@@ -134,6 +136,8 @@ impl Shared {
             masks: counters.masks.load(Relaxed),
             mask_ns: counters.mask_ns.load(Relaxed),
             preemptions: counters.preemptions.load(Relaxed),
+            prefix_queries: counters.prefix_queries.load(Relaxed),
+            prefix_hits: counters.prefix_hits.load(Relaxed),
             steps: counters.steps.load(Relaxed),
             heartbeat_age_ms: self.now_ms().saturating_sub(self.heartbeat_ms.load(Relaxed)),
         }

@@ -153,7 +153,7 @@ impl Guide for EvenGuide {
 }
 
 pub(super) fn options(max_batch: usize, token_budget: usize) -> EngineOptions {
-    EngineOptions { max_batch, token_budget, kv_cache_bytes: 0, max_queue: 64 }
+    EngineOptions { max_batch, token_budget, kv_cache_bytes: 0, max_queue: 64, prefix_cache: true }
 }
 
 pub(super) fn request(prompt: &[u32], max_tokens: usize, params: SamplingParams) -> GenerateRequest {
@@ -164,6 +164,7 @@ pub(super) fn request(prompt: &[u32], max_tokens: usize, params: SamplingParams)
         stop_token_ids: Vec::new(),
         constraint: None,
         adapter: None,
+        tenant: None,
     }
 }
 

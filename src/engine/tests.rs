@@ -26,7 +26,7 @@ impl Answer {
                     answer.forced += tokens.iter().filter(|token| token.forced).count();
                     answer.tokens.extend(tokens.iter().map(|token| token.id));
                 }
-                Event::Started => {}
+                Event::Started { .. } => {}
                 last => answer.last = last,
             }
         }
@@ -152,6 +152,24 @@ fn forced_tokens_come_without_a_step_of_their_own() {
 }
 
 #[test]
+fn what_prompts_have_in_common_is_computed_once() {
+    let engine = engine(50, options(2, 64));
+    let prompt: Vec<u32> = (0..21).collect();
+    let cached = |tokens: &[u32]| {
+        let mut events = submit(&engine, request(tokens, 3, greedy()));
+        let Some(Event::Started { cached_tokens }) = events.blocking_recv() else { panic!("it did not start") };
+        (cached_tokens, Answer::collect(events).tokens)
+    };
+    let (first, tokens) = cached(&prompt);
+    assert_eq!((first, cached(&prompt)), (0, (20, tokens.clone())));
+    // The answer is known too, and a part of a block is not.
+    let longer = [prompt.as_slice(), &tokens].concat();
+    assert_eq!((cached(&longer).0, cached(&prompt[..18]).0), (20, 16));
+    assert_eq!((engine.stats().prefix_queries, engine.stats().prefix_hits), (21 + 21 + 24 + 18, 20 + 20 + 16));
+    assert_eq!(engine.stats().blocks_used, 0);
+}
+
+#[test]
 fn a_stop_token_ends_the_answer() {
     let engine = engine(50, options(1, 64));
     let whole = Answer::collect(submit(&engine, request(&[1, 2], 20, greedy()))).tokens;
@@ -192,7 +210,7 @@ fn a_dropped_receiver_frees_blocks_and_place() {
     let other = submit(&engine, request(&[2; 9], 30, greedy()));
     let waiting = submit(&engine, request(&[3; 9], 140, greedy()));
     permits.send(()).unwrap();
-    assert!(matches!(running.blocking_recv(), Some(Event::Started)));
+    assert!(matches!(running.blocking_recv(), Some(Event::Started { .. })));
     assert!(matches!(running.blocking_recv(), Some(Event::Tokens(_))));
     drop((running, waiting, permits));
     let answer = Answer::collect(other);

@@ -5,7 +5,7 @@
 use super::batch::Batch;
 use super::blocks::BlockPool;
 use super::runner::Runner;
-use super::scheduler::{Limits, Scheduler};
+use super::scheduler::{Limits, PrefixStats, Scheduler};
 use super::sequence::{Progress, Sequence};
 use super::shared::Shared;
 use super::{EngineError, EngineOptions};
@@ -59,7 +59,8 @@ impl Worker {
             .stack_size(STACK_BYTES)
             .build()
             .map_err(|error| EngineError::Internal(format!("cannot start the sampling threads: {error}")))?;
-        let limits = Limits { max_batch: options.max_batch, token_budget: options.token_budget };
+        let EngineOptions { max_batch, token_budget, prefix_cache, .. } = *options;
+        let limits = Limits { max_batch, token_budget, prefix_cache };
         let scheduler = Scheduler::new(limits, BlockPool::new(shared.shape.blocks, shared.shape.block_size));
         Ok(Self { runner, scheduler, commands, shared, samplers, failures: VecDeque::new() })
     }
@@ -176,6 +177,9 @@ impl Worker {
         counters.running.store(self.scheduler.running().len(), Relaxed);
         counters.blocks_used.store(self.scheduler.pool().used(), Relaxed);
         counters.preemptions.store(self.scheduler.preemptions(), Relaxed);
+        let PrefixStats { queries, hits } = self.scheduler.prefixes();
+        counters.prefix_queries.store(queries, Relaxed);
+        counters.prefix_hits.store(hits, Relaxed);
         counters.steps.store(self.scheduler.steps(), Relaxed);
         drop(over);
     }

@@ -38,6 +38,8 @@ mod nothing_fetched;
 mod one_sided_models;
 /// Probes, metrics, request ids, unknown routes, shedding and draining in process.
 mod operations;
+/// Prompts that begin alike.
+mod prefix_cache;
 /// The real binary: start-up, signals, exit codes.
 mod process;
 /// Invalid schemas, unknown keywords.

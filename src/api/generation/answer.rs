@@ -26,6 +26,8 @@ pub(in crate::api) struct Choice {
     pub(in crate::api) events: Option<UnboundedReceiver<Event>>,
     pub(in crate::api) turn: Turn,
     pub(in crate::api) finish: Option<&'static str>,
+    /// The first of its prompt's choices: the others' prompt is counted with it.
+    pub(in crate::api) leads: bool,
     /// It has said something.
     pub(in crate::api) spoke: bool,
 }
@@ -74,7 +76,7 @@ impl Answer {
         let first = first.await;
         self.timer.left_queue();
         match first.map_err(|_| ApiError::waited_too_long())? {
-            Some((_, Some(Event::Started))) => {}
+            Some((choice, Some(Event::Started { cached_tokens }))) => self.count_cached(choice, cached_tokens),
             Some((_, Some(Event::Failed(error)))) => return Err(self.rules.failure(error)),
             // What the grammar forces altogether never waits.
             other => self.early.extend(other),
@@ -89,7 +91,10 @@ impl Answer {
             Err(error) => return Some(Err(self.fail(error))),
         };
         let update = match event {
-            Some(Event::Started) => Ok(Update { choice, ..Update::default() }),
+            Some(Event::Started { cached_tokens }) => {
+                self.count_cached(choice, cached_tokens);
+                Ok(Update { choice, ..Update::default() })
+            }
             Some(Event::Tokens(tokens)) => self.tokens(choice, &tokens),
             Some(Event::Finished(reason)) => self.finished(choice, reason),
             Some(Event::Failed(error)) => Err(self.rules.failure(error)),
@@ -155,6 +160,12 @@ impl Answer {
     pub(in crate::api) fn usage(&self) -> Usage {
         let thoughts = self.choices.iter().map(|choice| choice.turn.spoken().thought_tokens).sum();
         Usage { thoughts, ..self.usage }
+    }
+
+    fn count_cached(&mut self, choice: usize, tokens: usize) {
+        if self.choices[choice].leads {
+            self.usage.cached += tokens;
+        }
     }
 
     fn tokens(&mut self, index: usize, tokens: &[TokenEvent]) -> Result<Update, ApiError> {

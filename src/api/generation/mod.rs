@@ -60,6 +60,7 @@ pub(super) struct Plan {
 pub(super) struct Entered {
     pub(super) body: Vec<u8>,
     permits: Permits,
+    tenant: Option<[u8; 32]>,
     arrived: Instant,
 }
 
@@ -71,16 +72,21 @@ pub(super) struct Permits {
 
 /// Lets a request in and reads its body, which must say to be JSON.
 pub(super) async fn enter(state: &AppState, request: Request) -> Result<Entered, ApiError> {
-    let permits = permits(state, &request)?;
+    let (permits, tenant) = (permits(state, &request)?, tenant(&request));
     let body = body::json_bytes(request).await?;
-    Ok(Entered { body, permits, arrived: Instant::now() })
+    Ok(Entered { body, permits, tenant, arrived: Instant::now() })
 }
 
 /// The same for a body that may hold binary data.
 pub(super) async fn enter_any(state: &AppState, request: Request) -> Result<Entered, ApiError> {
-    let permits = permits(state, &request)?;
+    let (permits, tenant) = (permits(state, &request)?, tenant(&request));
     let body = body::bytes(request).await?;
-    Ok(Entered { body, permits, arrived: Instant::now() })
+    Ok(Entered { body, permits, tenant, arrived: Instant::now() })
+}
+
+/// Whose request it is. What one key's prompts have left in the cache is not for another's to find out.
+fn tenant(request: &Request) -> Option<[u8; 32]> {
+    request.extensions().get::<Caller>().and_then(|caller| caller.owner)
 }
 
 /// Taken before the body is read, so that shedding load is cheap.
@@ -109,19 +115,19 @@ pub(super) async fn begin<R: Ask>(
     entered: Entered,
     parse: impl Fn(&AppState, &[u8]) -> Result<R, ApiError> + Send + Sync + 'static,
 ) -> Result<(R, Answer), ApiError> {
-    let Entered { body, permits, arrived } = entered;
+    let Entered { body, permits, tenant, arrived } = entered;
     let clock = clock(&state, arrived);
     let work = Arc::new(move |state: &AppState| accept(state, parse(state, &body)?, arrived));
     let ready = async {
         let accepted = accepted(&state, &work).await?;
-        let events = start(&state, &accepted.plan, accepted.lease.as_ref()).await;
+        let events = start(&state, &accepted, tenant).await;
         Ok::<_, ApiError>((accepted, events))
     };
     // Who waits too long for this waits for others, as in the queue.
     let ready = tokio::time::timeout_at(clock.start_by, ready).await.map_err(|_| ApiError::waited_too_long())?;
     let (Accepted { request, lease, mut timer, plan }, events) = ready?;
     let events = events.inspect_err(|error| timer.finish(error.outcome()))?;
-    let choices = events.into_iter().map(|events| choice(&state, &plan, events)).collect();
+    let choices = events.into_iter().enumerate().map(|(index, events)| choice(&state, &plan, index, events)).collect();
     let usage = Usage { prompt: plan.prompts.iter().map(Vec::len).sum(), ..Usage::default() };
     let generation = lease.map_or_else(|| "base".to_owned(), |lease| lease.id.clone());
     let (permits, early) = (Some(permits), VecDeque::new());
@@ -205,10 +211,10 @@ fn lease(state: &AppState, model: &str) -> Result<Option<Lease>, Refused> {
 }
 
 /// Compiles and queues every generation of a plan: the first prompt's, the second's, and so on.
-async fn start(
+async fn start<R>(
     state: &AppState,
-    plan: &Plan,
-    lease: Option<&Lease>,
+    Accepted { plan, lease, .. }: &Accepted<R>,
+    tenant: Option<[u8; 32]>,
 ) -> Result<Vec<UnboundedReceiver<Event>>, ApiError> {
     let (count, most) = (plan.prompts.len() * plan.n, state.limits.max_requests);
     if count > most {
@@ -225,7 +231,8 @@ async fn start(
                 max_tokens: plan.max_tokens.unwrap_or(room).min(room),
                 stop_token_ids: state.tokenizer.eos_token_ids().to_vec(),
                 constraint: plan.rules.compile(state).await?,
-                adapter: lease.cloned(),
+                adapter: lease.clone(),
+                tenant,
             });
         }
     }
@@ -237,10 +244,10 @@ fn params_of(params: &SamplingParams, index: usize) -> SamplingParams {
     SamplingParams { seed: params.seed.map(|seed| seed.wrapping_add(index as u64)), ..params.clone() }
 }
 
-fn choice(state: &AppState, plan: &Plan, events: UnboundedReceiver<Event>) -> Choice {
+fn choice(state: &AppState, plan: &Plan, index: usize, events: UnboundedReceiver<Event>) -> Choice {
     let reader = plan.rules.reader(state.dialect.as_ref());
     let turn = Turn::new(Arc::clone(&state.tokenizer), reader, plan.stop.clone(), plan.keep_tokens);
-    Choice { events: Some(events), turn, finish: None, spoke: false }
+    Choice { events: Some(events), turn, finish: None, leads: index.is_multiple_of(plan.n), spoke: false }
 }
 
 impl AppState {

@@ -41,6 +41,8 @@ pub(in crate::api) struct SpokenToken {
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::api) struct Usage {
     pub(in crate::api) prompt: usize,
+    /// Of the prompt's tokens, those that were computed before.
+    pub(in crate::api) cached: usize,
     pub(in crate::api) completion: usize,
     /// Of the tokens written, those of thoughts.
     pub(in crate::api) thoughts: usize,

@@ -189,7 +189,7 @@ impl Progress {
         let usage = self.answer.usage();
         json!({
             "input_tokens": usage.prompt,
-            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": 0},
             "output_tokens": usage.completion,
             "output_tokens_details": {"reasoning_tokens": usage.thoughts},
             "total_tokens": usage.prompt + usage.completion,

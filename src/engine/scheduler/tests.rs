@@ -17,7 +17,7 @@ struct Rig {
 
 impl Rig {
     fn new(max_batch: usize, token_budget: usize, blocks: usize) -> Self {
-        let limits = Limits { max_batch, token_budget };
+        let limits = Limits { max_batch, token_budget, prefix_cache: true };
         Self { scheduler: Scheduler::new(limits, BlockPool::new(blocks, BLOCK)), blocks, requests: Vec::new() }
     }
 
@@ -67,10 +67,15 @@ impl Rig {
     fn check_blocks(&self) {
         let scheduler = &self.scheduler;
         let mut held: Vec<u32> = scheduler.running.iter().flat_map(|sequence| sequence.blocks.clone()).collect();
-        assert_eq!(held.len(), scheduler.pool.used(), "blocks lost");
-        assert_eq!(scheduler.pool.used() + scheduler.pool.free(), self.blocks);
         held.sort_unstable();
-        assert!(held.is_sorted_by(|a, b| a < b), "a block was given twice");
+        let written = scheduler.running.iter().flat_map(|one| &one.blocks[one.computed() / BLOCK..]);
+        for block in written {
+            let holders = held.iter().filter(|held| *held == block).count();
+            assert_eq!(holders, 1, "a block is written to that others hold");
+        }
+        held.dedup();
+        assert_eq!(held.len(), scheduler.pool.used(), "blocks lost");
+        assert_eq!(scheduler.pool.used() + scheduler.pool.available(), self.blocks);
         assert!(scheduler.waiting.iter().all(|sequence| sequence.blocks.is_empty()));
         for sequence in scheduler.running.iter().filter(|sequence| sequence.scheduled > 0) {
             assert!(sequence.blocks.len() * BLOCK >= sequence.computed() + sequence.scheduled, "no room to compute");
@@ -96,7 +101,7 @@ impl Rig {
             let mut tokens = 0;
             let last = loop {
                 match events.try_recv().unwrap() {
-                    Event::Started => {}
+                    Event::Started { .. } => {}
                     Event::Tokens(new) => tokens += new.len(),
                     last => break last,
                 }
@@ -210,7 +215,7 @@ fn a_failed_step_fails_its_sequences_and_spares_the_rest() {
     assert_eq!((rig.scheduler.pool.used(), rig.scheduler.reap().len()), (0, 2));
     for (events, _) in &mut rig.requests[..2] {
         let mut events = events.take().unwrap();
-        assert!(matches!(events.try_recv(), Ok(Event::Started)));
+        assert!(matches!(events.try_recv(), Ok(Event::Started { .. })));
         assert!(matches!(events.try_recv(), Ok(Event::Tokens(_))));
         assert!(matches!(events.try_recv(), Ok(Event::Failed(EngineError::Internal(_)))));
     }

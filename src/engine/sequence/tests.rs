@@ -104,7 +104,7 @@ fn the_last_event_follows_when_the_sequence_is_gone() {
     assert!(events.try_recv().is_err(), "nothing is told before the start");
     sequence.start();
     sequence.start();
-    assert!(matches!(events.try_recv(), Ok(Event::Started)));
+    assert!(matches!(events.try_recv(), Ok(Event::Started { .. })));
     assert!(matches!(events.try_recv(), Ok(Event::Tokens(tokens)) if tokens[0].id == 3));
     assert!(events.try_recv().is_err());
     drop(sequence);

@@ -113,6 +113,7 @@ impl Harness {
             token_budget: 2048,
             kv_cache_bytes: KV_CACHE_BYTES,
             max_queue: 2 * IN_FLIGHT,
+            prefix_cache: true,
         };
         let compiler = GrammarCompiler::new(encoder.tokenizer.tok_env(), 1)?;
         let engine = EngineHandle::start(decoder, limits)?;
@@ -135,6 +136,7 @@ impl Harness {
             stop_token_ids: self.encoder.tokenizer.eos_token_ids().to_vec(),
             constraint,
             adapter: self.adapter.clone(),
+            tenant: None,
         })?;
         Ok(Asked { turn, functions, reasoning, events, request })
     }
@@ -168,7 +170,7 @@ impl Harness {
         let mut ids = Vec::new();
         loop {
             match events.blocking_recv() {
-                Some(Event::Started) => {}
+                Some(Event::Started { .. }) => {}
                 Some(Event::Tokens(tokens)) => ids.extend(tokens.iter().map(|token| token.id)),
                 Some(Event::Finished(_)) => return Ok(self.encoder.tokenizer.decode(&ids)),
                 Some(Event::Failed(error)) => return Err(error.into()),
