@@ -129,7 +129,8 @@ impl Registry {
     pub fn reload(&self, name: &str) -> Result<Lease, AdapterError> {
         let known = self.shelf.read().source(name);
         let source = known.unwrap_or_else(|| Source::Jailed(name.to_owned()));
-        self.publish(name, source, &LoadOptions { replace: true, ..LoadOptions::default() })
+        let pinned = matches!(source, Source::Trusted(_));
+        self.publish(name, source, &LoadOptions { replace: true, pinned, ..LoadOptions::default() })
     }
 
     /// Whether [`Self::resolve`] would find something to load: the name was evicted, or is a directory of the root.
@@ -145,6 +146,11 @@ impl Registry {
         match self.publish(name, source, &LoadOptions { automatic: true, ..LoadOptions::default() }) {
             // Another request was faster.
             Err(AdapterError::AlreadyLoaded(_)) => self.lease(name).ok_or_else(|| AdapterError::NotFound(shown(name))),
+            // Its directory is gone, and so is the adapter.
+            Err(AdapterError::FileNotFound { .. }) => {
+                self.shelf.write().forget(name);
+                Err(AdapterError::NotFound(shown(name)))
+            }
             outcome => outcome,
         }
     }
@@ -162,23 +168,32 @@ impl Registry {
         self.on_disk(name)
     }
 
-    /// The names that are not loaded and can be, sorted, and whether they stay so because they were unloaded.
+    /// The names that are not loaded and whose directory is there, sorted, and whether they stay so because they were unloaded.
     pub fn loadable(&self) -> Vec<(String, bool)> {
         let entries = self.options.root.iter().filter_map(|root| std::fs::read_dir(root).ok()).flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         let mut names: BTreeSet<String> = names.filter(|name| self.on_disk(name).is_some()).collect();
         let shelf = self.shelf.read();
-        names.extend(shelf.absent().map(str::to_owned));
+        names.extend(shelf.absent().filter(|(_, source)| self.is_there(source)).map(|(name, _)| name.to_owned()));
         names.retain(|name| shelf.get(name).is_none());
         names.into_iter().map(|name| (name.clone(), shelf.is_withdrawn(&name))).collect()
     }
 
     /// The directory of the root that has this name.
     fn on_disk(&self, name: &str) -> Option<Source> {
-        let root = self.options.root.as_ref()?;
+        let root = self.options.root.as_ref();
         let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-        let found = begins_well && self.check_name(name).is_ok() && root.join(name).join(CONFIG_FILE).is_file();
-        found.then(|| Source::Jailed(name.to_owned()))
+        let source = Source::Jailed(name.to_owned());
+        let found = root.is_some() && begins_well && self.check_name(name).is_ok() && self.is_there(&source);
+        found.then_some(source)
+    }
+
+    fn is_there(&self, source: &Source) -> bool {
+        let place = match source {
+            Source::Jailed(path) => self.place_of(path),
+            Source::Trusted(path) => path.clone(),
+        };
+        place.join(CONFIG_FILE).is_file()
     }
 
     /// Removes the name; leased generations live on until their last lease drops. It does not come back by itself.
@@ -204,7 +219,12 @@ impl Registry {
 
     /// What is told of every adapter that has a name, those included that made room for others and come back at their next use.
     pub fn cards(&self) -> Vec<Card> {
-        self.shelf.read().cards().into_values().collect()
+        self.shelf.read().cards()
+    }
+
+    /// The same of one.
+    pub fn card(&self, name: &str) -> Option<Card> {
+        self.shelf.read().card(name)
     }
 
     /// All current generations, by name.

@@ -82,16 +82,28 @@ impl Shelf {
         resident.or_else(evicted).or_else(|| self.withdrawn.get(name)).cloned()
     }
 
-    /// The names that were there and are not.
-    pub(super) fn absent(&self) -> impl Iterator<Item = &str> {
-        self.evicted.keys().chain(self.withdrawn.keys()).map(String::as_str)
+    /// The names that were there and are not, and where they were read from.
+    pub(super) fn absent(&self) -> impl Iterator<Item = (&str, &Source)> {
+        let evicted = self.evicted.iter().map(|(name, (source, _))| (name.as_str(), source));
+        evicted.chain(self.withdrawn.iter().map(|(name, source)| (name.as_str(), source)))
+    }
+
+    /// An evicted name does not come back.
+    pub(super) fn forget(&mut self, name: &str) {
+        self.evicted.remove(name);
     }
 
     /// What is told of those that are there and of those that come back at their next use, by name.
-    pub(super) fn cards(&self) -> BTreeMap<String, Card> {
-        let residents = self.residents.iter().map(|(name, resident)| (name.clone(), resident.lease.card()));
-        let evicted = self.evicted.iter().map(|(name, (_, card))| (name.clone(), card.clone()));
-        residents.chain(evicted).collect()
+    pub(super) fn cards(&self) -> Vec<Card> {
+        let names = self.residents.keys().chain(self.evicted.keys());
+        let mut cards: Vec<Card> = names.filter_map(|name| self.card(name)).collect();
+        cards.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        cards
+    }
+
+    pub(super) fn card(&self, name: &str) -> Option<Card> {
+        let resident = self.residents.get(name).map(|resident| resident.lease.card());
+        resident.or_else(|| self.evicted.get(name).map(|(_, card)| card.clone()))
     }
 
     pub(super) fn is_withdrawn(&self, name: &str) -> bool {

@@ -125,8 +125,8 @@ impl AppState {
         self.registry.in_flight(name).is_some() || self.registry.may_resolve(name)
     }
 
-    /// Loads an adapter that a request names and the root or an eviction knows. What is wrong with it is the operator's
-    /// affair: to the caller it is unavailable.
+    /// Loads an adapter that a request names and the root or an eviction knows. To the caller it is broken, or not available
+    /// at present.
     pub(super) async fn load_by_name(self: &Arc<Self>, name: &str) -> Result<Lease, ApiError> {
         let wanted = name.to_owned();
         // One after another, so that those who administrate still find a place.

@@ -29,10 +29,11 @@ impl Ask for ChatRequest {
         let mut index = 0..;
         // Tools outside `allowed_tools` are not shown either.
         self.conversation.tools.retain(|_| index.next().is_some_and(|index| callable.contains(&index)));
-        let segments = state.template.render(&self.conversation, true).map_err(|error| template_refused(&error))?;
+        let template = state.template(self.thoughts);
+        let segments = template.render(&self.conversation, true).map_err(|error| template_refused(&error))?;
         state.check_prompt_bytes(segments.iter().map(segment_bytes).sum())?;
         let prompt = state.tokenizer.encode(&segments).map_err(|error| template_refused(&error))?;
-        let rules = TurnRules::new(state.turn_context(state.template.reasoning_after(&segments)), self, tools)?;
+        let rules = TurnRules::new(state.turn_context(template.reasoning_after(&segments)), self, tools)?;
         state.room_after(prompt.len())?;
         Ok(Plan {
             prompts: vec![prompt],

@@ -1,4 +1,4 @@
-//! Around every route: request ids, one log line, panics turned into our error shape, unknown routes.
+//! Around every route: request ids, one log line, the size of heads, panics turned into our error shape, unknown routes.
 
 use super::error::{ApiError, Kind, echo};
 use super::{AppState, ids, triton};

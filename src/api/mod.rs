@@ -91,6 +91,8 @@ pub struct AppState {
     pub compiler: GrammarCompiler,
     pub tokenizer: Arc<ChatTokenizer>,
     pub template: ChatTemplate,
+    /// The same, told that the model shall not think aloud.
+    pub quiet_template: ChatTemplate,
     pub dialect: Arc<dyn Dialect>,
     pub metrics: Arc<Metrics>,
     pub model: ModelCard,
@@ -169,6 +171,11 @@ impl AppState {
             let most = self.limits.max_requests;
             ApiError::new(Kind::Overloaded, format!("The server is overloaded: {most} requests are in progress."))
         })
+    }
+
+    /// The chat template, for a model that may think aloud or shall not.
+    fn template(&self, thoughts: bool) -> &ChatTemplate {
+        if thoughts { &self.template } else { &self.quiet_template }
     }
 
     fn turn_context(&self, reasoning: Reasoning) -> TurnContext<'_> {

@@ -24,8 +24,7 @@ pub(super) async fn show(
     if name == state.model.name {
         return Ok(Json(base(&state)));
     }
-    let card = state.registry.cards().into_iter().find(|card| card.name == name);
-    let card = card.ok_or_else(|| ApiError::model_not_found(&name))?;
+    let card = state.registry.card(&name).ok_or_else(|| ApiError::model_not_found(&name))?;
     Ok(Json(adapter(&state, &card)))
 }
 

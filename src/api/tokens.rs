@@ -46,7 +46,7 @@ fn of_messages(state: &AppState, mut body: Map<String, Value>) -> Result<Vec<u32
         body.insert("model".to_owned(), json!(state.model.name));
     }
     let request = parse_chat(&body, state.wire_limits())?;
-    let segments = state.template.render(&request.conversation, opens_turn);
+    let segments = state.template(request.thoughts).render(&request.conversation, opens_turn);
     segments.and_then(|segments| state.tokenizer.encode(&segments)).map_err(|error| refused("messages", &error))
 }
 

@@ -19,7 +19,8 @@ use tokio_io_timeout::TimeoutStream;
 
 /// Longest time for a request's headers to arrive, from their first byte; for a connection's first ones from its start.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
-/// Longest time between a response and the next request: longer than the minute for which proxies keep connections.
+/// Longest time between a response and the next request, which is longer than the minute for which proxies keep connections.
+/// It bounds a head too whose beginning came while the request before it was being served.
 const IDLE_LIMIT: Duration = Duration::from_secs(75);
 /// Longest time that a client may take no byte of its answer. Then the connection ends, and with it the generation.
 const UNREAD_LIMIT: Duration = Duration::from_secs(30);
@@ -33,6 +34,7 @@ pub(super) struct Server {
     http: http1::Builder,
     connections: GracefulShutdown,
     unread_limit: Duration,
+    header_limit: Duration,
 }
 
 impl Server {
@@ -40,7 +42,7 @@ impl Server {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(IDLE_LIMIT).max_buf_size(2 * HEAD_BYTES);
         let (service, connections) = (TowerToHyperService::new(router), GracefulShutdown::new());
-        Self { listener, service, http, connections, unread_limit: UNREAD_LIMIT }
+        Self { listener, service, http, connections, unread_limit: UNREAD_LIMIT, header_limit: HEADER_LIMIT }
     }
 
     /// Accepts connections for ever; cancel it at any time.
@@ -65,7 +67,7 @@ impl Server {
     fn start(&self, stream: TcpStream) {
         // Tokens are small writes that must not wait for each other.
         let _ = stream.set_nodelay(true);
-        let hung_up = hung_up(&stream);
+        let (hung_up, header_limit) = (hung_up(&stream), self.header_limit);
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.unread_limit));
         let (phase, phases) = phase();
@@ -79,7 +81,7 @@ impl Server {
                     tracing::debug!(%error, "connection ended");
                 },
                 () = hung_up => tracing::debug!("the client hung up"),
-                () = head_overdue(phases, HEADER_LIMIT) => tracing::debug!("a request's headers did not arrive"),
+                () = head_overdue(phases, header_limit) => tracing::debug!("a request's headers did not arrive"),
             }
         });
     }
@@ -142,5 +144,34 @@ mod tests {
         client.read_exact(&mut first).unwrap();
         assert_eq!(&first, b"HTTP/1.1 200");
         drop(connections);
+    }
+
+    /// Neither a long answer nor a pause after it is a slow head; half a head is.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn only_a_head_that_does_not_arrive_ends_a_connection() {
+        let slow = || async {
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            "done"
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut server = Server::new(listener, Router::new().route("/", get(slow)));
+        server.header_limit = Duration::from_millis(300);
+        let talk = tokio::task::spawn_blocking(move || {
+            let mut client = std::net::TcpStream::connect(address).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let mut answer = [0; 1000];
+            for _ in 0..2 {
+                client.write_all(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n").unwrap();
+                let length = client.read(&mut answer).unwrap();
+                assert!(answer[..length].ends_with(b"done"), "{}", String::from_utf8_lossy(&answer[..length]));
+                std::thread::sleep(Duration::from_millis(600));
+            }
+            client.write_all(b"GET / HT").unwrap();
+            client.read(&mut answer).map_or(0, |length| length)
+        });
+        let accepted = server.listener.accept().await.unwrap().0;
+        server.start(accepted);
+        assert_eq!(talk.await.unwrap(), 0, "half a head was answered");
     }
 }

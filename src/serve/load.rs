@@ -43,7 +43,8 @@ pub fn load(settings: &Settings) -> Result<(Arc<AppState>, String), ServeError> 
     };
     let summary = summarise(settings, &config, dialect.name());
     let state = AppState {
-        template: template(settings, &tokenizer, Arc::clone(&dialect))?,
+        template: template(settings.thoughts, &tokenizer, Arc::clone(&dialect))?,
+        quiet_template: template(false, &tokenizer, Arc::clone(&dialect))?,
         compiler: GrammarCompiler::new(tokenizer.tok_env(), COMPILE_THREADS)?,
         metrics: Arc::new(Metrics::new(&settings.name, settings.max_batch, level)?),
         engine: EngineHandle::start(decoder, options)?,
@@ -92,14 +93,10 @@ fn load_embedded(_: &Settings, _: &Device) -> Result<(Decoder, ChatTokenizer), S
     Err(ServeError::Embedded("this build has none (feature `embedded-model`); give --model DIR".to_owned()))
 }
 
-fn template(
-    settings: &Settings,
-    tokenizer: &ChatTokenizer,
-    dialect: Arc<dyn Dialect>,
-) -> Result<ChatTemplate, ServeError> {
+fn template(thoughts: bool, tokenizer: &ChatTokenizer, dialect: Arc<dyn Dialect>) -> Result<ChatTemplate, ServeError> {
     let (bos, eos) = (tokenizer.bos_token(), tokenizer.eos_token());
     let template = ChatTemplate::new(tokenizer.chat_template(), dialect, tokenizer.control_tokens(), bos, eos)?;
-    Ok(if settings.thoughts { template } else { template.without_thoughts() })
+    Ok(if thoughts { template } else { template.without_thoughts() })
 }
 
 fn load_adapters(settings: &Settings, config: &ModelConfig, device: Device) -> Result<Registry, ServeError> {

@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -21,8 +22,8 @@ use tokio::sync::watch;
 pub(super) enum Phase {
     /// A request's head is arriving, or that of the first request is due.
     Head,
-    /// The request is being served.
-    Served,
+    /// The request of this number is being served, or bytes of an answer wait for the client to take them.
+    Served(u64),
     /// The response is over and nothing of the next request has come.
     Idle,
 }
@@ -54,6 +55,9 @@ pub(super) async fn head_overdue(mut phases: watch::Receiver<Phase>, limit: Dura
     }
 }
 
+/// The number of no request.
+const NOBODY: u64 = 0;
+
 /// A stream whose first bytes after a response begin a head.
 pub(super) struct PhasedIo<S> {
     stream: S,
@@ -63,6 +67,21 @@ pub(super) struct PhasedIo<S> {
 impl<S> PhasedIo<S> {
     pub(super) fn new(stream: S, phase: Marker) -> Self {
         Self { stream, phase }
+    }
+
+    /// An answer is over for its writer before the client has taken all of it. Until then nothing of a next head counts.
+    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
+        let pending = written.is_pending();
+        self.phase.send_if_modified(|phase| {
+            let next = match (pending, *phase) {
+                (true, Phase::Head | Phase::Idle) => Phase::Served(NOBODY),
+                (false, Phase::Served(NOBODY)) => Phase::Idle,
+                _ => return false,
+            };
+            *phase = next;
+            true
+        });
+        written
     }
 }
 
@@ -89,7 +108,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for PhasedIo<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for PhasedIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.note(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -105,7 +125,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PhasedIo<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -117,11 +138,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PhasedIo<S> {
 pub(super) struct PhasedService<S> {
     service: S,
     phase: Marker,
+    requests: AtomicU64,
 }
 
 impl<S> PhasedService<S> {
     pub(super) fn new(service: S, phase: Marker) -> Self {
-        Self { service, phase }
+        Self { service, phase, requests: AtomicU64::new(NOBODY) }
     }
 }
 
@@ -135,18 +157,25 @@ where
     type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.phase.send_replace(Phase::Served);
-        let (answer, end) = (self.service.call(request), End(Arc::clone(&self.phase)));
+        let number = self.requests.fetch_add(1, Relaxed) + 1;
+        self.phase.send_replace(Phase::Served(number));
+        let (answer, end) = (self.service.call(request), End(Arc::clone(&self.phase), number));
         Box::pin(async move { Ok(answer.await?.map(|body| Body::new(Tail { body, _end: end }))) })
     }
 }
 
-/// Marks the end of a response when it is dropped.
-struct End(Marker);
+/// Marks the end of a response when it is dropped, unless the next request is being served already.
+struct End(Marker, u64);
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.0.send_replace(Phase::Idle);
+        self.0.send_if_modified(|phase| {
+            let ends = *phase == Phase::Served(self.1);
+            if ends {
+                *phase = Phase::Idle;
+            }
+            ends
+        });
     }
 }
 
@@ -190,7 +219,7 @@ mod tests {
     async fn only_a_head_that_is_arriving_can_be_overdue() {
         let (marker, phases) = phase();
         assert!(is_overdue(phases.clone(), 2 * LIMIT).await, "the first head is due from the start");
-        for quiet in [Phase::Served, Phase::Idle] {
+        for quiet in [Phase::Served(1), Phase::Idle] {
             marker.send_replace(quiet);
             assert!(!is_overdue(phases.clone(), 4 * LIMIT).await, "{quiet:?}");
         }
@@ -201,12 +230,33 @@ mod tests {
         let (marker, phases) = phase();
         let mut io = PhasedIo::new(&b"abc"[..], Arc::clone(&marker));
         let mut byte = [0];
-        for (before, after) in [(Phase::Served, Phase::Served), (Phase::Idle, Phase::Head), (Phase::Head, Phase::Head)]
+        for (before, after) in
+            [(Phase::Served(1), Phase::Served(1)), (Phase::Idle, Phase::Head), (Phase::Head, Phase::Head)]
         {
             marker.send_replace(before);
             let read = |context: &mut Context<'_>| Pin::new(&mut io).poll_read(context, &mut ReadBuf::new(&mut byte));
             std::future::poll_fn(read).await.unwrap();
             assert_eq!(*phases.borrow(), after);
         }
+    }
+
+    #[test]
+    fn an_answer_that_waits_for_its_client_is_being_served() {
+        let (marker, phases) = phase();
+        let io = PhasedIo::new((), Arc::clone(&marker));
+        for (before, pending, after) in [
+            (Phase::Served(3), Poll::Pending, Phase::Served(3)),
+            (Phase::Served(3), Poll::Ready(()), Phase::Served(3)),
+            (Phase::Idle, Poll::Pending, Phase::Served(NOBODY)),
+            (Phase::Head, Poll::Pending, Phase::Served(NOBODY)),
+            (Phase::Served(NOBODY), Poll::Ready(()), Phase::Idle),
+        ] {
+            marker.send_replace(before);
+            let _ = io.note(pending);
+            assert_eq!(*phases.borrow(), after);
+        }
+        marker.send_replace(Phase::Served(2));
+        drop(End(Arc::clone(&marker), 1));
+        assert_eq!(*phases.borrow(), Phase::Served(2), "the end of an earlier answer is not that of the next");
     }
 }

@@ -125,6 +125,14 @@ async fn a_model_that_may_think_need_not_and_can_be_told_not_to() {
     let off = thinking(true, &["--reasoning", "off"]);
     let choice = off.chat(&required(1)).await.choice();
     assert!(choice["message"].get("reasoning_content").is_none() && choice["message"]["tool_calls"].is_array());
+    // A request can say the same for itself.
+    let on = thinking(true, &[]);
+    let mut quiet = required(1);
+    quiet["chat_template_kwargs"] = json!({"enable_thinking": false});
+    assert_eq!(
+        on.chat(&quiet).await.choice()["message"]["tool_calls"][0]["function"],
+        choice["message"]["tool_calls"][0]["function"]
+    );
     // Thoughts may be given back with the turn that had them.
     let turn = json!({"role": "assistant", "content": "Yes.", "reasoning_content": "hm"});
     let body = json!({"model": "base", "messages": [{"role": "user", "content": "a"}, turn, {"role": "user", "content": "b"}], "max_tokens": 2});

@@ -195,8 +195,8 @@ async fn ask_until(server: Arc<TestServer>, until: Instant) -> (usize, Vec<Durat
             503 => {
                 shed.push(asked.elapsed());
                 assert!(reply.headers.contains_key("retry-after"));
-                // What a client waits before it tries again, shortened a hundred times.
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                // What a client waits before it tries again, shortened twenty times.
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
             other => panic!("{other}: {}", reply.text),
         }
@@ -215,22 +215,26 @@ async fn goodput(server: &Arc<TestServer>, clients: usize, time: Duration) -> (u
 
 /// Ten times as many clients as places: those inside are served as fast as ever, the rest are turned away at once.
 ///
-/// Other tests run beside this one and come and go: of several pairs of rounds, the best is what the server can do.
+/// Other tests run beside this one and come and go: of several rounds, the best is what the server can do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn overload_is_shed_quickly_and_costs_little_goodput() {
     let server = Arc::new(TestServer::with_options(&["--max-batch", "4", "--max-queue", "4"]));
     let time = Duration::from_millis(cases(700, 12_000) as u64);
-    let (mut best, mut shed) = (0.0, Vec::new());
+    let (mut peak, mut overloaded, mut shed) = (0, 0, Vec::new());
     for _ in 0..5 {
-        let (peak, _) = goodput(&server, 8, time).await;
-        let (overloaded, mut refusals) = goodput(&server, 80, time).await;
-        best = f64::max(best, overloaded as f64 / peak as f64);
+        peak = peak.max(goodput(&server, 8, time).await.0);
+        let (served, mut refusals) = goodput(&server, 80, time).await;
+        overloaded = overloaded.max(served);
         shed.append(&mut refusals);
     }
     shed.sort_unstable();
     let p99 = shed[shed.len() * 99 / 100];
-    report(format_args!("goodput at ten times the clients: {best:.2} of the peak; {} shed, p99 {p99:?}", shed.len()));
-    assert!(best >= 0.9, "{best}");
+    report(format_args!(
+        "goodput: {peak} answers at the limit, {overloaded} at ten times the clients; {} shed, p99 {p99:?}",
+        shed.len()
+    ));
+    let share = cases(7, 9);
+    assert!(peak > 0 && overloaded * 10 >= peak * share, "{overloaded} of {peak}");
     assert!(p99 < Duration::from_millis(100), "{p99:?}");
     server.until_idle().await;
 }

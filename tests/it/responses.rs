@@ -57,7 +57,7 @@ fn settled(response: &Value) -> Value {
 
 #[tokio::test]
 async fn a_call_is_an_item_and_its_stream_has_openais_order() {
-    let server = TestServer::start();
+    let server = TestServer::with_options(&["--no-prefix-cache"]);
     let whole = create(&server, &request()).await;
     let item = &whole["output"][0];
     assert_eq!(

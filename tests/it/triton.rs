@@ -124,6 +124,29 @@ async fn a_stream_adds_up_to_the_whole_text() {
     }
 }
 
+/// Not even the beginning of a call that was cut is lost: here the text is the model's own.
+#[tokio::test]
+async fn a_cut_text_is_a_beginning_of_the_whole_one() {
+    let server = TestServer::start();
+    let mut body = json!({"text_input": "How warm is it in Paris?", "parameters": parameters(), "details": true});
+    let whole = ok(server.post("/v2/models/base/generate", &body)).await;
+    let whole_text = whole["text_output"].as_str().unwrap();
+    let mut lengths = Vec::new();
+    for tokens in 1..whole["details"]["output_tokens"].as_u64().unwrap() {
+        body["parameters"]["max_tokens"] = json!(tokens);
+        let cut = ok(server.post("/v2/models/base/generate", &body)).await;
+        let text = cut["text_output"].as_str().unwrap();
+        assert!(whole_text.starts_with(text), "{text}");
+        let streamed = server.post("/v2/models/base/generate_stream", &body).await.text;
+        let pieces = streamed.trim_end().split("\n\n").map(|frame| frame.strip_prefix("data: ").unwrap());
+        let piece =
+            |frame: &str| serde_json::from_str::<Value>(frame).unwrap()["text_output"].as_str().unwrap().to_owned();
+        assert_eq!(pieces.map(piece).collect::<String>(), text);
+        lengths.push(text.len());
+    }
+    assert!(lengths[0] > 0 && lengths.is_sorted(), "{lengths:?}");
+}
+
 #[tokio::test]
 async fn a_stop_string_is_never_shown() {
     let server = TestServer::start();
@@ -138,8 +161,10 @@ async fn a_stop_string_is_never_shown() {
     );
     assert_eq!(cut["details"]["finish_reason"], "stop_sequence");
     // Brackets begin a text like any other.
-    body["stop"] = json!("[INST]");
-    assert_eq!(ok(server.post("/v2/models/base/generate", &body)).await["text_output"], free);
+    for stop in ["[INST]", "{}", "[1]"] {
+        body["stop"] = json!(stop);
+        assert_eq!(ok(server.post("/v2/models/base/generate", &body)).await["text_output"], free, "{stop}");
+    }
 }
 
 fn infer_body() -> Value {

@@ -1,7 +1,7 @@
 //! Triton's generate extension: text in, text out, whole or as server-sent events.
 
 use super::orca;
-use super::prompt::{Prompt, take_flag};
+use super::prompt::{Prompt, take_flag, unpack_sampling};
 use super::{INPUT, Named, OUTPUT, Refusal, VERSION};
 use crate::api::error::{ApiError, Kind};
 use crate::api::generation::{self, Answer, SpokenToken, Update};
@@ -43,8 +43,8 @@ pub(super) async fn stream(
 /// The turn as the model wrote it.
 pub(super) fn text_of(answer: &Answer) -> String {
     let spoken = answer.spoken(0);
-    // Without calls, what a stop string has cut off is not shown.
-    if spoken.calls.is_empty() { spoken.content.clone() } else { spoken.raw.clone() }
+    // What a stop string has cut off is not shown.
+    if answer.is_stopped(0) { spoken.content.clone() } else { spoken.raw.clone() }
 }
 
 /// What every reply to a request repeats.
@@ -139,6 +139,7 @@ fn parse(state: &AppState, model: &str, body: &[u8], streams: bool) -> Result<As
         Some(other) => return Err(fields::wrong_type("parameters", "an object", &other)),
     };
     parameters.extend(body.into_iter().filter(|(_, value)| !value.is_null()));
+    unpack_sampling(&mut parameters)?;
     let details = take_flag(&mut parameters, "details")?.unwrap_or(false);
     if take_flag(&mut parameters, "stream")?.is_some_and(|stream| stream != streams) {
         let message = "'stream' must be true on generate_stream and false on generate.";
@@ -203,6 +204,10 @@ impl Transcript {
                 }
                 _ => {}
             }
+        }
+        if update.finish.is_some() && !self.answer.is_stopped(update.choice) {
+            // The beginning of a call that was cut is nobody's words, but it is text.
+            self.raw_from.get_or_insert(self.said);
         }
         if let Some(from) = &mut self.raw_from {
             let raw = &self.answer.spoken(update.choice).raw;

@@ -55,18 +55,19 @@ fn parse(state: &AppState, model: &str, parts: &Parts) -> Result<Inference, ApiE
         None => Map::new(),
     };
     let binary = wants_binary(&fields)?;
-    let mut text = None;
+    let (mut text, mut sampling) = (None, None);
     for (name, value) in parts.inputs()? {
-        let before = match name.as_str() {
-            INPUT => text.replace(value),
-            SAMPLING => parameters.insert(name.clone(), value.into()).map(|_| String::new()),
+        let tensor = match name.as_str() {
+            INPUT => &mut text,
+            SAMPLING => &mut sampling,
             _ => return Err(unknown("inputs", &name)),
         };
-        if before.is_some() {
+        if tensor.replace(value).is_some() {
             return Err(ApiError::at(Kind::InvalidValue, "inputs", format!("The input '{name}' is there twice.")));
         }
     }
     let text = text.ok_or_else(|| crate::api::wire::fields::missing(INPUT))?;
+    parameters.extend(sampling.map(|text| (SAMPLING.to_owned(), text.into())));
     let chat = Prompt { text, parameters }.chat(state, model)?;
     Ok(Inference { chat, id: fields.string("id")?.map(str::to_owned), binary })
 }

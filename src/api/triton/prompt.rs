@@ -22,7 +22,7 @@ const RESERVED: [&str; 8] = [
 const STRUCTURED: [&str; 6] = ["tools", "tool_choice", "response_format", "structured_outputs", "logit_bias", "stop"];
 
 /// Parameters that are read elsewhere, or have no meaning here.
-const ELSEWHERE: [&str; 11] = [
+const ELSEWHERE: [&str; 17] = [
     "stream",
     "details",
     "n",
@@ -34,6 +34,12 @@ const ELSEWHERE: [&str; 11] = [
     "top_logprobs",
     "return_tokens",
     "stream_options",
+    "prompt",
+    "input",
+    "instructions",
+    "previous_response_id",
+    "max_output_tokens",
+    "text",
 ];
 
 /// A request in the protocol's terms.
@@ -46,11 +52,12 @@ pub(super) struct Prompt {
 impl Prompt {
     /// The chat request that asks `model` for the same. `system` is a system message; the text is the user's.
     pub(super) fn chat(mut self, state: &AppState, model: &str) -> Result<ChatRequest, ApiError> {
-        self.unpack_sampling()?;
+        unpack_sampling(&mut self.parameters)?;
         self.parameters
             .retain(|key, value| !value.is_null() && !RESERVED.contains(&key.as_str()) && !key.starts_with("triton_"));
         for key in ELSEWHERE {
             self.check_absent(key)?;
+            self.parameters.remove(key);
         }
         let mut body = Map::new();
         body.insert("model".to_owned(), json!(model));
@@ -62,24 +69,9 @@ impl Prompt {
         parse_chat(&body, state.wire_limits())
     }
 
-    /// Parameters inside a parameter; those beside it are meant more.
-    fn unpack_sampling(&mut self) -> Result<(), ApiError> {
-        let inner = match self.parameters.remove(SAMPLING) {
-            None | Some(Value::Null) => return Ok(()),
-            Some(Value::String(text)) => serde_json::from_str(&text).map_err(|error| {
-                ApiError::at(Kind::InvalidJson, SAMPLING, format!("'{SAMPLING}' must be a JSON object: {error}."))
-            })?,
-            Some(Value::Object(map)) => map,
-            Some(other) => return Err(wrong_type(SAMPLING, "an object or its JSON", &other)),
-        };
-        for (key, value) in inner {
-            self.parameters.entry(key).or_insert(value);
-        }
-        Ok(())
-    }
-
     fn check_absent(&self, key: &str) -> Result<(), ApiError> {
-        if self.parameters.contains_key(key) {
+        let harmless = |value: &Value| *value == Value::Bool(false) || (key == "n" && value == 1);
+        if self.parameters.get(key).is_some_and(|value| !harmless(value)) {
             let message = format!("The parameter '{key}' is not supported here. Remove it.");
             return Err(ApiError::at(Kind::UnsupportedParameter, key, message));
         }
@@ -97,13 +89,30 @@ impl Prompt {
     }
 }
 
+/// Parameters inside a parameter; those beside it are meant more.
+pub(super) fn unpack_sampling(parameters: &mut Map<String, Value>) -> Result<(), ApiError> {
+    let inner = match parameters.remove(SAMPLING) {
+        None | Some(Value::Null) => return Ok(()),
+        Some(Value::String(text)) => serde_json::from_str(&text).map_err(|error| {
+            ApiError::at(Kind::InvalidJson, SAMPLING, format!("'{SAMPLING}' must be a JSON object: {error}."))
+        })?,
+        Some(Value::Object(map)) => map,
+        Some(other) => return Err(wrong_type(SAMPLING, "an object or its JSON", &other)),
+    };
+    for (key, value) in inner {
+        parameters.entry(key).or_insert(value);
+    }
+    Ok(())
+}
+
 /// Objects and lists may come as they are, or as their JSON.
 fn structured(key: &str, value: Value) -> Result<Value, ApiError> {
     match &value {
         Value::String(text) if text.trim_start().starts_with(['{', '[']) => match serde_json::from_str(text) {
+            // A text that ends the answer may look like anything but a list of such texts.
+            Ok(Value::Array(texts)) if key == "stop" && texts.iter().all(Value::is_string) => Ok(Value::Array(texts)),
+            _ if key == "stop" => Ok(value),
             Ok(read) => Ok(read),
-            // A text that ends the answer may look like anything.
-            Err(_) if key == "stop" => Ok(value),
             Err(error) => {
                 Err(ApiError::at(Kind::InvalidJson, key, format!("The parameter '{key}' is not valid JSON: {error}.")))
             }

@@ -3,8 +3,8 @@
 use super::fields::{Fields, empty_array, integer, string, wrong_type};
 use super::format::{self, ResponseFormat};
 use super::request::{MAX_CHOICES, WireLimits, include_usage};
-use super::sampling;
 use super::unsupported::{self, Elsewhere};
+use super::{sampling, thinking};
 use crate::api::error::{ApiError, Kind};
 use crate::engine::SamplingParams;
 use serde_json::{Map, Value};
@@ -62,6 +62,8 @@ pub(in crate::api) fn parse_completion(
     let fields = Fields::root(body);
     unsupported::refuse(&fields, &["echo", "best_of"], &ELSEWHERE)?;
     unsupported::check_ignored(&fields, &[])?;
+    // Nothing is thought before a text goes on.
+    thinking::wanted(&fields)?;
     let n = fields.integer("n", 1..=MAX_CHOICES)?.unwrap_or(1) as usize;
     check_best_of(&fields, n)?;
     let echo = fields.boolean("echo")?.unwrap_or(false);

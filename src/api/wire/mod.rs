@@ -10,6 +10,7 @@ mod messages;
 mod request;
 mod responses;
 mod sampling;
+mod thinking;
 mod tools;
 mod unsupported;
 

@@ -3,7 +3,7 @@
 use super::fields::Fields;
 use super::format::{self, ResponseFormat};
 use super::unsupported::{self, Elsewhere};
-use super::{messages, sampling, tools};
+use super::{messages, sampling, thinking, tools};
 use crate::api::error::{ApiError, Kind};
 use crate::chat::{Conversation, Names};
 use crate::engine::SamplingParams;
@@ -39,6 +39,8 @@ pub(in crate::api) struct ChatRequest {
     pub(in crate::api) format: ResponseFormat,
     /// Extension: the answer's tokens are shown, and which of them the grammar forced.
     pub(in crate::api) return_tokens: bool,
+    /// A model that can think aloud may do so.
+    pub(in crate::api) thoughts: bool,
 }
 
 /// Fields of the other routes.
@@ -76,6 +78,7 @@ pub(in crate::api) fn parse_chat(body: &Map<String, Value>, limits: WireLimits) 
         include_usage: include_usage(&fields, stream)?,
         format,
         return_tokens: fields.boolean("return_tokens")?.unwrap_or(false),
+        thoughts: thinking::wanted(&fields)?,
         conversation,
     })
 }

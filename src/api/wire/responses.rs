@@ -5,7 +5,7 @@ use super::format::{self, ResponseFormat};
 use super::input::{self, Input};
 use super::request::{ChatRequest, WireLimits};
 use super::unsupported::{self, Elsewhere, unsupported};
-use super::{sampling, tools};
+use super::{sampling, thinking, tools};
 use crate::api::error::{ApiError, Kind};
 use crate::chat::{Conversation, Message, Names, Role};
 use serde_json::{Map, Value, json};
@@ -79,6 +79,7 @@ pub(in crate::api) fn parse_responses(
         include_usage: true,
         format: text_format(&fields)?,
         return_tokens: false,
+        thoughts: thinking::wanted(&fields)?,
     };
     Ok(ResponsesRequest {
         chat,

@@ -31,33 +31,19 @@ impl Neutral {
 }
 
 /// Known to OpenAI or to other servers, and they change the output: refused rather than ignored.
-const REFUSED: [(Neutral, &[&str]); 8] = [
+const REFUSED: [(Neutral, &[&str]); 9] = [
     (
         Neutral::Nothing,
         &[
             "audio",
             "web_search_options",
             "prediction",
-            "reasoning_effort",
             "chat_template",
             "truncate_prompt_tokens",
-            "prompt_logprobs",
-            "guided_json",
-            "guided_regex",
-            "guided_choice",
-            "guided_grammar",
             "guided_whitespace_pattern",
             "regex",
             "ebnf",
             "structural_tag",
-            "thinking",
-            "enable_thinking",
-            "thinking_budget",
-            "thinking_token_budget",
-            "max_new_tokens",
-            "n_predict",
-            "num_predict",
-            "num_ctx",
             "conversation",
         ],
     ),
@@ -65,7 +51,10 @@ const REFUSED: [(Neutral, &[&str]); 8] = [
         Neutral::Empty,
         &[
             "functions",
-            "chat_template_kwargs",
+            "guided_json",
+            "guided_regex",
+            "guided_choice",
+            "guided_grammar",
             "documents",
             "suffix",
             "stop_token_ids",
@@ -76,7 +65,6 @@ const REFUSED: [(Neutral, &[&str]); 8] = [
             "logits_processors",
             "grammar",
             "json_schema",
-            "reasoning",
             "moderation",
             "context_management",
         ],
@@ -103,6 +91,7 @@ const REFUSED: [(Neutral, &[&str]); 8] = [
         Neutral::Number(0.0),
         &[
             "min_tokens",
+            "prompt_logprobs",
             "min_new_tokens",
             "mirostat",
             "xtc_probability",
@@ -116,6 +105,8 @@ const REFUSED: [(Neutral, &[&str]); 8] = [
         Neutral::Number(1.0),
         &["best_of", "beam_width", "num_beams", "length_penalty", "typical_p", "repeat_penalty", "tfs_z"],
     ),
+    // No limit. Others bound the answer by it; what bounds it here is `max_tokens`.
+    (Neutral::Number(-1.0), &["n_predict", "num_predict", "max_new_tokens"]),
     (Neutral::Text("medium"), &["verbosity"]),
     (Neutral::Text("none"), &["function_call"]),
 ];
@@ -145,7 +136,7 @@ fn neutral(key: &str) -> Option<Neutral> {
 
 /// Clients send such values for fields that they do not use.
 fn harmless(value: &Value) -> bool {
-    Neutral::Empty.is(value) || Neutral::Flag(false).is(value)
+    [Neutral::Empty, Neutral::Flag(false), Neutral::Number(0.0), Neutral::Text("none")].iter().any(|one| one.is(value))
 }
 
 fn misplaced(key: &str, remedy: &str) -> ApiError {
@@ -214,7 +205,7 @@ mod tests {
             ("skip_special_tokens", json!(true), json!(false)),
             ("length_penalty", json!(1), json!(0.5)),
             ("verbosity", json!("medium"), json!("low")),
-            ("reasoning", json!({"effort": null}), json!({"effort": "high"})),
+            ("documents", json!({"a": null}), json!({"a": "b"})),
             ("regex", json!(null), json!("")),
         ] {
             let refused = |value: &Value| {

@@ -177,8 +177,13 @@ impl EnvelopeParser {
         let text = self.buffer.trim_start_matches(SPACE);
         match self.format.words {
             Words::Before => text.starts_with(&self.format.open[0]),
-            // Words never begin as a call does.
-            Words::Instead => matches!(self.state, State::Open) && !text.is_empty(),
+            // Words never begin with the first character of a call, nor with the whole of what may stand before it.
+            Words::Instead => {
+                let Format { lead, open, .. } = self.format.as_ref();
+                let led = !lead.is_empty() && text.starts_with(&lead.concat());
+                matches!(self.state, State::Open)
+                    && (led || open[0].chars().next().is_some_and(|first| text.starts_with(first)))
+            }
         }
     }
 

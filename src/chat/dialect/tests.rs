@@ -212,6 +212,8 @@ fn words_and_calls_are_told_apart() {
             assert_eq!(parse(dialect, [words]), turn(words, &[]), "{dialect}");
         }
     }
+    // The beginning of what may stand before a call is none.
+    assert_eq!(parse("llama3", ["<|"]), turn("<|", &[]));
     let led = format!("Let me see. \n\n{}\n{}\n", hermes_call("a", "{}"), hermes_call("b", r#"{"x": "</tool_call>"}"#));
     let expected = turn("Let me see.", &[("a", "{}", true), ("b", r#"{"x": "</tool_call>"}"#, true)]);
     assert_eq!(parse("hermes", [led.as_str()]), expected);
