@@ -139,7 +139,8 @@ def form(fields):
         wanted = [key for key in FORMS if structured.get(key) not in (None, False)]
         fields["structured_outputs"] = {key: FORMS[key] for key in wanted[:1]}
         fields.pop("response_format", None)
-    asked = fields.get("response_format") or (fields.get("text") or {}).get("format")
+    text = fields.get("text")
+    asked = fields.get("response_format") or (text.get("format") if isinstance(text, dict) else None)
     if isinstance(asked, dict):
         described = asked.get("json_schema", asked)
         if "schema" in described:
