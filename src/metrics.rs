@@ -261,9 +261,17 @@ impl Scraped {
     }
 
     fn update_engine(&self, stats: &EngineStats) {
-        let tokens = [stats.prompt_tokens, stats.generated_tokens, stats.forced_tokens];
-        let prefixes = [stats.prefix_queries, stats.prefix_hits, stats.steps];
-        advance(&self.counters, &[tokens.as_slice(), &[stats.masks, stats.preemptions], &prefixes].concat());
+        let totals = [
+            stats.prompt_tokens,
+            stats.generated_tokens,
+            stats.forced_tokens,
+            stats.masks,
+            stats.preemptions,
+            stats.prefix_queries,
+            stats.prefix_hits,
+            stats.steps,
+        ];
+        advance(&self.counters, &totals);
         self.mask_seconds.inc_by((stats.mask_ns as f64 / 1e9 - self.mask_seconds.get()).max(0.0));
         self.running.iter().for_each(|gauge| gauge.set(stats.running as i64));
         self.waiting.iter().for_each(|gauge| gauge.set(stats.waiting as i64));

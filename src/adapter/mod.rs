@@ -4,6 +4,7 @@
 
 mod budget;
 mod files;
+mod generation;
 pub mod peft;
 pub mod registry;
 mod shelf;

@@ -6,6 +6,7 @@
 
 use super::budget::{Budget, Reservation};
 use super::files::{AdapterFiles, CONFIG_FILE, Jail};
+pub use super::generation::{Card, Generation, Lease};
 use super::peft::Checked;
 use super::shelf::{Shelf, Source};
 use super::{AdapterError, shown};
@@ -26,39 +27,6 @@ const MAX_NAME_LEN: usize = 128;
 const EVICTION_PATIENCE: usize = 4;
 /// Hexadecimal digits of the content digest that make a generation's id.
 const ID_LEN: usize = 16;
-
-/// One loaded version of an adapter; never changes after publication.
-#[derive(Debug)]
-pub struct Generation {
-    pub name: String,
-    /// First 16 hexadecimal digits of the content digest: identical files give the identical generation.
-    pub id: String,
-    pub rank: usize,
-    pub bytes: usize,
-    pub path: PathBuf,
-    /// Unix seconds of publication.
-    pub created: u64,
-    pub weights: Arc<AdapterWeights>,
-}
-
-/// What is told of a generation.
-#[derive(Debug, Clone)]
-pub struct Card {
-    pub name: String,
-    pub id: String,
-    pub path: PathBuf,
-    /// Unix seconds of publication.
-    pub created: u64,
-}
-
-impl Generation {
-    pub(super) fn card(&self) -> Card {
-        Card { name: self.name.clone(), id: self.id.clone(), path: self.path.clone(), created: self.created }
-    }
-}
-
-/// Pins a generation until dropped.
-pub type Lease = Arc<Generation>;
 
 /// What a registry may hold and where it may read.
 #[derive(Debug, Clone)]
@@ -181,11 +149,10 @@ impl Registry {
 
     /// The directory of the root that has this name.
     fn on_disk(&self, name: &str) -> Option<Source> {
-        let root = self.options.root.as_ref();
         let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        let may_be_one = self.options.root.is_some() && begins_well && self.check_name(name).is_ok();
         let source = Source::Jailed(name.to_owned());
-        let found = root.is_some() && begins_well && self.check_name(name).is_ok() && self.is_there(&source);
-        found.then_some(source)
+        (may_be_one && self.is_there(&source)).then_some(source)
     }
 
     fn is_there(&self, source: &Source) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! Knows no files; its owner locks it.
 
-use super::registry::{Card, Lease};
+use super::generation::{Card, Lease};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 /// The texts of a tokenizer's control tokens, ready to be searched for.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Guard {
     /// Tokens by first byte, longest first.
     tokens: HashMap<u8, Vec<String>>,

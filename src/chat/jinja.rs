@@ -15,7 +15,7 @@ const RENDER_LIMIT: usize = 8 << 20;
 const NAME: &str = "chat_template";
 
 /// A compiled template.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Jinja {
     environment: Environment<'static>,
 }

@@ -28,6 +28,7 @@ pub enum Segment {
 }
 
 /// A compiled chat template.
+#[derive(Clone)]
 pub struct ChatTemplate {
     jinja: Jinja,
     abilities: Abilities,

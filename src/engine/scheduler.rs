@@ -1,8 +1,8 @@
 //! Which sequences compute how many tokens in a step, and who gives way when the KV blocks run out.
 //!
 //! Pure bookkeeping: knows no tensors, no clock and no channel of commands. Invariants: a scheduled sequence holds blocks for
-//! all of its tokens, and writes to none that others hold; `running` and then `waiting` are in order of arrival; the oldest sequence never gives way, so
-//! every sequence ends.
+//! all of its tokens, and writes to none that others hold; `running` and then `waiting` are in order of arrival; the oldest
+//! sequence never gives way, so every sequence ends.
 
 use super::EngineError;
 use super::blocks::BlockPool;

@@ -32,6 +32,8 @@ pub fn load(settings: &Settings) -> Result<(Arc<AppState>, String), ServeError> 
     let dialect = settings.dialect.resolve(tokenizer.chat_template())?;
     let tokenizer = Arc::new(tokenizer.for_dialect(dialect.as_ref()));
     let config = decoder.config().clone();
+    let template = template(&tokenizer, Arc::clone(&dialect))?;
+    let quiet_template = template.clone().without_thoughts();
     let level = if device.is_cpu() { "cpu" } else { "gpu" };
     let registry = load_adapters(settings, &config, device)?;
     let options = engine_options(settings, &config);
@@ -43,8 +45,8 @@ pub fn load(settings: &Settings) -> Result<(Arc<AppState>, String), ServeError> 
     };
     let summary = summarise(settings, &config, dialect.name());
     let state = AppState {
-        template: template(settings.thoughts, &tokenizer, Arc::clone(&dialect))?,
-        quiet_template: template(false, &tokenizer, Arc::clone(&dialect))?,
+        template: if settings.thoughts { template } else { quiet_template.clone() },
+        quiet_template,
         compiler: GrammarCompiler::new(tokenizer.tok_env(), COMPILE_THREADS)?,
         metrics: Arc::new(Metrics::new(&settings.name, settings.max_batch, level)?),
         engine: EngineHandle::start(decoder, options)?,
@@ -93,10 +95,9 @@ fn load_embedded(_: &Settings, _: &Device) -> Result<(Decoder, ChatTokenizer), S
     Err(ServeError::Embedded("this build has none (feature `embedded-model`); give --model DIR".to_owned()))
 }
 
-fn template(thoughts: bool, tokenizer: &ChatTokenizer, dialect: Arc<dyn Dialect>) -> Result<ChatTemplate, ServeError> {
+fn template(tokenizer: &ChatTokenizer, dialect: Arc<dyn Dialect>) -> Result<ChatTemplate, ServeError> {
     let (bos, eos) = (tokenizer.bos_token(), tokenizer.eos_token());
-    let template = ChatTemplate::new(tokenizer.chat_template(), dialect, tokenizer.control_tokens(), bos, eos)?;
-    Ok(if thoughts { template } else { template.without_thoughts() })
+    Ok(ChatTemplate::new(tokenizer.chat_template(), dialect, tokenizer.control_tokens(), bos, eos)?)
 }
 
 fn load_adapters(settings: &Settings, config: &ModelConfig, device: Device) -> Result<Registry, ServeError> {

@@ -125,22 +125,22 @@ def kept_responses(client, model):
         client.responses.create(model=model, input="And?", previous_response_id=kept.id)
 
 
+def streamed(client, request, delta, middle):
+    """The events of a response of one item, which come in their order; `middle` are those of the item that are no `delta`."""
+    events = list(client.responses.create(**request, stream=True))
+    middle = ["output_item.added", *middle, "output_item.done"]
+    kinds = [event.type for event in events if event.type != delta]
+    assert kinds == [f"response.{kind}" for kind in ("created", "in_progress", *middle, "completed")], kinds
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    return events
+
+
 def a_streamed_call(client, model):
     """The events come in their order, carry the pieces of one item, and end with the whole response."""
     request = {"model": model, "input": WEATHER, **ONE_CALL}
     whole = client.responses.create(**request)
-    events = list(client.responses.create(**request, stream=True))
     delta = "response.function_call_arguments.delta"
-    kinds = [event.type for event in events if event.type != delta]
-    assert kinds == [
-        "response.created",
-        "response.in_progress",
-        "response.output_item.added",
-        "response.function_call_arguments.done",
-        "response.output_item.done",
-        "response.completed",
-    ], kinds
-    assert [event.sequence_number for event in events] == list(range(len(events)))
+    events = streamed(client, request, delta, ["function_call_arguments.done"])
     added, *deltas, done, item, completed = events[2:]
     assert deltas and {event.type for event in deltas} == {delta}, deltas
     assert (added.item.status, added.item.arguments, added.item.name) == ("in_progress", "", "get_weather"), added
@@ -155,20 +155,8 @@ def a_streamed_call(client, model):
 def streamed_text(client, model):
     request = {"model": model, "input": "Hello!", "temperature": 0}
     whole = client.responses.create(**request)
-    events = list(client.responses.create(**request, stream=True))
-    delta = "response.output_text.delta"
-    kinds = [event.type for event in events if event.type != delta]
-    assert kinds == [
-        "response.created",
-        "response.in_progress",
-        "response.output_item.added",
-        "response.content_part.added",
-        "response.output_text.done",
-        "response.content_part.done",
-        "response.output_item.done",
-        "response.completed",
-    ], kinds
-    assert [event.sequence_number for event in events] == list(range(len(events)))
+    middle = ["content_part.added", "output_text.done", "content_part.done"]
+    events = streamed(client, request, "response.output_text.delta", middle)
     _, _, added, part, *deltas, done, part_done, item, completed = events
     assert added.item.content == [] and part.part.text == "", (added, part)
     assert "".join(event.delta for event in deltas) == done.text == part_done.part.text == whole.output_text

@@ -5,7 +5,7 @@ The one substitution in prometheus.yml: its target and its interval, and the lab
 
 import json
 import re
-import struct
+import sys
 import tempfile
 import unittest
 import urllib.parse
@@ -16,6 +16,9 @@ import yaml
 
 from dashboard import dashboard, expressions, metric_names
 from support import DEPLOY, ROOT, call, callsmith, container, load, manifest, prometheus, status, tool, until
+
+sys.path.append(str(ROOT / "tests/shared"))
+from zero_adapter import write_adapter  # noqa: E402
 
 POD = {"namespace": "default", "pod": "callsmith-0"}
 CITY = {"type": "object", "properties": {"city": {"type": "string", "description": "City name"}}, "required": ["city"]}
@@ -45,22 +48,6 @@ def dockerfile_arguments():
     command = re.search(r"(?m)^CMD (\[.*\])$", (DEPLOY / "Dockerfile").read_text())[1]
     subcommand, *rest = json.loads(command)
     return [subcommand, *(f"{name}={value}" for name, value in zip(rest[::2], rest[1::2], strict=True))]
-
-
-def write_adapter(directory):
-    """A LoRA adapter of the built-in model that changes nothing: zero matrices of rank 1."""
-    model = json.loads((ROOT / "models/embedded/config.json").read_text())
-    shapes = {"A": [1, model["hidden_size"]], "B": [model["num_attention_heads"] * model["head_dim"], 1]}
-    header, at = {}, 0
-    for layer in range(model["num_hidden_layers"]):
-        for factor, shape in shapes.items():
-            name = f"base_model.model.model.layers.{layer}.self_attn.q_proj.lora_{factor}.weight"
-            header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at := at + 4 * max(shape)]}
-    text = json.dumps(header).encode()
-    directory.mkdir()
-    (directory / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(at))
-    settings = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"], "bias": "none"}
-    (directory / "adapter_config.json").write_text(json.dumps(settings))
 
 
 def alerts():

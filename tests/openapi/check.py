@@ -7,7 +7,6 @@ that it does not describe; documents that are wrong are found to be. Knows no sh
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,9 @@ import openapi_spec_validator
 from document import operations, prepared, read
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent / "shared"))
+from zero_adapter import write_adapter  # noqa: E402
+
 SEED = 20261122
 LOADED, IDLE = ["a", "b", "c", "d", "crm"], "idle"
 NEGATIVE = ["--mode", "negative", "--phases", "coverage,fuzzing", "--max-examples", "12"]
@@ -106,22 +108,6 @@ def server(binary, scratch, *options):
         code = process.wait(timeout=60)
     if code != 0:
         raise SystemExit(f"exit code {code} after SIGTERM:\n{log.read_text()[-4000:]}")
-
-
-def write_adapter(directory):
-    """A LoRA adapter of the built-in model that changes nothing: zero matrices of rank 1."""
-    model = json.loads((HERE.parents[1] / "models/embedded/config.json").read_text())
-    shapes = {"A": [1, model["hidden_size"]], "B": [model["num_attention_heads"] * model["head_dim"], 1]}
-    header, at = {}, 0
-    for layer in range(model["num_hidden_layers"]):
-        for factor, shape in shapes.items():
-            name = f"base_model.model.model.layers.{layer}.self_attn.q_proj.lora_{factor}.weight"
-            header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at := at + 4 * max(shape)]}
-    text = json.dumps(header).encode()
-    directory.mkdir(parents=True)
-    (directory / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(at))
-    settings = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"], "bias": "none"}
-    (directory / "adapter_config.json").write_text(json.dumps(settings))
 
 
 def get(address, path):

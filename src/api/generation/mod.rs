@@ -72,15 +72,24 @@ pub(super) struct Permits {
 
 /// Lets a request in and reads its body, which must say to be JSON.
 pub(super) async fn enter(state: &AppState, request: Request) -> Result<Entered, ApiError> {
-    let (permits, tenant) = (permits(state, &request)?, tenant(&request));
-    let body = body::json_bytes(request).await?;
-    Ok(Entered { body, permits, tenant, arrived: Instant::now() })
+    enter_reading(state, request, body::json_bytes).await
 }
 
-/// The same for a body that may hold binary data.
+/// The same for a body that need not say what it is, and may hold binary data.
 pub(super) async fn enter_any(state: &AppState, request: Request) -> Result<Entered, ApiError> {
+    enter_reading(state, request, body::bytes).await
+}
+
+async fn enter_reading<F>(
+    state: &AppState,
+    request: Request,
+    read: impl FnOnce(Request) -> F,
+) -> Result<Entered, ApiError>
+where
+    F: Future<Output = Result<Vec<u8>, ApiError>>,
+{
     let (permits, tenant) = (permits(state, &request)?, tenant(&request));
-    let body = body::bytes(request).await?;
+    let body = read(request).await?;
     Ok(Entered { body, permits, tenant, arrived: Instant::now() })
 }
 

@@ -212,15 +212,15 @@ impl TurnRules {
 fn check_told_apart(format: &ResponseFormat, dialect: &dyn Dialect) -> Result<(), ApiError> {
     let cause = match format {
         ResponseFormat::Text => return Ok(()),
-        ResponseFormat::JsonSchema { schema, .. } if !roots(schema).into_iter().all(names_its_keys) => {
-            "next to tools, its root must be an object with \"additionalProperties\": false"
-        }
-        ResponseFormat::JsonSchema { schema, .. }
-            if roots(schema).iter().any(|root| looks_like_a_call(root, dialect)) =>
-        {
-            "its properties are those that this model's calls have; rename one"
-        }
-        ResponseFormat::JsonSchema { .. } => return Ok(()),
+        ResponseFormat::JsonSchema { schema, .. } => match roots(schema) {
+            roots if !roots.iter().all(|root| names_its_keys(root)) => {
+                "next to tools, its root must be an object with \"additionalProperties\": false"
+            }
+            roots if roots.iter().any(|root| looks_like_a_call(root, dialect)) => {
+                "its properties are those that this model's calls have; rename one"
+            }
+            _ => return Ok(()),
+        },
         ResponseFormat::JsonObject => "next to tools, use a \"json_schema\" with \"additionalProperties\": false",
         _ => "it cannot be combined with tools that may be called",
     };

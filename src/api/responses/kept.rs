@@ -24,7 +24,8 @@ pub(in crate::api) struct Options {
     order: Option<String>,
 }
 
-type Asked = (State<Arc<AppState>>, Extension<Caller>, Result<Path<String>, PathRejection>);
+type Id = Result<Path<String>, PathRejection>;
+type Asked = (State<Arc<AppState>>, Extension<Caller>, Id);
 
 /// `GET /v1/responses/{id}`
 pub(in crate::api) async fn show(
@@ -35,7 +36,7 @@ pub(in crate::api) async fn show(
         let message = "A finished response cannot be streamed again. Get it without `stream`.";
         return Err(ApiError::at(Kind::UnsupportedParameter, "stream", message));
     }
-    Ok(Json(read(&find(&state, id, caller.owner)?.1.object)))
+    Ok(Json(read(&find(&state, id, caller.owner)?.object)))
 }
 
 /// `GET /v1/responses/{id}/input_items?order=desc&limit=20&after=ITEM`
@@ -45,7 +46,7 @@ pub(in crate::api) async fn input_items(
 ) -> Result<Json<Value>, ApiError> {
     let options = read_options(options)?;
     let (limit, newest_first) = (options.limit()?, options.newest_first()?);
-    let (_, kept) = find(&state, id, caller.owner)?;
+    let kept = find(&state, id, caller.owner)?;
     let mut items: Vec<Value> = kept.input.iter().enumerate().map(item).collect();
     if newest_first {
         items.reverse();
@@ -60,7 +61,7 @@ pub(in crate::api) async fn input_items(
 
 /// `DELETE /v1/responses/{id}`
 pub(in crate::api) async fn delete((State(state), caller, id): Asked) -> Result<Json<Value>, ApiError> {
-    let id = id.map_or_else(|_| "?".to_owned(), |Path(id)| id);
+    let id = text(id);
     if !state.responses.delete(&id, caller.owner) {
         return Err(not_found(&id));
     }
@@ -110,16 +111,14 @@ fn start(items: &[Value], after: Option<&str>) -> Result<usize, ApiError> {
     position.map(|position| position + 1).ok_or_else(unknown)
 }
 
-fn find(
-    state: &AppState,
-    id: Result<Path<String>, PathRejection>,
-    owner: Owner,
-) -> Result<(String, Arc<Kept>), ApiError> {
-    let id = id.map_or_else(|_| "?".to_owned(), |Path(id)| id);
-    match state.responses.get(&id, owner) {
-        Some(kept) => Ok((id, kept)),
-        None => Err(not_found(&id)),
-    }
+fn find(state: &AppState, id: Id, owner: Owner) -> Result<Arc<Kept>, ApiError> {
+    let id = text(id);
+    state.responses.get(&id, owner).ok_or_else(|| not_found(&id))
+}
+
+/// An id that is not even text is nobody's.
+fn text(id: Id) -> String {
+    id.map_or_else(|_| "?".to_owned(), |Path(id)| id)
 }
 
 fn not_found(id: &str) -> ApiError {

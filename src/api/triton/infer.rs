@@ -1,7 +1,7 @@
 //! `POST …/infer`: a tensor of text in, a tensor of text out, in JSON or with the binary extension.
 
 use super::generate::text_of;
-use super::prompt::Prompt;
+use super::prompt::{Prompt, unpack_sampling};
 use super::tensors::{self, HEADER_LENGTH, Parts};
 use super::{INPUT, Named, OUTPUT, Refusal, SAMPLING, VERSION};
 use crate::api::AppState;
@@ -68,6 +68,7 @@ fn parse(state: &AppState, model: &str, parts: &Parts) -> Result<Inference, ApiE
     }
     let text = text.ok_or_else(|| crate::api::wire::fields::missing(INPUT))?;
     parameters.extend(sampling.map(|text| (SAMPLING.to_owned(), text.into())));
+    unpack_sampling(&mut parameters)?;
     let chat = Prompt { text, parameters }.chat(state, model)?;
     Ok(Inference { chat, id: fields.string("id")?.map(str::to_owned), binary })
 }

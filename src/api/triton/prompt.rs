@@ -4,7 +4,7 @@ use super::SAMPLING;
 use crate::api::AppState;
 use crate::api::error::{ApiError, Kind};
 use crate::api::wire::fields::wrong_type;
-use crate::api::wire::{ChatRequest, parse_chat};
+use crate::api::wire::{ChatRequest, NOT_CHAT, parse_chat};
 use serde_json::{Map, Value, json};
 
 /// Parameters of the protocol itself, or of other servers, that change nothing here.
@@ -22,7 +22,7 @@ const RESERVED: [&str; 8] = [
 const STRUCTURED: [&str; 6] = ["tools", "tool_choice", "response_format", "structured_outputs", "logit_bias", "stop"];
 
 /// Parameters that are read elsewhere, or have no meaning here.
-const ELSEWHERE: [&str; 17] = [
+const ELSEWHERE: [&str; 11] = [
     "stream",
     "details",
     "n",
@@ -34,12 +34,6 @@ const ELSEWHERE: [&str; 17] = [
     "top_logprobs",
     "return_tokens",
     "stream_options",
-    "prompt",
-    "input",
-    "instructions",
-    "previous_response_id",
-    "max_output_tokens",
-    "text",
 ];
 
 /// A request in the protocol's terms.
@@ -52,10 +46,10 @@ pub(super) struct Prompt {
 impl Prompt {
     /// The chat request that asks `model` for the same. `system` is a system message; the text is the user's.
     pub(super) fn chat(mut self, state: &AppState, model: &str) -> Result<ChatRequest, ApiError> {
-        unpack_sampling(&mut self.parameters)?;
         self.parameters
             .retain(|key, value| !value.is_null() && !RESERVED.contains(&key.as_str()) && !key.starts_with("triton_"));
-        for key in ELSEWHERE {
+        let other_routes = NOT_CHAT.into_iter().map(|(key, _)| key);
+        for key in ELSEWHERE.into_iter().chain(other_routes) {
             self.check_absent(key)?;
             self.parameters.remove(key);
         }

@@ -43,7 +43,7 @@ pub(in crate::api) struct CompletionRequest {
 }
 
 /// Fields of the other routes.
-const ELSEWHERE: [Elsewhere; 8] = [
+pub(super) const NOT_COMPLETION: [Elsewhere; 8] = [
     ("messages", "prompt"),
     ("input", "prompt"),
     ("instructions", "prompt"),
@@ -60,7 +60,7 @@ pub(in crate::api) fn parse_completion(
     limits: WireLimits,
 ) -> Result<CompletionRequest, ApiError> {
     let fields = Fields::root(body);
-    unsupported::refuse(&fields, &["echo", "best_of"], &ELSEWHERE)?;
+    unsupported::refuse(&fields, &["echo", "best_of"], &NOT_COMPLETION)?;
     unsupported::check_ignored(&fields, &[])?;
     // Nothing is thought before a text goes on.
     thinking::wanted(&fields)?;

@@ -20,5 +20,5 @@ mod tests;
 pub(in crate::api) use completion::{CompletionRequest, Prompt, parse_completion, token_ids};
 pub(in crate::api) use fields::Fields;
 pub(in crate::api) use format::ResponseFormat;
-pub(in crate::api) use request::{ChatRequest, WireLimits, parse_chat};
+pub(in crate::api) use request::{ChatRequest, NOT_CHAT, WireLimits, parse_chat};
 pub(in crate::api) use responses::{ResponsesRequest, parse_responses};

@@ -44,7 +44,7 @@ pub(in crate::api) struct ChatRequest {
 }
 
 /// Fields of the other routes.
-const ELSEWHERE: [Elsewhere; 6] = [
+pub(in crate::api) const NOT_CHAT: [Elsewhere; 6] = [
     ("input", "messages"),
     ("prompt", "messages"),
     ("instructions", "messages"),
@@ -56,7 +56,7 @@ const ELSEWHERE: [Elsewhere; 6] = [
 /// Checks a whole request body.
 pub(in crate::api) fn parse_chat(body: &Map<String, Value>, limits: WireLimits) -> Result<ChatRequest, ApiError> {
     let fields = Fields::root(body);
-    unsupported::refuse(&fields, &[], &ELSEWHERE)?;
+    unsupported::refuse(&fields, &[], &NOT_CHAT)?;
     unsupported::check_ignored(&fields, &[])?;
     let model = fields.required_string("model")?.to_owned();
     let messages = messages::parse(&fields)?;

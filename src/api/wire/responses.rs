@@ -11,7 +11,7 @@ use crate::chat::{Conversation, Message, Names, Role};
 use serde_json::{Map, Value, json};
 
 /// Fields of the other routes, and of OpenAI's own prompts.
-const ELSEWHERE: [Elsewhere; 8] = [
+pub(super) const NOT_RESPONSE: [Elsewhere; 8] = [
     ("messages", "input"),
     ("prompt", "input"),
     ("max_tokens", "max_output_tokens"),
@@ -92,7 +92,7 @@ pub(in crate::api) fn parse_responses(
 }
 
 fn refuse(fields: &Fields<'_>) -> Result<(), ApiError> {
-    unsupported::refuse(fields, &[], &ELSEWHERE)?;
+    unsupported::refuse(fields, &[], &NOT_RESPONSE)?;
     unsupported::check_ignored(fields, &["store"])?;
     fields.integer("n", 1..=1)?;
     if let Some(options) = fields.object("stream_options")? {

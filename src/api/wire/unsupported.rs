@@ -112,7 +112,7 @@ const REFUSED: [(Neutral, &[&str]); 9] = [
 ];
 
 /// A field of another route, and where this route has it; empty where it has nothing of the kind.
-pub(super) type Elsewhere = (&'static str, &'static str);
+pub(in crate::api) type Elsewhere = (&'static str, &'static str);
 
 /// Refuses what cannot be honoured; `known` are those of the fields that this route takes all the same, `elsewhere`
 /// those that belong to other routes.
@@ -193,6 +193,9 @@ fn metadata(fields: &Fields<'_>) -> Result<(), ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::completion::NOT_COMPLETION;
+    use super::super::request::NOT_CHAT;
+    use super::super::responses::NOT_RESPONSE;
     use super::*;
     use serde_json::json;
 
@@ -244,5 +247,11 @@ mod tests {
             }
         }
         assert_eq!(described.len(), REFUSED.len());
+        for (name, elsewhere) in
+            [("NotChat", NOT_CHAT.as_slice()), ("NotCompletion", &NOT_COMPLETION), ("NotResponse", &NOT_RESPONSE)]
+        {
+            let described = document["components"]["schemas"][name]["properties"].as_object().unwrap();
+            assert!(described.keys().eq(elsewhere.iter().map(|(key, _)| key)), "{name}");
+        }
     }
 }

@@ -1,0 +1,38 @@
+//! One loaded version of an adapter, and what is told of it. Knows no files and no names but its own.
+
+use crate::model::AdapterWeights;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// One loaded version of an adapter; never changes after publication.
+#[derive(Debug)]
+pub struct Generation {
+    pub name: String,
+    /// First 16 hexadecimal digits of the content digest: identical files give the identical generation.
+    pub id: String,
+    pub rank: usize,
+    pub bytes: usize,
+    pub path: PathBuf,
+    /// Unix seconds of publication.
+    pub created: u64,
+    pub weights: Arc<AdapterWeights>,
+}
+
+/// What is told of a generation.
+#[derive(Debug, Clone)]
+pub struct Card {
+    pub name: String,
+    pub id: String,
+    pub path: PathBuf,
+    /// Unix seconds of publication.
+    pub created: u64,
+}
+
+impl Generation {
+    pub(super) fn card(&self) -> Card {
+        Card { name: self.name.clone(), id: self.id.clone(), path: self.path.clone(), created: self.created }
+    }
+}
+
+/// Pins a generation until dropped.
+pub type Lease = Arc<Generation>;
