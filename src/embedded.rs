@@ -3,7 +3,7 @@
 //! Knows nothing of serving: bytes in the binary → decoder and tokenizer.
 
 use crate::chat::tokenizer::{ChatTokenizer, TokenizerFiles};
-use crate::model::{Decoder, weights};
+use crate::model::{Decoder, weights::Checkpoint};
 use candle_core::{DType, Device};
 
 macro_rules! file {
@@ -24,7 +24,7 @@ pub enum EmbeddedError {
 /// Loads the embedded decoder and tokenizer.
 pub fn load(dtype: DType, device: &Device) -> Result<(Decoder, ChatTokenizer), EmbeddedError> {
     let config = file!("config.json");
-    let decoder = weights::load_decoder_from_bytes(config, file!("model.safetensors"), dtype, device)?;
+    let decoder = Checkpoint::from_bytes(config, file!("model.safetensors"))?.decoder(dtype, device)?;
     let files = TokenizerFiles {
         tokenizer: Some(file!("tokenizer.json")),
         tokenizer_config: Some(file!("tokenizer_config.json")),

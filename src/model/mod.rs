@@ -14,6 +14,7 @@ pub mod weights;
 mod attention;
 mod linear;
 mod mlp;
+mod stored;
 
 pub use config::{Family, ModelConfig, RopeScaling};
 pub use decoder::Decoder;
@@ -32,6 +33,9 @@ pub enum ModelError {
     /// A tensor has another shape than the configuration says.
     #[error("tensor `{name}` has shape {found:?}, expected {expected:?}")]
     Shape { name: String, expected: Vec<usize>, found: Vec<usize> },
+    /// A tensor's values are of a type that no decoder computes with.
+    #[error("tensor `{name}` is stored as {found}; supported: F32, F16, BF16")]
+    Encoding { name: String, found: String },
     /// A file could not be read or is not what it should be.
     #[error("{path}: {message}")]
     File { path: String, message: String },

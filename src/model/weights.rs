@@ -2,9 +2,13 @@
 //!
 //! Base weights are memory-mapped; adapters are not read here.
 
+use super::stored::{Source, Stored};
 use super::{Decoder, ModelConfig, ModelError};
-use candle_core::safetensors::{BufferedSafetensors, MmapedSafetensors};
+use candle_core::quantized::GgmlDType;
+use candle_core::safetensors::{MmapedSafetensors, SliceSafetensors};
 use candle_core::{DType, Device, Tensor};
+use safetensors::{Dtype, tensor::TensorView};
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -20,31 +24,67 @@ impl Tensors for &HashMap<String, Tensor> {
     }
 }
 
-/// Tensors of safetensors files, cast to the compute type.
-struct Files {
-    shards: MmapedSafetensors,
+/// Stored tensors, cast to the compute type.
+struct Cast<'a> {
+    source: &'a dyn Source,
     dtype: DType,
-    device: Device,
+    device: &'a Device,
 }
 
-impl Tensors for Files {
+impl Tensors for Cast<'_> {
     fn take(&mut self, name: &str) -> Result<Tensor, ModelError> {
-        self.shards.get(name).map_err(|_| ModelError::MissingTensor(name.to_owned()))?;
-        Ok(self.shards.load(name, &self.device)?.to_dtype(self.dtype)?)
+        self.source.stored(name)?.tensor(self.dtype, self.device)
     }
 }
 
-/// Tensors of one safetensors file in memory.
-struct Bytes {
-    file: BufferedSafetensors,
-    dtype: DType,
-    device: Device,
+impl Source for MmapedSafetensors {
+    fn stored(&self, name: &str) -> Result<Stored<'_>, ModelError> {
+        stored(name, &self.get(name).map_err(|_| ModelError::MissingTensor(name.to_owned()))?)
+    }
 }
 
-impl Tensors for Bytes {
-    fn take(&mut self, name: &str) -> Result<Tensor, ModelError> {
-        self.file.get(name).map_err(|_| ModelError::MissingTensor(name.to_owned()))?;
-        Ok(self.file.load(name, &self.device)?.to_dtype(self.dtype)?)
+impl Source for SliceSafetensors<'_> {
+    fn stored(&self, name: &str) -> Result<Stored<'_>, ModelError> {
+        stored(name, &self.get(name).map_err(|_| ModelError::MissingTensor(name.to_owned()))?)
+    }
+}
+
+fn stored<'a>(name: &str, view: &TensorView<'a>) -> Result<Stored<'a>, ModelError> {
+    let encoding = match view.dtype() {
+        Dtype::F32 => GgmlDType::F32,
+        Dtype::F16 => GgmlDType::F16,
+        Dtype::BF16 => GgmlDType::BF16,
+        other => return Err(ModelError::Encoding { name: name.to_owned(), found: format!("{other:?}") }),
+    };
+    Ok(Stored { encoding, shape: view.shape().to_vec(), bytes: Cow::Borrowed(view.data()) })
+}
+
+/// The shape of a model and its weights, still in their files.
+pub struct Checkpoint<'a> {
+    config: ModelConfig,
+    source: Box<dyn Source + 'a>,
+}
+
+impl<'a> Checkpoint<'a> {
+    /// A Hugging Face model directory: `config.json` and safetensors.
+    pub fn open(dir: &Path) -> Result<Self, ModelError> {
+        Ok(Self { config: load_config(dir)?, source: Box::new(map(&shards(dir)?)?) })
+    }
+
+    /// The same from the bytes of `config.json` and `model.safetensors`.
+    pub fn from_bytes(config: &[u8], weights: &'a [u8]) -> Result<Self, ModelError> {
+        let json = serde_json::from_slice(config).map_err(|e| ModelError::Config(e.to_string()))?;
+        Ok(Self { config: ModelConfig::from_json(&json)?, source: Box::new(SliceSafetensors::new(weights)?) })
+    }
+
+    /// The shape of the model.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The decoder with its weights in `dtype`.
+    pub fn decoder(&self, dtype: DType, device: &Device) -> Result<Decoder, ModelError> {
+        Decoder::load(self.config.clone(), &mut Cast { source: self.source.as_ref(), dtype, device })
     }
 }
 
@@ -60,20 +100,7 @@ pub(super) fn expect_shape(name: &str, tensor: &Tensor, expected: &[usize]) -> R
 
 /// Reads `config.json` and the safetensors of a Hugging Face model directory. Compute dtype is `dtype`.
 pub fn load_decoder(dir: &Path, dtype: DType, device: &Device) -> Result<Decoder, ModelError> {
-    let config = load_config(dir)?;
-    Decoder::load(config, &mut Files { shards: map(&shards(dir)?)?, dtype, device: device.clone() })
-}
-
-/// The same from the bytes of `config.json` and `model.safetensors`.
-pub fn load_decoder_from_bytes(
-    config: &[u8],
-    weights: &[u8],
-    dtype: DType,
-    device: &Device,
-) -> Result<Decoder, ModelError> {
-    let json = serde_json::from_slice(config).map_err(|e| ModelError::Config(e.to_string()))?;
-    let file = BufferedSafetensors::new(weights.to_vec())?;
-    Decoder::load(ModelConfig::from_json(&json)?, &mut Bytes { file, dtype, device: device.clone() })
+    Checkpoint::open(dir)?.decoder(dtype, device)
 }
 
 /// Reads `config.json` alone.
