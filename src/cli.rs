@@ -192,9 +192,18 @@ pub struct ServeArgs {
     /// Memory for keys and values; default: full contexts for the whole batch, at most 1024
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub kv_cache_mib: Option<u64>,
-    /// Type of the weights in memory
+    /// Type of the weights in memory that are not quantised
     #[arg(long, value_enum, default_value_t = DtypeName::F32)]
     pub dtype: DtypeName,
+    /// Make the weights smaller and faster while they are loaded (on the CPU); what a file holds quantised stays so
+    #[arg(long, value_enum, default_value_t = QuantizeName::None)]
+    pub quantize: QuantizeName,
+    /// Type of keys and values in memory; auto: f32 beside weights in f32, else f16
+    #[arg(long, value_enum, default_value_t = KvTypeName::Auto)]
+    pub kv_cache_dtype: KvTypeName,
+    /// Threads that compute; default: one for each processor
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
     /// Longest time that a request may wait for its turn; then it gets a 503
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub queue_timeout_seconds: u64,
@@ -221,6 +230,24 @@ pub enum DtypeName {
     F32,
     F16,
     Bf16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum QuantizeName {
+    None,
+    /// 8 bits, and a scale for every 32 weights.
+    #[value(name = "q8_0")]
+    Q8,
+    /// 4 bits, and two scales for every 32 weights; embedding and head 8 bits.
+    #[value(name = "q4_k")]
+    Q4,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KvTypeName {
+    Auto,
+    F32,
+    F16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,10 +1,9 @@
 //! The small model that ships inside the binary (`models/embedded/`, see its MODEL_CARD.md).
 //!
-//! Knows nothing of serving: bytes in the binary → decoder and tokenizer.
+//! Knows nothing of serving: bytes in the binary → weights and tokenizer.
 
 use crate::chat::tokenizer::{ChatTokenizer, TokenizerFiles};
-use crate::model::{Decoder, weights::Checkpoint};
-use candle_core::{DType, Device};
+use crate::model::Checkpoint;
 
 macro_rules! file {
     ($name:literal) => {
@@ -21,10 +20,10 @@ pub enum EmbeddedError {
     Chat(#[from] crate::chat::ChatError),
 }
 
-/// Loads the embedded decoder and tokenizer.
-pub fn load(dtype: DType, device: &Device) -> Result<(Decoder, ChatTokenizer), EmbeddedError> {
+/// The embedded model's weights and tokenizer.
+pub fn open() -> Result<(Checkpoint<'static>, ChatTokenizer), EmbeddedError> {
     let config = file!("config.json");
-    let decoder = Checkpoint::from_bytes(config, file!("model.safetensors"))?.decoder(dtype, device)?;
+    let checkpoint = Checkpoint::from_bytes(config, file!("model.safetensors"))?;
     let files = TokenizerFiles {
         tokenizer: Some(file!("tokenizer.json")),
         tokenizer_config: Some(file!("tokenizer_config.json")),
@@ -32,6 +31,6 @@ pub fn load(dtype: DType, device: &Device) -> Result<(Decoder, ChatTokenizer), E
         generation_config: None,
         config: Some(config),
     };
-    let tokenizer = ChatTokenizer::from_files(&files, decoder.config().vocab_size)?;
-    Ok((decoder, tokenizer))
+    let tokenizer = ChatTokenizer::from_files(&files, checkpoint.config().vocab_size)?;
+    Ok((checkpoint, tokenizer))
 }

@@ -3,6 +3,7 @@
 mod listener;
 mod load;
 mod phase;
+mod progress;
 
 pub use load::load;
 

@@ -3,7 +3,8 @@
 use crate::api::Deadlines;
 use crate::chat::ChatError;
 use crate::chat::dialect::DialectChoice;
-use crate::cli::{DtypeName, LogFormatName, ReasoningName, ServeArgs};
+use crate::cli::{DtypeName, KvTypeName, LogFormatName, QuantizeName, ReasoningName, ServeArgs};
+use crate::model::{KvType, Precision, Quantise};
 use axum::http::HeaderValue;
 use candle_core::DType;
 use std::fmt;
@@ -48,7 +49,9 @@ pub struct Settings {
     pub dialect: DialectChoice,
     /// A model that thinks aloud may do so.
     pub thoughts: bool,
-    pub dtype: DType,
+    pub precision: Precision,
+    /// Threads that compute.
+    pub threads: usize,
     pub max_batch: usize,
     pub max_queue: usize,
     pub prefix_cache: bool,
@@ -121,7 +124,7 @@ impl Settings {
             return Err(SettingsError::NoAdapterRoot(root.display().to_string()));
         }
         check_adapters(&args.adapters)?;
-        let (keys, deadlines) = (keys(&args)?, deadlines(&args));
+        let (keys, deadlines, precision) = (keys(&args)?, deadlines(&args), precision(&args));
         Ok(Self {
             keys,
             cors_origins: args.cors_origins.iter().map(|origin| self::origin(origin)).collect::<Result<_, _>>()?,
@@ -135,7 +138,8 @@ impl Settings {
             port: args.port,
             dialect: dialect(args.dialect, args.dialect_dir)?,
             thoughts: args.reasoning == ReasoningName::Auto,
-            dtype: dtype(args.dtype),
+            precision,
+            threads: args.threads.map_or_else(processors, |threads| threads as usize),
             max_batch: args.max_batch as usize,
             max_queue: args.max_queue as usize,
             prefix_cache: !args.no_prefix_cache,
@@ -197,12 +201,27 @@ fn origin(text: &str) -> Result<HeaderValue, SettingsError> {
     HeaderValue::from_str(text).map_err(|_| wrong())
 }
 
-fn dtype(name: DtypeName) -> DType {
-    match name {
+fn precision(args: &ServeArgs) -> Precision {
+    let dtype = match args.dtype {
         DtypeName::F32 => DType::F32,
         DtypeName::F16 => DType::F16,
         DtypeName::Bf16 => DType::BF16,
-    }
+    };
+    let quantise = match args.quantize {
+        QuantizeName::None => Quantise::None,
+        QuantizeName::Q8 => Quantise::Q8,
+        QuantizeName::Q4 => Quantise::Q4,
+    };
+    let kv = match args.kv_cache_dtype {
+        KvTypeName::Auto => None,
+        KvTypeName::F32 => Some(KvType::F32),
+        KvTypeName::F16 => Some(KvType::F16),
+    };
+    Precision { dtype, quantise, kv }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn telemetry(endpoint: &Option<String>, log: LogFormatName) -> Result<Telemetry, SettingsError> {

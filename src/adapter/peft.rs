@@ -15,7 +15,7 @@ pub use save::save;
 
 use super::files::{AdapterFiles, CONFIG_FILE, OpenFile, WEIGHTS_FILE};
 use super::{AdapterError, shown};
-use crate::model::{AdapterWeights, LoraPair, ModelConfig, Site, TargetModule};
+use crate::model::{AdapterWeights, LoraPair, ModelConfig, Packing, Site, TargetModule};
 use candle_core::{DType, Device, Tensor};
 use config::SiteSpec;
 use half::{bf16, f16};
@@ -136,6 +136,12 @@ impl Checked {
         let elements = |tensor: &Declared| tensor.bytes.len() / tensor.stored.size();
         let total: usize = self.plans.values().map(|plan| elements(&plan.a) + elements(&plan.b)).sum();
         (total * dtype.size_in_bytes()) as u64
+    }
+
+    /// Memory they will take for serving on the CPU.
+    pub(super) fn packed_bytes(&self, packing: Packing) -> u64 {
+        let factors = self.plans.values().flat_map(|plan| [&plan.a, &plan.b]);
+        factors.map(|tensor| packing.bytes(&tensor.shape) as u64).sum()
     }
 
     /// Reads the rest into memory: the file may then change or vanish.

@@ -10,7 +10,7 @@ pub use super::generation::{Card, Generation, Lease};
 use super::peft::Checked;
 use super::shelf::{Shelf, Source};
 use super::{AdapterError, shown};
-use crate::model::{AdapterWeights, ModelConfig};
+use crate::model::{AdapterWeights, ModelConfig, Packing};
 use candle_core::{DType, Device};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeSet;
@@ -35,6 +35,8 @@ pub struct RegistryOptions {
     pub root: Option<PathBuf>,
     pub byte_budget: u64,
     pub max_rank: usize,
+    /// How adapters are held for serving on the CPU; `None` = as tensors.
+    pub packing: Option<Packing>,
 }
 
 /// How an adapter is to be published.
@@ -289,7 +291,10 @@ impl Registry {
         if checked.rank > self.options.max_rank {
             return Err(AdapterError::Rank { rank: checked.rank, most: self.options.max_rank });
         }
-        let bytes = checked.bytes(self.dtype);
+        let bytes = match self.options.packing {
+            Some(packing) => checked.packed_bytes(packing),
+            None => checked.bytes(self.dtype),
+        };
         self.budget.admit(bytes)?;
         let snapshot = checked.read()?;
         let id = snapshot.digest[..ID_LEN].to_owned();
@@ -297,7 +302,11 @@ impl Registry {
             return Ok((id, weights));
         }
         let reservation = self.reserve(name, bytes)?;
-        let weights = Arc::new(snapshot.build(self.dtype, &self.device)?);
+        let weights = snapshot.build(self.dtype, &self.device)?;
+        let weights = Arc::new(match self.options.packing {
+            Some(packing) => weights.into_packed(packing)?,
+            None => weights,
+        });
         reservation.settle(snapshot.digest, &weights);
         Ok((id, weights))
     }

@@ -79,6 +79,7 @@ mod tests {
             root: Some(root.path().to_owned()),
             byte_budget: 1 << 20,
             max_rank: 8,
+            packing: None,
         };
         let registry = Registry::new(options, model(), DType::F32, Device::Cpu);
         write_adapter(&root.path().join("a"), 1.0);

@@ -1,11 +1,12 @@
 //! The seam to the rest: requests in, token events out, through a handle to the engine thread.
 
+use super::cpu_runner::CpuRunner;
 use super::runner::{DecoderRunner, Runner};
 use super::sequence::{Guide, Seat, Sequence};
 use super::shared::{Shared, Slot};
 use super::worker::{Command, STACK_BYTES, Worker};
 use super::{EngineError, Event, GenerateRequest};
-use crate::model::Decoder;
+use crate::model::{CpuDecoder, Decoder};
 use std::sync::{Arc, mpsc::Sender};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -65,6 +66,11 @@ impl EngineHandle {
     /// Starts the engine thread; it owns the decoder and its cache from now on.
     pub fn start(decoder: Decoder, options: EngineOptions) -> Result<Self, EngineError> {
         Self::start_with(DecoderRunner::new(decoder, &options)?, options)
+    }
+
+    /// The same with the packed decoder on the CPU.
+    pub fn start_packed(decoder: CpuDecoder, options: EngineOptions) -> Result<Self, EngineError> {
+        Self::start_with(CpuRunner::new(decoder, &options)?, options)
     }
 
     /// As [`Self::start`], over anything that computes logits. `options.kv_cache_bytes` is the runner's affair.

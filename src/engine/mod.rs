@@ -12,6 +12,7 @@ pub mod runner;
 pub mod sampler;
 
 mod blocks;
+mod cpu_runner;
 mod scheduler;
 mod sequence;
 mod shared;

@@ -58,7 +58,7 @@ fn block_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     shapes
 }
 
-fn has_bias(config: &ModelConfig, module: TargetModule) -> bool {
+pub(super) fn has_bias(config: &ModelConfig, module: TargetModule) -> bool {
     config.family.qkv_bias() && matches!(module, TargetModule::Q | TargetModule::K | TargetModule::V)
 }
 

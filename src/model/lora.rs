@@ -2,10 +2,11 @@
 //!
 //! Knows no files (see `adapter::peft`) and no lifecycle (see `adapter::registry`).
 
+use super::cpu::PackedAdapter;
 use super::ops;
 use candle_core::{Result, Tensor};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The linear layers that an adapter may target, in the order used for indexing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,26 +72,65 @@ pub struct LoraPair {
     pub scale: f64,
 }
 
+/// How serving on the CPU holds the factors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// f32: exactly what was trained.
+    Full,
+    /// f16: half the memory to read for each token.
+    Halves,
+}
+
+impl Packing {
+    /// Memory that a factor of this shape takes.
+    pub fn bytes(self, shape: &[usize]) -> usize {
+        PackedAdapter::factor_bytes(shape, self)
+    }
+}
+
 /// All factors of one adapter, indexed by [`Site::index`].
 #[derive(Debug, Clone)]
 pub struct AdapterWeights {
     pairs: Vec<Option<LoraPair>>,
+    /// The same for serving on the CPU; made when it is loaded or first used.
+    packed: OnceLock<Arc<PackedAdapter>>,
 }
 
 impl AdapterWeights {
     /// An adapter without any factors for a decoder of `layers` blocks.
     pub fn empty(layers: usize) -> Self {
-        Self { pairs: vec![None; layers * TargetModule::ALL.len()] }
+        Self { pairs: vec![None; layers * TargetModule::ALL.len()], packed: OnceLock::new() }
     }
 
     /// Sets the factors of one site.
     pub fn insert(&mut self, site: Site, pair: LoraPair) {
+        self.packed.take();
         self.pairs[site.index()] = Some(pair);
     }
 
     /// The factors of one site, if it is adapted.
     pub fn get(&self, site: Site) -> Option<&LoraPair> {
         self.pairs.get(site.index()).and_then(Option::as_ref)
+    }
+
+    /// The same adapter for serving on the CPU alone: its tensors are let go, and no request waits while it is packed.
+    pub fn into_packed(self, packing: Packing) -> Result<Self> {
+        let packed = OnceLock::from(Arc::new(PackedAdapter::new(&self, packing)?));
+        Ok(Self { pairs: vec![None; self.pairs.len()], packed })
+    }
+
+    /// What serving on the CPU reads; made at the first call from the tensors as they are.
+    pub(super) fn packed(&self) -> Result<&PackedAdapter> {
+        if self.packed.get().is_none() {
+            // Whoever was first wins; both are the same.
+            let _ = self.packed.set(Arc::new(PackedAdapter::new(self, Packing::Full)?));
+        }
+        self.packed.get().map(|packed| &**packed).ok_or_else(|| candle_core::Error::Msg("not packed".to_owned()))
+    }
+
+    /// The factors of every site, in index order.
+    pub(super) fn slots(&self) -> impl Iterator<Item = Option<&LoraPair>> {
+        self.pairs.iter().map(Option::as_ref)
     }
 
     /// All adapted sites in index order.
@@ -104,9 +144,9 @@ impl AdapterWeights {
 
     /// Memory held by the factors, in bytes.
     pub fn bytes(&self) -> usize {
-        self.iter()
-            .map(|(_, p)| [&p.a, &p.b].map(|t| t.elem_count() * t.dtype().size_in_bytes()).iter().sum::<usize>())
-            .sum()
+        let tensor = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
+        let tensors: usize = self.iter().map(|(_, pair)| tensor(&pair.a) + tensor(&pair.b)).sum();
+        tensors + self.packed.get().map_or(0, |packed| packed.bytes())
     }
 }
 
@@ -132,6 +172,11 @@ impl AdapterBatch {
     /// Adds a range of rows that use an adapter. Ranges must not overlap.
     pub fn push(&mut self, rows: Range<usize>, weights: Arc<AdapterWeights>) {
         self.groups.push((rows, weights));
+    }
+
+    /// The ranges of rows and their adapters.
+    pub(super) fn groups(&self) -> &[(Range<usize>, Arc<AdapterWeights>)] {
+        &self.groups
     }
 
     /// Adds each group's delta for this site to `y` (`[rows, out]`), given the layer's input `x` (`[rows, in]`).

@@ -5,6 +5,7 @@
 //! uses the same decoder. There is no prefill or decode mode: a pass computes the new tokens of each sequence.
 
 pub mod config;
+pub mod cpu;
 pub mod decoder;
 pub mod kv_cache;
 pub mod lora;
@@ -17,9 +18,11 @@ mod mlp;
 mod stored;
 
 pub use config::{Family, ModelConfig, RopeScaling};
+pub use cpu::{CpuDecoder, CpuPass, KvType, Precision, Quantise};
 pub use decoder::Decoder;
 pub use kv_cache::KvCache;
-pub use lora::{AdapterBatch, AdapterWeights, LoraPair, Site, TargetModule};
+pub use lora::{AdapterBatch, AdapterWeights, LoraPair, Packing, Site, TargetModule};
+pub use weights::Checkpoint;
 
 /// What went wrong while loading or running a model. Messages name the tensor, the field or the file.
 #[derive(Debug, thiserror::Error)]
@@ -76,4 +79,4 @@ pub struct PagedSequence<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -22,6 +22,8 @@ pub(super) struct Stored<'a> {
     /// Outermost first, as in Hugging Face checkpoints: `[out, in]` of a matrix.
     pub(super) shape: Vec<usize>,
     pub(super) bytes: Cow<'a, [u8]>,
+    /// The bytes are a file in memory: pages that are let go can be read again.
+    pub(super) mapped: bool,
 }
 
 impl Stored<'_> {
@@ -40,6 +42,13 @@ impl Stored<'_> {
         &self.bytes[rows.start * self.row_bytes()..rows.end * self.row_bytes()]
     }
 
+    /// Lets go of the memory behind some rows that are not needed again soon.
+    pub(super) fn release(&self, rows: Range<usize>) {
+        if let (true, Cow::Borrowed(_)) = (self.mapped, &self.bytes) {
+            release_pages(self.row_range(rows));
+        }
+    }
+
     /// The values of some rows.
     pub(super) fn decode(&self, rows: Range<usize>) -> Result<Vec<f32>, ModelError> {
         let bytes = self.row_range(rows.clone());
@@ -55,10 +64,32 @@ impl Stored<'_> {
         })
     }
 
+    /// The whole tensor, decoded, as a list.
+    pub(super) fn values(&self) -> Result<Vec<f32>, ModelError> {
+        self.decode(0..self.shape.iter().product::<usize>() / self.width().max(1))
+    }
+
     /// The whole tensor, decoded.
     pub(super) fn tensor(&self, dtype: DType, device: &Device) -> Result<Tensor, ModelError> {
-        let rows = self.shape.iter().product::<usize>() / self.width().max(1);
-        let values = Tensor::from_vec(self.decode(0..rows)?, self.shape.as_slice(), &Device::Cpu)?;
+        let values = Tensor::from_vec(self.values()?, self.shape.as_slice(), &Device::Cpu)?;
         Ok(values.to_dtype(dtype)?.to_device(device)?)
     }
 }
+
+/// Drops the whole pages among these bytes of a mapped file from memory.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "tells the kernel which pages of a mapped file are not needed")]
+fn release_pages(bytes: &[u8]) {
+    let page = rustix::param::page_size();
+    let start = bytes.as_ptr().align_offset(page);
+    let len = bytes.len().saturating_sub(start) / page * page;
+    if len > 0 {
+        let pages = bytes[start..].as_ptr().cast_mut().cast();
+        // SAFETY: the pages lie inside a read-only mapping of a file; when they are read again, they come from the file.
+        // A refusal changes nothing.
+        let _ = unsafe { rustix::mm::madvise(pages, len, rustix::mm::Advice::LinuxDontNeed) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn release_pages(_: &[u8]) {}

@@ -39,13 +39,23 @@ impl Tensors for Cast<'_> {
 
 impl Source for MmapedSafetensors {
     fn stored(&self, name: &str) -> Result<Stored<'_>, ModelError> {
-        stored(name, &self.get(name).map_err(|_| ModelError::MissingTensor(name.to_owned()))?)
+        let view = self.get(name).map_err(|_| ModelError::MissingTensor(name.to_owned()))?;
+        Ok(Stored { mapped: true, ..stored(name, &view)? })
     }
 }
 
 impl Source for SliceSafetensors<'_> {
     fn stored(&self, name: &str) -> Result<Stored<'_>, ModelError> {
         stored(name, &self.get(name).map_err(|_| ModelError::MissingTensor(name.to_owned()))?)
+    }
+}
+
+impl Source for HashMap<String, Tensor> {
+    fn stored(&self, name: &str) -> Result<Stored<'_>, ModelError> {
+        let tensor = self.get(name).ok_or_else(|| ModelError::MissingTensor(name.to_owned()))?;
+        let values: Vec<f32> = tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?;
+        let bytes = Cow::Owned(values.into_iter().flat_map(f32::to_le_bytes).collect());
+        Ok(Stored { encoding: GgmlDType::F32, shape: tensor.dims().to_vec(), bytes, mapped: false })
     }
 }
 
@@ -56,7 +66,7 @@ fn stored<'a>(name: &str, view: &TensorView<'a>) -> Result<Stored<'a>, ModelErro
         Dtype::BF16 => GgmlDType::BF16,
         other => return Err(ModelError::Encoding { name: name.to_owned(), found: format!("{other:?}") }),
     };
-    Ok(Stored { encoding, shape: view.shape().to_vec(), bytes: Cow::Borrowed(view.data()) })
+    Ok(Stored { encoding, shape: view.shape().to_vec(), bytes: Cow::Borrowed(view.data()), mapped: false })
 }
 
 /// The shape of a model and its weights, still in their files.
@@ -77,9 +87,18 @@ impl<'a> Checkpoint<'a> {
         Ok(Self { config: ModelConfig::from_json(&json)?, source: Box::new(SliceSafetensors::new(weights)?) })
     }
 
+    /// A model in memory, by the Hugging Face names of its tensors.
+    pub fn from_tensors(config: ModelConfig, tensors: HashMap<String, Tensor>) -> Self {
+        Self { config, source: Box::new(tensors) }
+    }
+
     /// The shape of the model.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    pub(super) fn source(&self) -> &(dyn Source + 'a) {
+        &*self.source
     }
 
     /// The decoder with its weights in `dtype`.

@@ -1,6 +1,6 @@
 //! Settings → everything that requests share: model, tokenizer, template, registry, compiler, engine.
 
-use super::ServeError;
+use super::{ServeError, progress};
 use crate::adapter::registry::{Registry, RegistryOptions};
 use crate::api::auth::Keys;
 use crate::api::{AppState, Gate, Limits, ModelCard, ResponseStore, unix_seconds};
@@ -11,9 +11,9 @@ use crate::engine::{EngineHandle, EngineOptions};
 use crate::grammar::GrammarCompiler;
 use crate::metrics::Metrics;
 use crate::model::kv_cache::BLOCK_SIZE;
-use crate::model::{Decoder, KvCache, ModelConfig, weights};
+use crate::model::{Checkpoint, CpuDecoder, KvCache, ModelConfig};
 use crate::settings::{ModelSource, Settings};
-use candle_core::Device;
+use candle_core::{DType, Device};
 use std::sync::Arc;
 
 /// Most tokens of one forward pass.
@@ -28,15 +28,15 @@ const KV_CACHE_LIMIT: usize = 1 << 30;
 /// Loads a server's parts and starts its engine thread; also returns a line that says what was loaded.
 pub fn load(settings: &Settings) -> Result<(Arc<AppState>, String), ServeError> {
     let device = device()?;
-    let (decoder, tokenizer) = load_model(settings, &device)?;
+    let (checkpoint, tokenizer) = open_model(settings)?;
     let dialect = settings.dialect.resolve(tokenizer.chat_template())?;
     let tokenizer = Arc::new(tokenizer.for_dialect(dialect.as_ref()));
-    let config = decoder.config().clone();
+    let config = checkpoint.config().clone();
     let template = template(&tokenizer, Arc::clone(&dialect))?;
     let quiet_template = template.clone().without_thoughts();
     let level = if device.is_cpu() { "cpu" } else { "gpu" };
-    let registry = load_adapters(settings, &config, device)?;
-    let options = engine_options(settings, &config);
+    let registry = load_adapters(settings, &config, device.clone())?;
+    let (engine, options) = start_engine(settings, &checkpoint, &device)?;
     let limits = Limits {
         max_requests: options.max_batch + options.max_queue,
         max_queue: options.max_queue,
@@ -49,7 +49,7 @@ pub fn load(settings: &Settings) -> Result<(Arc<AppState>, String), ServeError> 
         quiet_template,
         compiler: GrammarCompiler::new(tokenizer.tok_env(), COMPILE_THREADS)?,
         metrics: Arc::new(Metrics::new(&settings.name, settings.max_batch, level)?),
-        engine: EngineHandle::start(decoder, options)?,
+        engine,
         registry,
         dialect,
         model: model_card(settings, &config),
@@ -74,25 +74,45 @@ fn device() -> Result<Device, ServeError> {
     Device::cuda_if_available(0).map_err(|error| ServeError::Model(error.into()))
 }
 
-fn load_model(settings: &Settings, device: &Device) -> Result<(Decoder, ChatTokenizer), ServeError> {
+fn open_model(settings: &Settings) -> Result<(Checkpoint<'static>, ChatTokenizer), ServeError> {
     match &settings.model {
         ModelSource::Dir(dir) => {
-            let decoder = weights::load_decoder(dir, settings.dtype, device)?;
-            let tokenizer = ChatTokenizer::load(dir, decoder.config().vocab_size)?;
-            Ok((decoder, tokenizer))
+            let checkpoint = Checkpoint::open(dir)?;
+            let tokenizer = ChatTokenizer::load(dir, checkpoint.config().vocab_size)?;
+            Ok((checkpoint, tokenizer))
         }
-        ModelSource::Embedded => load_embedded(settings, device),
+        ModelSource::Embedded => open_embedded(),
     }
 }
 
 #[cfg(feature = "embedded-model")]
-fn load_embedded(settings: &Settings, device: &Device) -> Result<(Decoder, ChatTokenizer), ServeError> {
-    crate::embedded::load(settings.dtype, device).map_err(|error| ServeError::Embedded(error.to_string()))
+fn open_embedded() -> Result<(Checkpoint<'static>, ChatTokenizer), ServeError> {
+    crate::embedded::open().map_err(|error| ServeError::Embedded(error.to_string()))
 }
 
 #[cfg(not(feature = "embedded-model"))]
-fn load_embedded(_: &Settings, _: &Device) -> Result<(Decoder, ChatTokenizer), ServeError> {
+fn open_embedded() -> Result<(Checkpoint<'static>, ChatTokenizer), ServeError> {
     Err(ServeError::Embedded("this build has none (feature `embedded-model`); give --model DIR".to_owned()))
+}
+
+/// Loads the weights and starts the thread that computes with them.
+fn start_engine(
+    settings: &Settings,
+    checkpoint: &Checkpoint<'_>,
+    device: &Device,
+) -> Result<(EngineHandle, EngineOptions), ServeError> {
+    let config = checkpoint.config();
+    if device.is_cpu() {
+        let progress = progress::Bar::new("loading weights");
+        let decoder = CpuDecoder::load(checkpoint, settings.precision, settings.threads, &|done, total| {
+            progress.at(done, total)
+        })?;
+        let options = engine_options(settings, config, decoder.block_bytes());
+        return Ok((EngineHandle::start_packed(decoder, options.clone())?, options));
+    }
+    let decoder = checkpoint.decoder(settings.precision.dtype, device)?;
+    let options = engine_options(settings, config, KvCache::block_bytes(config, decoder.dtype()));
+    Ok((EngineHandle::start(decoder, options.clone())?, options))
 }
 
 fn template(tokenizer: &ChatTokenizer, dialect: Arc<dyn Dialect>) -> Result<ChatTemplate, ServeError> {
@@ -106,8 +126,10 @@ fn load_adapters(settings: &Settings, config: &ModelConfig, device: Device) -> R
         root: settings.adapter_root.clone(),
         byte_budget: settings.adapter_budget,
         max_rank: MAX_RANK,
+        packing: device.is_cpu().then(|| settings.precision.packing()),
     };
-    let registry = Registry::new(options, config.clone(), settings.dtype, device);
+    let dtype = if device.is_cpu() { DType::F32 } else { settings.precision.dtype };
+    let registry = Registry::new(options, config.clone(), dtype, device);
     for (name, dir) in &settings.adapters {
         let loaded = registry.load_trusted(name, dir);
         loaded.map_err(|source| ServeError::Adapter { name: name.clone(), source })?;
@@ -115,9 +137,9 @@ fn load_adapters(settings: &Settings, config: &ModelConfig, device: Device) -> R
     Ok(registry)
 }
 
-fn engine_options(settings: &Settings, config: &ModelConfig) -> EngineOptions {
+fn engine_options(settings: &Settings, config: &ModelConfig, block_bytes: usize) -> EngineOptions {
     let blocks = config.max_position_embeddings.div_ceil(BLOCK_SIZE) * settings.max_batch;
-    let whole_batch = blocks.saturating_mul(KvCache::block_bytes(config, settings.dtype));
+    let whole_batch = blocks.saturating_mul(block_bytes);
     EngineOptions {
         max_batch: settings.max_batch,
         token_budget: TOKEN_BUDGET,
@@ -143,12 +165,12 @@ fn longest_token(tokenizer: &ChatTokenizer, vocab_size: usize) -> usize {
 fn summarise(settings: &Settings, config: &ModelConfig, dialect: &str) -> String {
     let adapters: Vec<&str> = settings.adapters.iter().map(|(name, _)| name.as_str()).collect();
     format!(
-        "loaded `{}`: {} layers of width {}, {:.1} M parameters, {:?}, context {}, dialect {dialect}, adapters: {}",
+        "loaded `{}`: {} layers of width {}, {:.1} M parameters, {}, context {}, dialect {dialect}, adapters: {}",
         settings.name,
         config.num_layers,
         config.hidden_size,
         config.parameters() as f64 / 1e6,
-        settings.dtype,
+        settings.precision,
         config.max_position_embeddings,
         if adapters.is_empty() { "none".to_owned() } else { adapters.join(", ") },
     )

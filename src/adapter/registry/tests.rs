@@ -13,8 +13,13 @@ const ADAPTER_BYTES: u64 = 2 * (40 + 36) * 4;
 const REPLACE: LoadOptions = LoadOptions { replace: true, pinned: false, expected: None, automatic: false };
 
 fn registry_with(root: Option<&Path>, byte_budget: u64) -> Registry {
-    let options =
-        RegistryOptions { base_name: "callsmith".into(), root: root.map(Path::to_owned), byte_budget, max_rank: 8 };
+    let options = RegistryOptions {
+        base_name: "callsmith".into(),
+        root: root.map(Path::to_owned),
+        byte_budget,
+        max_rank: 8,
+        packing: None,
+    };
     Registry::new(options, model(), DType::F32, Device::Cpu)
 }
 

@@ -33,10 +33,10 @@ pub(super) fn together() -> usize {
 
 /// A loop to be compiled once for each instruction set. Its method must be `#[inline(always)]`, and so must all that
 /// it calls: what stays a call of its own (a large closure, say) is compiled for the oldest processor.
-pub(super) use pulp::NullaryFnOnce as Loop;
+pub(in crate::model) use pulp::NullaryFnOnce as Loop;
 
 /// Runs a loop as compiled for the best instruction set of this processor.
-pub(super) fn vectorised<L: Loop>(task: L) -> L::Output {
+pub(in crate::model) fn vectorised<L: Loop>(task: L) -> L::Output {
     pulp::Arch::new().dispatch(task)
 }
 
@@ -78,7 +78,7 @@ pub(super) fn for_rows(rows: &mut [f32], width: usize, kernel: &impl RowKernel) 
 
 /// `eˣ` without a library call, so that loops over it vectorise. Relative error below 2e-7 for |x| < 87.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(in crate::model) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
     let x = if x < -87.0 { -87.0 } else { x };
     let x = if x > 88.0 { 88.0 } else { x };
@@ -98,13 +98,13 @@ pub(super) fn exp(x: f32) -> f32 {
 
 /// `1 / (1 + e⁻ˣ)`.
 #[inline(always)]
-pub(super) fn sigmoid(x: f32) -> f32 {
+pub(in crate::model) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
 /// Dot product whose order of additions depends on the length alone.
 #[inline(always)]
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(in crate::model) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0f32; LANES];
     let (a_body, a_tail) = a.as_chunks::<LANES>();
     let (b_body, b_tail) = b.as_chunks::<LANES>();
@@ -127,7 +127,7 @@ pub(super) fn add_scaled(y: &mut [f32], factor: f32, x: &[f32]) {
 
 /// Softmax in place; returns `ln Σ eˣ` of the input.
 #[inline(always)]
-pub(super) fn softmax(row: &mut [f32]) -> f32 {
+pub(in crate::model) fn softmax(row: &mut [f32]) -> f32 {
     let max = max(row);
     for x in row.iter_mut() {
         *x = exp(*x - max);

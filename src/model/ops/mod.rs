@@ -6,10 +6,10 @@
 
 mod attention;
 pub mod composed;
-mod kernels;
+pub(super) mod kernels;
 mod linear;
 mod loss;
-mod norm;
+pub(super) mod norm;
 mod paged;
 mod rope;
 mod swiglu;

@@ -19,6 +19,15 @@ fn inverse_rms(row: &[f32], eps: f32) -> f32 {
     1.0 / (dot(row, row) / row.len() as f32 + eps).sqrt()
 }
 
+/// One row: `y = x / rms(x) * w`.
+#[inline(always)]
+pub(in crate::model) fn normalise(x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
+    let r = inverse_rms(x, eps);
+    for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
+        *y = x * r * w;
+    }
+}
+
 struct Forward<'a> {
     x: &'a [f32],
     w: &'a [f32],
@@ -28,11 +37,7 @@ struct Forward<'a> {
 impl RowKernel for Forward<'_> {
     #[inline(always)]
     fn row(&self, i: usize, y: &mut [f32]) {
-        let x = &self.x[i * y.len()..(i + 1) * y.len()];
-        let r = inverse_rms(x, self.eps);
-        for ((y, x), w) in y.iter_mut().zip(x).zip(self.w) {
-            *y = x * r * w;
-        }
+        normalise(&self.x[i * y.len()..(i + 1) * y.len()], self.w, self.eps, y);
     }
 }
 

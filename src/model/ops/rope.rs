@@ -26,6 +26,27 @@ impl Rotary {
         Self { cos: Arc::new(cos), sin: Arc::new(sin), half: frequencies.len() }
     }
 
+    /// Rotates the heads of row `t`.
+    #[inline(always)]
+    pub(in crate::model) fn rotate(&self, t: usize, row: &mut [f32]) {
+        self.turn(t, row, 1.0);
+    }
+
+    /// By the angles of row `t`, forwards (1) or backwards (-1).
+    #[inline(always)]
+    fn turn(&self, t: usize, row: &mut [f32], direction: f32) {
+        let Self { cos, sin, half } = self;
+        let (cos, sin) = (&cos[t * half..(t + 1) * half], &sin[t * half..(t + 1) * half]);
+        for head in row.chunks_exact_mut(2 * half) {
+            let (first, second) = head.split_at_mut(*half);
+            for (((a, b), c), s) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+                let (x, y, s) = (*a, *b, s * direction);
+                *a = x * c - y * s;
+                *b = y * c + x * s;
+            }
+        }
+    }
+
     /// The tables as tensors `[T, head_dim / 2]`.
     pub(super) fn tensors(&self, dtype: DType, device: &Device) -> Result<(Tensor, Tensor)> {
         let shape = (self.cos.len() / self.half, self.half);
@@ -77,16 +98,7 @@ struct Rotate<'a> {
 impl RowKernel for Rotate<'_> {
     #[inline(always)]
     fn row(&self, t: usize, row: &mut [f32]) {
-        let Rotary { cos, sin, half } = &self.rope.rotary;
-        let (cos, sin) = (&cos[t * half..(t + 1) * half], &sin[t * half..(t + 1) * half]);
-        for head in row.chunks_exact_mut(2 * half) {
-            let (first, second) = head.split_at_mut(*half);
-            for (((a, b), c), s) in first.iter_mut().zip(second).zip(cos).zip(sin) {
-                let (x, y, s) = (*a, *b, s * self.rope.direction);
-                *a = x * c - y * s;
-                *b = y * c + x * s;
-            }
-        }
+        self.rope.rotary.turn(t, row, self.rope.direction);
     }
 }
 

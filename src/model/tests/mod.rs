@@ -34,7 +34,7 @@ pub(super) fn config(family: Family) -> ModelConfig {
 }
 
 /// Every family, and Llama with each rope scaling and with full multi-head attention.
-fn configs() -> Vec<ModelConfig> {
+pub(super) fn configs() -> Vec<ModelConfig> {
     let mut all = [Family::Llama, Family::Mistral, Family::Qwen2, Family::Qwen3].map(config).to_vec();
     all.push(ModelConfig { num_kv_heads: 4, tie_word_embeddings: true, ..config(Family::Llama) });
     all.push(ModelConfig { rope_scaling: RopeScaling::Linear { factor: 4.0 }, ..config(Family::Llama) });
@@ -66,7 +66,7 @@ pub(super) fn tokens(n: usize, seed: u64) -> Vec<u32> {
     (0..n).map(|_| rng.random_range(0..61)).collect()
 }
 
-fn positions(n: usize) -> Vec<u32> {
+pub(super) fn positions(n: usize) -> Vec<u32> {
     (0..n as u32).collect()
 }
 
@@ -82,7 +82,7 @@ fn whole_prompt(decoder: &Decoder, tokens: &[u32]) -> Vec<Vec<f32>> {
 }
 
 /// Feeds the tokens through the cache in chunks of the given sizes; the block table is deliberately out of order.
-fn in_chunks(decoder: &Decoder, tokens: &[u32], chunks: &[usize]) -> Vec<Vec<f32>> {
+pub(super) fn in_chunks(decoder: &Decoder, tokens: &[u32], chunks: &[usize]) -> Vec<Vec<f32>> {
     let mut cache = KvCache::new(decoder.config(), 8, DType::F32, &Device::Cpu).unwrap();
     let blocks = [5, 0, 7, 2];
     let (mut logits, mut cached) = (Vec::new(), 0);

@@ -15,7 +15,7 @@ use callsmith::chat::reasoning::{self, Reasoning};
 use callsmith::chat::{Conversation, Tool, ToolChoice};
 use callsmith::engine::{EngineHandle, EngineOptions, Event, GenerateRequest, SamplingParams};
 use callsmith::grammar::{Constraint, GrammarCompiler, schema};
-use callsmith::model::weights;
+use callsmith::model::{Checkpoint, CpuDecoder, Precision};
 use candle_core::{DType, Device};
 use score::{Answer, Class, Score, Turn};
 use serde_json::{Value, json};
@@ -101,11 +101,11 @@ struct Asked {
 impl Harness {
     fn open(options: &EvalOptions, device: &Device) -> Result<Self> {
         let dir = &options.model;
-        let config = weights::load_config(dir)?;
+        let checkpoint = Checkpoint::open(dir)?;
+        let config = checkpoint.config();
         let encoder = Encoder::load(dir, &options.dialect, config.vocab_size)?;
-        let decoder = weights::load_decoder(dir, DType::F32, device)?;
         let adapter = match &options.adapter {
-            Some(path) => Some(lease(path, peft::load(path, &config, DType::F32, device)?)),
+            Some(path) => Some(lease(path, peft::load(path, config, DType::F32, device)?)),
             None => None,
         };
         let limits = EngineOptions {
@@ -116,7 +116,14 @@ impl Harness {
             prefix_cache: true,
         };
         let compiler = GrammarCompiler::new(encoder.tokenizer.tok_env(), 1)?;
-        let engine = EngineHandle::start(decoder, limits)?;
+        let engine = match device.is_cpu() {
+            true => {
+                let threads = std::thread::available_parallelism().map_or(1, usize::from);
+                let decoder = CpuDecoder::load(&checkpoint, Precision::FULL, threads, &|_, _| {})?;
+                EngineHandle::start_packed(decoder, limits)?
+            }
+            false => EngineHandle::start(checkpoint.decoder(DType::F32, device)?, limits)?,
+        };
         Ok(Self { engine, encoder, compiler, adapter, free: options.free, max_tokens: options.max_tokens })
     }
 

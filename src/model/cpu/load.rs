@@ -1,0 +1,215 @@
+//! Stored weights → packed ones, panel by panel on all threads, so that hardly more memory is used than stays.
+
+use super::kv_store::{KvStore, KvType};
+use super::linear::Linear;
+use super::packed::{Format, Matrix, SUPERBLOCK};
+use super::parts::Chunks;
+use super::simd::{Isa, LANES};
+use super::team::Team;
+use super::{Block, Buffers, CpuDecoder};
+use crate::model::decoder::{has_bias, module_shape};
+use crate::model::lora::{Packing, Site, TargetModule};
+use crate::model::stored::{Source, Stored};
+use crate::model::weights::Checkpoint;
+use crate::model::{ModelConfig, ModelError};
+use candle_core::DType;
+use candle_core::quantized::GgmlDType;
+use parking_lot::Mutex;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Panels that a thread packs at a time: the pages of the file behind them are let go after that.
+const PANELS: usize = 64;
+
+/// What floating-point weights become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Quantise {
+    /// Nothing else.
+    #[default]
+    None,
+    /// 8 bits, and a scale for every 32 (GGUF's `Q8_0`).
+    Q8,
+    /// 4 bits, and two scales for every 32 (`Q4_K`); the embedding and the head 8 bits.
+    Q4,
+}
+
+/// How weights, keys and values are held in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Precision {
+    /// Type of weights that are not quantised: f32, f16 or bf16.
+    pub dtype: DType,
+    pub quantise: Quantise,
+    /// `None` = f32 beside f32 weights, else f16.
+    pub kv: Option<KvType>,
+}
+
+impl Precision {
+    /// Weights as f32.
+    pub const FULL: Self = Self { dtype: DType::F32, quantise: Quantise::None, kv: None };
+
+    /// Type of keys and values.
+    pub fn kv_type(&self) -> KvType {
+        self.kv.unwrap_or(if self.is_full() { KvType::F32 } else { KvType::F16 })
+    }
+
+    /// How adapters are held beside such weights.
+    pub fn packing(&self) -> Packing {
+        if self.is_full() { Packing::Full } else { Packing::Halves }
+    }
+
+    fn is_full(&self) -> bool {
+        self.dtype == DType::F32 && self.quantise == Quantise::None
+    }
+
+    fn floats(&self) -> Format {
+        match self.dtype {
+            DType::F16 => Format::F16,
+            DType::BF16 => Format::BF16,
+            _ => Format::F32,
+        }
+    }
+
+    /// How a matrix is held. Blocks are kept as they are where there are kernels for them; other ones become 8 bits.
+    fn format(&self, stored: &Stored<'_>, is_table: bool) -> Format {
+        let coarse = stored.width().is_multiple_of(SUPERBLOCK);
+        match (stored.encoding, self.quantise) {
+            (GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16, Quantise::None) => self.floats(),
+            (GgmlDType::Q4K, _) => Format::Q4,
+            (GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16, Quantise::Q4) if coarse && !is_table => Format::Q4,
+            _ => Format::Q8,
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.quantise {
+            Quantise::None => write!(formatter, "{:?}", self.dtype),
+            Quantise::Q8 => formatter.write_str("Q8_0"),
+            Quantise::Q4 => formatter.write_str("Q4_K"),
+        }
+    }
+}
+
+/// Told how many of how many weights are packed.
+pub(super) type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
+
+struct Loader<'a> {
+    config: &'a ModelConfig,
+    source: &'a dyn Source,
+    precision: Precision,
+    team: Team,
+    done: AtomicUsize,
+    total: usize,
+    progress: Progress<'a>,
+}
+
+impl CpuDecoder {
+    /// Packs a checkpoint for `threads` threads. There is no room for keys and values until [`Self::reset_store`].
+    pub fn load(
+        checkpoint: &Checkpoint<'_>,
+        precision: Precision,
+        threads: usize,
+        progress: Progress<'_>,
+    ) -> Result<Self, ModelError> {
+        let config = checkpoint.config().clone();
+        let loader = Loader {
+            config: &config,
+            source: checkpoint.source(),
+            precision,
+            team: Team::new(threads),
+            done: AtomicUsize::new(0),
+            total: config.parameters(),
+            progress,
+        };
+        let table = [config.vocab_size, config.hidden_size];
+        let embedding = Arc::new(loader.matrix("model.embed_tokens.weight", table, true)?);
+        let blocks = (0..config.num_layers).map(|layer| loader.block(layer)).collect::<Result<_, _>>()?;
+        let head = match config.tie_word_embeddings {
+            true => Arc::clone(&embedding),
+            false => Arc::new(loader.matrix("lm_head.weight", table, true)?),
+        };
+        let norm = loader.vector("model.norm.weight", config.hidden_size)?;
+        let Loader { team, .. } = loader;
+        let kv_type = precision.kv_type();
+        let store = KvStore::new(&config, 0, kv_type);
+        let head = Linear { matrix: head, bias: None, site: None };
+        let (isa, buffers) = (Isa::detect(), Buffers::default());
+        Ok(Self { config, embedding, blocks, norm, head, isa, team, store, kv_type, buffers })
+    }
+}
+
+impl Loader<'_> {
+    fn block(&self, layer: usize) -> Result<Block, ModelError> {
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
+        let vector = |part: &str, len: usize| self.vector(&name(part), len);
+        let linear = |module: TargetModule| {
+            let (outputs, inputs) = module_shape(self.config, module);
+            let matrix =
+                Arc::new(self.matrix(&name(&format!("{}.weight", module.path())), [outputs, inputs], false)?);
+            let biased = has_bias(self.config, module);
+            let bias = biased.then(|| vector(&format!("{}.bias", module.path()), outputs)).transpose()?;
+            Ok::<_, ModelError>(Linear { matrix, bias, site: Some(Site { layer, module }) })
+        };
+        let head_norm = |part: &str| vector(&format!("self_attn.{part}_norm.weight"), self.config.head_dim);
+        let qk_norm = match self.config.family.qk_norm() {
+            true => Some([head_norm("q")?, head_norm("k")?]),
+            false => None,
+        };
+        Ok(Block {
+            input_norm: vector("input_layernorm.weight", self.config.hidden_size)?,
+            q: linear(TargetModule::Q)?,
+            k: linear(TargetModule::K)?,
+            v: linear(TargetModule::V)?,
+            o: linear(TargetModule::O)?,
+            qk_norm,
+            post_norm: vector("post_attention_layernorm.weight", self.config.hidden_size)?,
+            gate: linear(TargetModule::Gate)?,
+            up: linear(TargetModule::Up)?,
+            down: linear(TargetModule::Down)?,
+        })
+    }
+
+    fn stored(&self, name: &str, expected: &[usize]) -> Result<Stored<'_>, ModelError> {
+        let stored = self.source.stored(name)?;
+        match stored.shape == expected {
+            true => Ok(stored),
+            false => Err(ModelError::Shape { name: name.to_owned(), expected: expected.to_vec(), found: stored.shape }),
+        }
+    }
+
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, ModelError> {
+        self.count(len);
+        self.stored(name, &[len])?.values()
+    }
+
+    fn matrix(&self, name: &str, [outputs, inputs]: [usize; 2], is_table: bool) -> Result<Matrix, ModelError> {
+        let stored = self.stored(name, &[outputs, inputs])?;
+        let mut matrix = Matrix::zeros(outputs, inputs, self.precision.format(&stored, is_table));
+        let failure = Mutex::new(None);
+        let mut panels = matrix.panels_mut();
+        self.team.each(usize::MAX, &Chunks::new(&mut panels, PANELS), |task, panels| {
+            let first = task * PANELS * LANES;
+            for (index, panel) in panels.iter_mut().enumerate() {
+                let start = first + index * LANES;
+                if let Err(error) = panel.fill(&stored, start..outputs.min(start + LANES)) {
+                    failure.lock().get_or_insert(error);
+                }
+            }
+            let rows = first..outputs.min(first + panels.len() * LANES);
+            stored.release(rows.clone());
+            self.count(rows.len() * inputs);
+        });
+        drop(panels);
+        match failure.into_inner() {
+            Some(error) => Err(error),
+            None => Ok(matrix),
+        }
+    }
+
+    fn count(&self, weights: usize) {
+        let done = self.done.fetch_add(weights, Relaxed) + weights;
+        (self.progress)(done, self.total);
+    }
+}

@@ -1,0 +1,289 @@
+//! The decoder on the CPU as serving runs it: packed weights, one team of threads, buffers that are kept between passes.
+//!
+//! Computes what [`super::Decoder`] computes, without gradients. A row's result depends on its own sequence alone: neither on
+//! the other rows of a pass nor on how a prompt was cut. Knows no adapter files, no requests and no sampling.
+
+mod adapter;
+mod attention;
+mod inputs;
+mod kv_store;
+mod linear;
+mod load;
+mod packed;
+mod parts;
+mod product;
+mod simd;
+mod swiglu;
+mod team;
+
+pub use adapter::PackedAdapter;
+pub use kv_store::KvType;
+pub use load::{Precision, Quantise};
+
+use super::lora::AdapterBatch;
+use super::ops::Rotary;
+use super::ops::kernels::{Loop, vectorised};
+use super::ops::norm::normalise;
+use super::{ModelConfig, ModelError, PagedSequence};
+use attention::{Attend, Heads, Plan};
+use inputs::Inputs;
+use kv_store::{KvStore, Slot};
+use linear::{Linear, Machine, Stage};
+use packed::Matrix;
+use parts::Chunks;
+use product::Write;
+use simd::Isa;
+use std::sync::Arc;
+use team::Team;
+
+/// One layer's weights.
+struct Block {
+    input_norm: Vec<f32>,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    /// RMSNorm weights over each head of q and k (Qwen 3).
+    qk_norm: Option<[Vec<f32>; 2]>,
+    post_norm: Vec<f32>,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+/// A Llama-shaped causal decoder, packed for serving.
+pub struct CpuDecoder {
+    config: ModelConfig,
+    embedding: Arc<Matrix>,
+    blocks: Vec<Block>,
+    norm: Vec<f32>,
+    head: Linear,
+    isa: Isa,
+    team: Team,
+    store: KvStore,
+    kv_type: KvType,
+    buffers: Buffers,
+}
+
+/// What a pass writes to.
+#[derive(Default)]
+struct Buffers {
+    /// The residual stream, `[rows, hidden]`.
+    x: Vec<f32>,
+    /// Queries, keys and values side by side.
+    qkv: Vec<f32>,
+    /// Normalised `x`.
+    normed: Inputs,
+    attended: Inputs,
+    gated: Inputs,
+    wanted: Inputs,
+}
+
+/// One forward pass over the new tokens of one or more sequences, laid end to end.
+pub struct CpuPass<'a> {
+    /// Token ids, length T.
+    pub tokens: &'a [u32],
+    /// Position of each token in its own sequence, length T.
+    pub positions: &'a [u32],
+    /// How the rows are divided, and where each sequence's keys and values live.
+    pub sequences: &'a [PagedSequence<'a>],
+    /// Which rows use which adapter.
+    pub adapters: &'a AdapterBatch,
+    /// Rows whose logits are wanted, ascending.
+    pub logit_rows: &'a [u32],
+}
+
+/// What every layer of a pass needs.
+struct Context<'a> {
+    pass: &'a CpuPass<'a>,
+    machine: Machine<'a>,
+    rotary: Rotary,
+    heads: Heads,
+    plan: Plan,
+    slots: Vec<Slot>,
+    eps: f32,
+}
+
+impl CpuDecoder {
+    /// The decoder's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Memory of the weights, in bytes.
+    pub fn weight_bytes(&self) -> usize {
+        let layer = |b: &Block| {
+            [&b.q, &b.k, &b.v, &b.o, &b.gate, &b.up, &b.down].iter().map(|l| l.matrix.bytes()).sum::<usize>()
+        };
+        let head = if Arc::ptr_eq(&self.embedding, &self.head.matrix) { 0 } else { self.head.matrix.bytes() };
+        self.blocks.iter().map(layer).sum::<usize>() + self.embedding.bytes() + head
+    }
+
+    /// Bytes that a block of the key/value store takes over all layers.
+    pub fn block_bytes(&self) -> usize {
+        KvStore::block_bytes(&self.config, self.kv_type)
+    }
+
+    /// Makes an empty store of `blocks` blocks; what was stored is gone.
+    pub fn reset_store(&mut self, blocks: usize) {
+        // The old one goes first, so that two never exist at a time.
+        self.store = KvStore::new(&self.config, 0, self.kv_type);
+        self.store = KvStore::new(&self.config, blocks, self.kv_type);
+    }
+
+    /// Whether the calling thread computes without the others from now on.
+    pub fn set_alone(&self, alone: bool) {
+        self.team.set_alone(alone);
+    }
+
+    /// Logits of `pass.logit_rows`, row after row. Calls `after_block` after each layer, for whoever watches a long pass.
+    pub fn forward(&mut self, pass: &CpuPass<'_>, after_block: &dyn Fn()) -> Result<Vec<f32>, ModelError> {
+        for (_, weights) in pass.adapters.groups() {
+            weights.packed()?;
+        }
+        let heads = Heads::new(&self.config);
+        let context = Context {
+            pass,
+            machine: Machine { isa: self.isa, team: &self.team },
+            rotary: Rotary::new(&self.config, pass.positions),
+            plan: Plan::new(&heads, pass.sequences),
+            heads,
+            slots: KvStore::slots(pass.sequences),
+            eps: self.config.rms_norm_eps as f32,
+        };
+        let buffers = &mut self.buffers;
+        embed(&self.embedding, pass.tokens, &mut buffers.x);
+        for (index, block) in self.blocks.iter().enumerate() {
+            block.forward(index, &context, &mut self.store, buffers);
+            after_block();
+        }
+        Ok(logits(&self.norm, &self.head, &context, buffers))
+    }
+}
+
+fn embed(embedding: &Matrix, tokens: &[u32], x: &mut Vec<f32>) {
+    let width = embedding.inputs;
+    x.resize(tokens.len() * width, 0.0);
+    for (row, token) in x.chunks_exact_mut(width).zip(tokens) {
+        embedding.row_into(*token as usize, row);
+    }
+}
+
+impl Block {
+    fn forward(&self, index: usize, context: &Context<'_>, store: &mut KvStore, buffers: &mut Buffers) {
+        let Buffers { x, qkv, normed, attended, gated, .. } = buffers;
+        let (machine, adapters) = (context.machine, context.pass.adapters);
+        normalise_rows(context, x, &self.input_norm, &self.q, normed);
+        let layers = [&self.q, &self.k, &self.v];
+        let rows = context.pass.tokens.len();
+        qkv.resize(rows * layers.iter().map(|layer| layer.matrix.outputs).sum::<usize>(), 0.0);
+        Stage::new(machine, &layers, normed, adapters).run(qkv, Write::Set);
+        self.rotate(context, qkv);
+        self.attend(index, context, store, qkv, attended);
+        attended.quantise(self.o.matrix.format(), machine.team);
+        Stage::new(machine, &[&self.o], attended, adapters).run(x, Write::Add(1.0));
+        normalise_rows(context, x, &self.post_norm, &self.gate, normed);
+        let inner = gated.reset(rows, self.gate.matrix.outputs);
+        Stage::new(machine, &[&self.gate, &self.up], normed, adapters).run_gated(inner);
+        gated.quantise(self.down.matrix.format(), machine.team);
+        Stage::new(machine, &[&self.down], gated, adapters).run(x, Write::Add(1.0));
+    }
+
+    /// Normalises (Qwen 3) and rotates queries and keys in place.
+    fn rotate(&self, context: &Context<'_>, qkv: &mut [f32]) {
+        let (query, key) = (self.q.matrix.outputs, self.k.matrix.outputs);
+        let (width, work) = (query + 2 * key, qkv.len() * 4);
+        context.machine.team.each(work, &Chunks::new(qkv, width), |index, row| {
+            let (queries, rest) = row.split_at_mut(query);
+            let keys = &mut rest[..key];
+            let norms = self.qk_norm.as_ref().map(|[q, k]| [q.as_slice(), k.as_slice()]);
+            vectorised(Turn { rotary: &context.rotary, index, heads: [queries, keys], norms, eps: context.eps });
+        });
+    }
+
+    fn attend(&self, index: usize, context: &Context<'_>, store: &mut KvStore, qkv: &[f32], out: &mut Inputs) {
+        let (query, key) = (self.q.matrix.outputs, self.k.matrix.outputs);
+        let width = query + 2 * key;
+        let keys_and_values = |row: usize| qkv[row * width..][query..width].split_at(key);
+        store.write(index, &context.slots, keys_and_values, context.machine.team);
+        let attend = Attend {
+            heads: context.heads,
+            plan: &context.plan,
+            sequences: context.pass.sequences,
+            shape: store.shape,
+            store: &store.layers[index],
+            queries: qkv,
+            stride: width,
+        };
+        attend.run(context.machine.isa, context.machine.team, out.reset(context.pass.tokens.len(), query));
+    }
+}
+
+/// RMSNorm of every row, in the form that `reader` takes.
+fn normalise_rows(context: &Context<'_>, x: &[f32], weight: &[f32], reader: &Linear, out: &mut Inputs) {
+    let (width, eps) = (weight.len(), context.eps);
+    let floats = out.reset(x.len() / width, width);
+    context.machine.team.each(4 * x.len(), &Chunks::new(floats, width), |row, y| {
+        vectorised(Normalise { x: &x[row * width..(row + 1) * width], weight, eps, y });
+    });
+    out.quantise(reader.matrix.format(), context.machine.team);
+}
+
+/// Logits of the wanted rows.
+fn logits(norm: &[f32], head: &Linear, context: &Context<'_>, buffers: &mut Buffers) -> Vec<f32> {
+    let (width, rows) = (norm.len(), context.pass.logit_rows);
+    let wanted: Vec<f32> =
+        rows.iter().flat_map(|&row| &buffers.x[row as usize * width..(row as usize + 1) * width]).copied().collect();
+    let mut out = vec![0.0; rows.len() * head.matrix.outputs];
+    if !rows.is_empty() {
+        normalise_rows(context, &wanted, norm, head, &mut buffers.wanted);
+        let none = AdapterBatch::none();
+        Stage::new(context.machine, &[head], &buffers.wanted, &none).run(&mut out, Write::Set);
+    }
+    out
+}
+
+struct Normalise<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    eps: f32,
+    y: &'a mut [f32],
+}
+
+impl Loop for Normalise<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        normalise(self.x, self.weight, self.eps, self.y);
+    }
+}
+
+/// Queries and keys of one row.
+struct Turn<'a> {
+    rotary: &'a Rotary,
+    index: usize,
+    heads: [&'a mut [f32]; 2],
+    norms: Option<[&'a [f32]; 2]>,
+    eps: f32,
+}
+
+impl Loop for Turn<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for (i, heads) in self.heads.into_iter().enumerate() {
+            if let Some(norms) = self.norms {
+                for head in heads.chunks_exact_mut(norms[i].len()) {
+                    let plain = head.to_vec();
+                    normalise(&plain, norms[i], self.eps, head);
+                }
+            }
+            self.rotary.rotate(self.index, heads);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! The packed decoder against the plain one, instruction sets against each other, and rows against other company.
+
+use super::*;
+use crate::model::tests::{config, configs, in_chunks, positions, random_adapter, random_tensors, tokens};
+use crate::model::weights::Checkpoint;
+use crate::model::{AdapterWeights, Decoder, Family, Packing};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Tensor};
+use std::collections::HashMap;
+
+fn checkpoint(config: &ModelConfig) -> Checkpoint<'static> {
+    Checkpoint::from_tensors(config.clone(), random_tensors(config, 7))
+}
+
+fn packed(config: &ModelConfig, precision: Precision, threads: usize) -> CpuDecoder {
+    let mut decoder = CpuDecoder::load(&checkpoint(config), precision, threads, &|_, _| {}).unwrap();
+    decoder.reset_store(8);
+    decoder
+}
+
+fn quantised(quantise: Quantise) -> Precision {
+    Precision { quantise, ..Precision::FULL }
+}
+
+/// A shape that all formats can hold.
+fn wide(family: Family) -> ModelConfig {
+    ModelConfig {
+        hidden_size: 256,
+        intermediate_size: 512,
+        num_heads: 8,
+        head_dim: 32,
+        vocab_size: 75,
+        ..config(family)
+    }
+}
+
+const BLOCKS: [&[u32]; 2] = [&[5, 0, 7], &[2, 6, 1]];
+
+/// Every row's logits of one sequence, in chunks.
+fn run(decoder: &mut CpuDecoder, tokens: &[u32], chunks: &[usize], adapters: &AdapterBatch) -> Vec<Vec<f32>> {
+    let (mut logits, mut cached) = (Vec::new(), 0);
+    for &new in chunks {
+        let sequences = [PagedSequence { blocks: BLOCKS[0], cached, new }];
+        let range = cached..cached + new;
+        let rows: Vec<u32> = positions(new);
+        let pass = CpuPass {
+            tokens: &tokens[range.clone()],
+            positions: &positions(tokens.len())[range],
+            sequences: &sequences,
+            adapters,
+            logit_rows: &rows,
+        };
+        let all = decoder.forward(&pass, &|| {}).unwrap();
+        logits.extend(all.chunks_exact(decoder.config().vocab_size).map(<[f32]>::to_vec));
+        cached += new;
+    }
+    logits
+}
+
+fn largest_difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().flatten().zip(b.iter().flatten()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn it_computes_what_the_plain_decoder_computes() {
+    let tokens = tokens(40, 1);
+    for config in configs() {
+        let plain = Decoder::from_tensors(config.clone(), &random_tensors(&config, 7)).unwrap();
+        let expected = in_chunks(&plain, &tokens, &[40]);
+        let mut decoder = packed(&config, Precision::FULL, 3);
+        let found = run(&mut decoder, &tokens, &[40], &AdapterBatch::none());
+        let difference = largest_difference(&found, &expected);
+        assert!(difference <= 1e-4, "{config:?}: {difference}");
+    }
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_bits() {
+    let tokens = tokens(40, 1);
+    for precision in precisions() {
+        let mut decoder = packed(&wide(Family::Qwen3), precision, 1);
+        let runs = Isa::all().into_iter().map(|isa| {
+            decoder.isa = isa;
+            run(&mut decoder, &tokens, &[17, 1, 22], &AdapterBatch::none())
+        });
+        let runs: Vec<_> = runs.collect();
+        assert!(runs.iter().all(|run| *run == runs[0]), "{precision:?}");
+    }
+}
+
+fn precisions() -> [Precision; 5] {
+    let floats = |dtype| Precision { dtype, ..Precision::FULL };
+    let [half, brain] = [candle_core::DType::F16, candle_core::DType::BF16].map(floats);
+    [Precision::FULL, half, brain, quantised(Quantise::Q8), quantised(Quantise::Q4)]
+}
+
+#[test]
+fn a_row_depends_neither_on_chunks_nor_on_threads() {
+    let tokens = tokens(40, 1);
+    for precision in precisions() {
+        for family in [Family::Llama, Family::Mistral] {
+            let none = AdapterBatch::none();
+            let expected = run(&mut packed(&wide(family), precision, 1), &tokens, &[40], &none);
+            for (threads, chunks) in [(3, vec![40]), (1, vec![1; 40]), (2, vec![3, 17, 1, 16, 3])] {
+                let found = run(&mut packed(&wide(family), precision, threads), &tokens, &chunks, &none);
+                assert_eq!(found, expected, "{precision:?} {chunks:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_does_not_depend_on_its_company() {
+    let config = wide(Family::Qwen2);
+    let (first, second) = (tokens(21, 1), tokens(9, 2));
+    let adapter = Arc::new(random_adapter(&config, 3, 5));
+    for precision in precisions() {
+        let alone = run(&mut packed(&config, precision, 2), &first, &[21], &AdapterBatch::none());
+        let mut adapted_alone = packed(&config, precision, 2);
+        let adapted = run(&mut adapted_alone, &second, &[9], &AdapterBatch::uniform(9, Arc::clone(&adapter)));
+        let mut adapters = AdapterBatch::none();
+        adapters.push(21..30, Arc::clone(&adapter));
+        let sequences = [0, 1].map(|i| PagedSequence { blocks: BLOCKS[i], cached: 0, new: [21, 9][i] });
+        let both: Vec<u32> = [positions(21), positions(9)].concat();
+        let pass = CpuPass {
+            tokens: &[first.clone(), second.clone()].concat(),
+            positions: &both,
+            sequences: &sequences,
+            adapters: &adapters,
+            logit_rows: &positions(30),
+        };
+        let together = packed(&config, precision, 2).forward(&pass, &|| {}).unwrap();
+        let together: Vec<Vec<f32>> = together.chunks_exact(config.vocab_size).map(<[f32]>::to_vec).collect();
+        assert_eq!(together, [alone, adapted].concat(), "{precision:?}");
+    }
+}
+
+#[test]
+fn an_adapter_changes_what_it_changes_in_the_plain_decoder() {
+    let (config, tokens) = (config(Family::Llama), tokens(12, 1));
+    let adapter = random_adapter(&config, 3, 5);
+    let uniform = |weights: AdapterWeights| AdapterBatch::uniform(12, Arc::new(weights));
+    let plain = Decoder::from_tensors(config.clone(), &random_tensors(&config, 7)).unwrap();
+    let (batch, lengths) = (uniform(adapter.clone()), [12]);
+    let pass = crate::model::ForwardPass {
+        tokens: &tokens,
+        positions: &positions(12),
+        attention: crate::model::Attention::Causal(&lengths),
+        adapters: &batch,
+    };
+    let hidden = plain.hidden_states(pass).unwrap();
+    let expected: Vec<Vec<f32>> = plain.logits(&hidden).unwrap().to_vec2().unwrap();
+    let mut decoder = packed(&config, Precision::FULL, 2);
+    let base = run(&mut decoder, &tokens, &[12], &AdapterBatch::none());
+    let exact = run(&mut decoder, &tokens, &[12], &uniform(adapter.clone()));
+    let adapter = adapter.into_packed(Packing::Halves).unwrap();
+    assert_eq!(adapter.iter().count(), 0, "the tensors are gone");
+    let halves = run(&mut decoder, &tokens, &[12], &uniform(adapter));
+    assert!(largest_difference(&exact, &expected) <= 1e-4);
+    assert!(largest_difference(&halves, &expected) <= 0.02);
+    assert!(largest_difference(&base, &expected) > 0.1);
+}
+
+/// The values that remain of a checkpoint after GGUF's own rounding.
+fn rounded(config: &ModelConfig, quantise: Quantise) -> HashMap<String, Tensor> {
+    let round = |(name, tensor): (String, Tensor)| {
+        let encoding = match quantise {
+            Quantise::Q4 if name.contains("layers") => GgmlDType::Q4K,
+            _ => GgmlDType::Q8_0,
+        };
+        let tensor = match tensor.rank() {
+            2 => QTensor::quantize(&tensor, encoding).unwrap().dequantize(&Device::Cpu).unwrap(),
+            _ => tensor,
+        };
+        (name, tensor)
+    };
+    random_tensors(config, 7).into_iter().map(round).collect()
+}
+
+#[test]
+fn quantised_weights_compute_what_their_values_do() {
+    let (config, tokens) = (wide(Family::Llama), tokens(30, 1));
+    for quantise in [Quantise::Q8, Quantise::Q4] {
+        let plain = Decoder::from_tensors(config.clone(), &rounded(&config, quantise)).unwrap();
+        let expected = in_chunks(&plain, &tokens, &[30]);
+        let precision = Precision { kv: Some(KvType::F32), ..quantised(quantise) };
+        let found = run(&mut packed(&config, precision, 2), &tokens, &[30], &AdapterBatch::none());
+        let spread = expected.iter().flatten().fold(0f32, |most, x| most.max(x.abs()));
+        let difference = largest_difference(&found, &expected) / spread;
+        assert!(difference < 2e-3, "{quantise:?}: {difference}");
+    }
+}
+
+#[test]
+fn an_embedding_is_its_row_of_weights() {
+    let config = wide(Family::Llama);
+    for quantise in [Quantise::None, Quantise::Q8] {
+        let expected = match quantise {
+            Quantise::None => random_tensors(&config, 7),
+            _ => rounded(&config, quantise),
+        };
+        let name = "model.layers.0.mlp.down_proj.weight";
+        let expected: Vec<Vec<f32>> = expected[name].to_vec2().unwrap();
+        let decoder = packed(&config, quantised(quantise), 2);
+        let matrix = &decoder.blocks[0].down.matrix;
+        let mut row = vec![0.0; matrix.inputs];
+        for (index, expected) in expected.iter().enumerate() {
+            matrix.row_into(index, &mut row);
+            let furthest = row.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+            assert!(furthest < 1e-6, "{quantise:?} {index} {furthest}");
+        }
+    }
+}
