@@ -76,9 +76,9 @@ fn device() -> Result<Device, ServeError> {
 
 fn load_model(settings: &Settings, device: &Device) -> Result<(Decoder, ChatTokenizer), ServeError> {
     match &settings.model {
-        ModelSource::Dir(dir) => {
-            let decoder = weights::load_decoder(dir, settings.dtype, device)?;
-            let tokenizer = ChatTokenizer::load(dir, decoder.config().vocab_size)?;
+        ModelSource::Path(path) => {
+            let decoder = weights::load_decoder(path, settings.dtype, device)?;
+            let tokenizer = ChatTokenizer::load(path, decoder.config().vocab_size)?;
             Ok((decoder, tokenizer))
         }
         ModelSource::Embedded => load_embedded(settings, device),
@@ -92,7 +92,7 @@ fn load_embedded(settings: &Settings, device: &Device) -> Result<(Decoder, ChatT
 
 #[cfg(not(feature = "embedded-model"))]
 fn load_embedded(_: &Settings, _: &Device) -> Result<(Decoder, ChatTokenizer), ServeError> {
-    Err(ServeError::Embedded("this build has none (feature `embedded-model`); give --model DIR".to_owned()))
+    Err(ServeError::Embedded("this build has none (feature `embedded-model`); give --model PATH".to_owned()))
 }
 
 fn template(tokenizer: &ChatTokenizer, dialect: Arc<dyn Dialect>) -> Result<ChatTemplate, ServeError> {
