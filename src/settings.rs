@@ -84,7 +84,7 @@ impl fmt::Debug for KeySettings {
 /// A command line that cannot be meant.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    #[error("--model {0}: neither a model directory nor a GGUF file")]
+    #[error("--model {0}: no such model directory or GGUF file")]
     NoModel(String),
     #[error("--adapter-root {0}: not a directory")]
     NoAdapterRoot(String),

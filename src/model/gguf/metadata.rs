@@ -29,7 +29,7 @@ pub(super) fn config(header: &Header<'_>, factors: Option<&[f32]>) -> Result<Mod
     let config = ModelConfig::from_json(&fields.to_json()?)?;
     match factors {
         None => Ok(config),
-        Some(factors) => with_factors(config, factors, fields.unsigned("rope.scaling.original_context_length")?),
+        Some(factors) => with_factors(&config, factors, fields.unsigned("rope.scaling.original_context_length")?),
     }
 }
 
@@ -145,7 +145,7 @@ impl<'a> Fields<'a> {
 }
 
 /// Finds the parameters behind the divisors: those of Llama 3.1 and its successors differ in the factor alone.
-fn with_factors(config: ModelConfig, factors: &[f32], original: Option<u64>) -> Result<ModelConfig, ModelError> {
+fn with_factors(config: &ModelConfig, factors: &[f32], original: Option<u64>) -> Result<ModelConfig, ModelError> {
     let largest = factors.iter().copied().fold(0.0, f32::max);
     let scaling = RopeScaling::Llama3 {
         factor: f64::from(largest),

@@ -52,7 +52,7 @@ pub struct Contents<'a> {
     /// Shown by whoever lists the file.
     pub name: &'a str,
     pub encoding: Encoding,
-    /// Entries about the tokenizer ([`crate::chat::tokenizer::gguf_metadata`]).
+    /// Entries about the tokenizer (`chat::tokenizer::gguf` makes them).
     pub tokenizer: &'a Metadata,
 }
 

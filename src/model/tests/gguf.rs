@@ -186,12 +186,13 @@ fn altered(dir: &Path, alter: impl Fn(&mut Metadata), extra: &[(&str, &[f32])]) 
     rewritten(dir, &config(Family::Llama), GgmlDType::F32, alter, extra)
 }
 
-type Alter = fn(&mut Metadata);
+/// Changed metadata, further tensors, and what the refusal names.
+type Refusal = (fn(&mut Metadata), &'static [(&'static str, &'static [f32])], &'static str);
 
 #[test]
 fn what_cannot_be_run_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
-    let cases: [(Alter, &[(&str, &[f32])], &str); 12] = [
+    let cases: [Refusal; 12] = [
         (|m| m.text("general.architecture", "gemma3"), &[], "architecture `gemma3`"),
         (|m| m.u32("llama.expert_count", 8), &[], "llama.expert_count"),
         (|m| m.u32("split.count", 2), &[], "merge them"),
