@@ -73,8 +73,8 @@ pub struct TurnArgs {
     /// Directory of further dialects, one *.toml each
     #[arg(long, value_name = "DIR", env = "CALLSMITH_DIALECT_DIR")]
     pub dialect_dir: Option<PathBuf>,
-    /// Model directory, for its chat template (needs no weights)
-    #[arg(long, value_name = "DIR")]
+    /// Model directory or GGUF file, for its chat template (needs no weights)
+    #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
 }
 
@@ -112,10 +112,10 @@ pub struct TrainerArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
-    /// Model directory (config.json, tokenizer.json, *.safetensors); default: the model that is built in
-    #[arg(long, value_name = "DIR", env = "CALLSMITH_MODEL")]
+    /// Model directory (config.json, tokenizer.json, *.safetensors) or GGUF file; default: the model that is built in
+    #[arg(long, value_name = "PATH", env = "CALLSMITH_MODEL")]
     pub model: Option<PathBuf>,
-    /// The base model's name in requests; default: the directory's name
+    /// The base model's name in requests; default: the directory's or file's name
     #[arg(long, value_name = "NAME")]
     pub served_model_name: Option<String>,
     /// Load this PEFT directory under this name at start (may be given several times)

@@ -11,6 +11,7 @@
 pub mod adapter;
 pub mod chat;
 pub mod engine;
+pub mod gguf;
 pub mod grammar;
 pub mod model;
 pub mod priority;

@@ -15,7 +15,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
     Embedded,
-    Dir(PathBuf),
+    /// A Hugging Face model directory, or a GGUF file.
+    Path(PathBuf),
 }
 
 /// Form of the log.
@@ -86,8 +87,8 @@ impl fmt::Debug for KeySettings {
 /// A command line that cannot be meant.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    #[error("--model {0}: not a directory")]
-    NoModelDir(String),
+    #[error("--model {0}: no such model directory or GGUF file")]
+    NoModel(String),
     #[error("--adapter-root {0}: not a directory")]
     NoAdapterRoot(String),
     #[error("--adapter {0}: the name is given twice")]
@@ -116,8 +117,8 @@ impl Settings {
     /// Checks what was typed.
     pub fn from_args(args: ServeArgs) -> Result<Self, SettingsError> {
         let model = match &args.model {
-            Some(dir) if !dir.is_dir() => return Err(SettingsError::NoModelDir(dir.display().to_string())),
-            Some(dir) => ModelSource::Dir(dir.clone()),
+            Some(path) if !path.exists() => return Err(SettingsError::NoModel(path.display().to_string())),
+            Some(path) => ModelSource::Path(path.clone()),
             None => ModelSource::Embedded,
         };
         if let Some(root) = args.adapter_root.as_ref().filter(|root| !root.is_dir()) {
@@ -252,11 +253,13 @@ fn check_adapters(adapters: &[(String, PathBuf)]) -> Result<(), SettingsError> {
     Ok(())
 }
 
-/// The given name, else the model directory's, else the built-in model's.
+/// The given name, else the model directory's or file's, else the built-in model's.
 fn model_name(given: Option<String>, model: &ModelSource) -> Result<String, SettingsError> {
     let name = given.unwrap_or_else(|| match model {
         ModelSource::Embedded => "callsmith".to_owned(),
-        ModelSource::Dir(dir) => dir_name(dir),
+        ModelSource::Path(path) if path.is_dir() => dir_name(path),
+        // Not of what a link points to: download caches name that by its hash.
+        ModelSource::Path(path) => path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default(),
     });
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"./_:-".contains(&byte);
     let good = (1..=128).contains(&name.len()) && name.bytes().all(allowed);
@@ -294,8 +297,17 @@ mod tests {
     }
 
     #[test]
+    fn a_gguf_file_gives_the_base_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("my-model.Q4_K.gguf");
+        std::fs::write(&path, "").unwrap();
+        let found = settings(&["--model", path.to_str().unwrap()]).unwrap();
+        assert_eq!(found.name, "my-model.Q4_K");
+    }
+
+    #[test]
     fn impossible_settings_are_refused_by_name() {
-        assert!(matches!(settings(&["--model", "/nowhere"]), Err(SettingsError::NoModelDir(_))));
+        assert!(matches!(settings(&["--model", "/nowhere"]), Err(SettingsError::NoModel(_))));
         assert!(matches!(settings(&["--adapter-root", "/nowhere"]), Err(SettingsError::NoAdapterRoot(_))));
         assert!(matches!(settings(&["--adapter", "a=x", "--adapter", "a=y"]), Err(SettingsError::AdapterTwice(_))));
         assert!(matches!(settings(&["--served-model-name", "a b"]), Err(SettingsError::ModelName)));

@@ -6,6 +6,7 @@
 mod detokenizer;
 mod encoder;
 mod files;
+pub mod gguf;
 
 pub use detokenizer::IncrementalDetokenizer;
 pub use files::TokenizerFiles;
@@ -15,6 +16,7 @@ use super::dialect::{ControlTokens, Dialect};
 use super::template::Segment;
 use encoder::{TextEncoder, TrieEnv};
 use files::{Special, without_dummy_prefix};
+use gguf::GgufTokenizer;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,23 +40,31 @@ pub struct ChatTokenizer {
 
 impl ChatTokenizer {
     /// Reads `tokenizer.json` (and, if present, `tokenizer_config.json`, `chat_template.jinja`, `generation_config.json`,
-    /// `config.json` for bos/eos/template). `logits_width` is the model's vocabulary size (may be padded).
+    /// `config.json` for bos/eos/template) of a directory, or the metadata of a GGUF file that has no `tokenizer.json` beside
+    /// it. `logits_width` is the model's vocabulary size (may be padded).
     ///
     /// # Errors
     /// When a file is missing or malformed, the tokenizer is wider than the logits, or nothing says which token ends a turn.
-    pub fn load(dir: &Path, logits_width: usize) -> Result<Self, ChatError> {
-        let files = files::read_dir(dir)?;
-        Self::from_files(&files.as_ref(), logits_width)
-            .map_err(|error| ChatError::Tokenizer(format!("{}: {}", dir.display(), files::reason(&error))))
+    pub fn load(path: &Path, logits_width: usize) -> Result<Self, ChatError> {
+        let load = || match path.is_file() {
+            true => {
+                let file = GgufTokenizer::open(path)?;
+                Self::assemble(file.tokenizer_json()?, file.special()?, logits_width)
+            }
+            false => Self::from_files(&files::read_dir(path)?.as_ref(), logits_width),
+        };
+        load().map_err(|error| ChatError::Tokenizer(format!("{}: {}", path.display(), files::reason(&error))))
     }
 
-    /// What the files of a model directory say about prompts: chat template, bos and eos text. Reads no vocabulary.
+    /// What a model directory or a GGUF file says about prompts: chat template, bos and eos text. Builds no tokenizer.
     ///
     /// # Errors
     /// When a file is there and malformed.
-    pub fn prompt_files(dir: &Path) -> Result<[Option<String>; 3], ChatError> {
-        let files = files::read_dir(dir)?;
-        let special = Special::read(&files.as_ref())?;
+    pub fn prompt_files(path: &Path) -> Result<[Option<String>; 3], ChatError> {
+        let special = match path.is_file() {
+            true => GgufTokenizer::open(path)?.special()?,
+            false => Special::read(&files::read_dir(path)?.as_ref())?,
+        };
         Ok([special.chat_template, special.bos, special.eos])
     }
 

@@ -7,6 +7,7 @@
 pub mod config;
 pub mod cpu;
 pub mod decoder;
+pub mod gguf;
 pub mod kv_cache;
 pub mod lora;
 pub mod ops;

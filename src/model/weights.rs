@@ -1,9 +1,9 @@
-//! Where a decoder's tensors come from: safetensors shards on disk or in memory, or named tensors (training, tests).
+//! Where a decoder's tensors come from: safetensors on disk or in memory, a GGUF file, or named tensors (training, tests).
 //!
 //! Base weights are memory-mapped; adapters are not read here.
 
 use super::stored::{Source, Stored};
-use super::{Decoder, ModelConfig, ModelError};
+use super::{Decoder, ModelConfig, ModelError, gguf};
 use candle_core::quantized::GgmlDType;
 use candle_core::safetensors::{MmapedSafetensors, SliceSafetensors};
 use candle_core::{DType, Device, Tensor};
@@ -76,9 +76,13 @@ pub struct Checkpoint<'a> {
 }
 
 impl<'a> Checkpoint<'a> {
-    /// A Hugging Face model directory: `config.json` and safetensors.
-    pub fn open(dir: &Path) -> Result<Self, ModelError> {
-        Ok(Self { config: load_config(dir)?, source: Box::new(map(&shards(dir)?)?) })
+    /// A Hugging Face model directory (`config.json` and safetensors), or a GGUF file.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        if path.is_file() {
+            let (config, source) = gguf::open(path)?;
+            return Ok(Self { config, source: Box::new(source) });
+        }
+        Ok(Self { config: load_config(path)?, source: Box::new(map(&shards(path)?)?) })
     }
 
     /// The same from the bytes of `config.json` and `model.safetensors`.
@@ -101,6 +105,11 @@ impl<'a> Checkpoint<'a> {
         &*self.source
     }
 
+    /// One tensor by its Hugging Face name, decoded to f32 on the CPU.
+    pub fn tensor(&self, name: &str) -> Result<Tensor, ModelError> {
+        self.source.stored(name)?.tensor(DType::F32, &Device::Cpu)
+    }
+
     /// The decoder with its weights in `dtype`.
     pub fn decoder(&self, dtype: DType, device: &Device) -> Result<Decoder, ModelError> {
         Decoder::load(self.config.clone(), &mut Cast { source: self.source.as_ref(), dtype, device })
@@ -117,14 +126,17 @@ pub(super) fn expect_shape(name: &str, tensor: &Tensor, expected: &[usize]) -> R
     }
 }
 
-/// Reads `config.json` and the safetensors of a Hugging Face model directory. Compute dtype is `dtype`.
-pub fn load_decoder(dir: &Path, dtype: DType, device: &Device) -> Result<Decoder, ModelError> {
-    Checkpoint::open(dir)?.decoder(dtype, device)
+/// Reads a Hugging Face model directory or a GGUF file. Compute dtype is `dtype`.
+pub fn load_decoder(path: &Path, dtype: DType, device: &Device) -> Result<Decoder, ModelError> {
+    Checkpoint::open(path)?.decoder(dtype, device)
 }
 
-/// Reads `config.json` alone.
-pub fn load_config(dir: &Path) -> Result<ModelConfig, ModelError> {
-    ModelConfig::from_json(&read_json(&dir.join("config.json"))?)
+/// Reads the shape alone: `config.json` of a directory, or a GGUF file's metadata.
+pub fn load_config(path: &Path) -> Result<ModelConfig, ModelError> {
+    if path.is_file() {
+        return gguf::config(path);
+    }
+    ModelConfig::from_json(&read_json(&path.join("config.json"))?)
 }
 
 /// `model.safetensors`, or the files that `model.safetensors.index.json` lists.

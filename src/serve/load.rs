@@ -76,9 +76,9 @@ fn device() -> Result<Device, ServeError> {
 
 fn open_model(settings: &Settings) -> Result<(Checkpoint<'static>, ChatTokenizer), ServeError> {
     match &settings.model {
-        ModelSource::Dir(dir) => {
-            let checkpoint = Checkpoint::open(dir)?;
-            let tokenizer = ChatTokenizer::load(dir, checkpoint.config().vocab_size)?;
+        ModelSource::Path(path) => {
+            let checkpoint = Checkpoint::open(path)?;
+            let tokenizer = ChatTokenizer::load(path, checkpoint.config().vocab_size)?;
             Ok((checkpoint, tokenizer))
         }
         ModelSource::Embedded => open_embedded(),
@@ -92,7 +92,7 @@ fn open_embedded() -> Result<(Checkpoint<'static>, ChatTokenizer), ServeError> {
 
 #[cfg(not(feature = "embedded-model"))]
 fn open_embedded() -> Result<(Checkpoint<'static>, ChatTokenizer), ServeError> {
-    Err(ServeError::Embedded("this build has none (feature `embedded-model`); give --model DIR".to_owned()))
+    Err(ServeError::Embedded("this build has none (feature `embedded-model`); give --model PATH".to_owned()))
 }
 
 /// Loads the weights and starts the thread that computes with them.

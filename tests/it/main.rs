@@ -26,6 +26,8 @@ mod documents;
 /// An engine that panics, hangs or ends.
 #[cfg(feature = "failpoints")]
 mod faults;
+/// Models in GGUF files.
+mod gguf;
 /// The compiled grammars that are kept.
 mod grammar_cache;
 /// Hostile values in every field, broken bytes, endless names.

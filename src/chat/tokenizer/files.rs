@@ -111,7 +111,7 @@ impl Special {
             }
         }
         if ids.is_empty() {
-            let remedy = "set eos_token in tokenizer_config.json or eos_token_id in config.json";
+            let remedy = "set eos_token in tokenizer_config.json or eos_token_id in config.json (in GGUF: tokenizer.ggml.eos_token_id)";
             return Err(ChatError::Tokenizer(format!("no token ends a turn: {remedy}")));
         }
         let text_of = |id: u32| control.iter().find(|(_, known)| **known == id).map(|(text, _)| text.clone());
@@ -132,7 +132,7 @@ fn ids(value: &Value) -> Vec<u32> {
 }
 
 /// One template, or a list of named ones: then `tool_use` serves the conversations with tools and `default` the others.
-fn named_template(value: &Value) -> Option<String> {
+pub(super) fn named_template(value: &Value) -> Option<String> {
     if let Some(text) = value.as_str() {
         return Some(text.to_owned());
     }

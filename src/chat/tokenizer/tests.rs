@@ -23,7 +23,7 @@ fn byte_alphabet() -> Vec<char> {
 }
 
 /// All bytes, `he`, `the`, and added tokens; `<|sep|>` is not marked special, as in Qwen's files.
-fn tokenizer_json() -> Value {
+pub(super) fn tokenizer_json() -> Value {
     let mut vocab = serde_json::Map::new();
     for character in byte_alphabet() {
         let id = vocab.len();
@@ -40,6 +40,12 @@ fn tokenizer_json() -> Value {
         "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
             "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": vocab, "merges": ["h e", "t he"]},
     })
+}
+
+/// That tokenizer's files, with its end of turn.
+pub(super) fn small_files(tokenizer: &[u8]) -> TokenizerFiles<'_> {
+    let tokenizer_config = Some(&br#"{"eos_token": "<|end|>", "bos_token": "<|user|>"}"#[..]);
+    TokenizerFiles { tokenizer: Some(tokenizer), tokenizer_config, ..TokenizerFiles::default() }
 }
 
 fn build_from(tokenizer: &Value, config: &Value, width: usize) -> Result<ChatTokenizer, ChatError> {

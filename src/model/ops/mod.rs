@@ -20,7 +20,7 @@ pub use linear::linear;
 pub use loss::{HeadLoss, head_loss};
 pub use norm::rms_norm;
 pub use paged::{PagedLayout, paged_attention};
-pub use rope::{Rotary, rope};
+pub use rope::{Rotary, rope, rope_divisors};
 pub use swiglu::swiglu;
 
 use candle_core::{CpuStorage, DType, Layout, Result, Shape, Storage, Tensor, bail};

@@ -57,8 +57,16 @@ impl Rotary {
 
 /// Radians per position of each pair of dimensions, after scaling.
 fn frequencies(config: &ModelConfig) -> Vec<f64> {
-    let plain = (0..config.head_dim / 2).map(|i| config.rope_theta.powf(-2.0 * i as f64 / config.head_dim as f64));
-    plain.map(|f| scale(f, &config.rope_scaling)).collect()
+    plain_frequencies(config).map(|f| scale(f, &config.rope_scaling)).collect()
+}
+
+fn plain_frequencies(config: &ModelConfig) -> impl Iterator<Item = f64> {
+    (0..config.head_dim / 2).map(|i| config.rope_theta.powf(-2.0 * i as f64 / config.head_dim as f64))
+}
+
+/// What scaling divides the frequency of each pair of dimensions by.
+pub fn rope_divisors(config: &ModelConfig) -> Vec<f64> {
+    plain_frequencies(config).map(|f| f / scale(f, &config.rope_scaling)).collect()
 }
 
 /// Llama 3.1's rule: wavelengths longer than `original / low` are stretched by `factor`, shorter than

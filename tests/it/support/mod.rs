@@ -79,6 +79,11 @@ impl TestServer {
         let dir = tempfile::tempdir().unwrap();
         let model = tiny_model(&dir.path().join("model"));
         edit(&model);
+        Self::of_model(&model, options, dir)
+    }
+
+    /// Serves a model directory or file; `dir` is the server's own.
+    pub(crate) fn of_model(model: &Path, options: &[&str], dir: TempDir) -> Self {
         let options: Vec<String> =
             options.iter().map(|option| option.replace("DIR", dir.path().to_str().unwrap())).collect();
         let mut base = vec!["callsmith", "--model", model.to_str().unwrap()];
