@@ -17,9 +17,12 @@ async fn say(server: &TestServer, model: &str) -> String {
     say_with(server, model, 0.0).await
 }
 
+/// Long enough that requests which are sent together run together.
+const TOKENS: u64 = 400;
+
 async fn say_with(server: &TestServer, model: &str, temperature: f64) -> String {
     let mut body = text_request();
-    (body["model"], body["temperature"]) = (json!(model), json!(temperature));
+    (body["model"], body["temperature"], body["max_tokens"]) = (json!(model), json!(temperature), json!(TOKENS));
     body["logit_bias"] = json!({server.end_token(): -100});
     server.chat(&body).await.choice()["message"]["content"].as_str().unwrap().to_owned()
 }
@@ -63,7 +66,7 @@ async fn a_batch_of_base_and_adapters_gives_each_its_solo_answer() {
         let alone = server.state.engine.stats().steps;
         let together = futures::future::join_all(names.map(|name| say_with(&server, name, temperature))).await;
         let shared = server.state.engine.stats().steps - alone;
-        assert!(shared < 3 * 40, "{shared} steps for four times 40 tokens: the requests were not batched");
+        assert!(shared < 3 * TOKENS, "{shared} steps for four times {TOKENS} tokens: the requests were not batched");
         assert_eq!(together, solo);
         assert!((0..4).all(|i| (0..i).all(|j| solo[i] != solo[j])), "adapters do not differ: {solo:?}");
     }
