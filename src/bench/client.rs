@@ -6,7 +6,7 @@ use super::BenchError;
 use super::answer::{Answer, Brought, Usage, Verdict, error_name};
 use super::sse::Events;
 use super::workload::Ask;
-use reqwest::{RequestBuilder, Response};
+use reqwest::{ClientBuilder, RequestBuilder, Response};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     http: reqwest::Client,
+    /// Takes no connection twice.
+    fresh: reqwest::Client,
     /// Without a slash at its end and without `/v1`.
     base: String,
     key: Option<String>,
@@ -36,6 +38,8 @@ pub(super) struct Sample {
     pub(super) counted: bool,
     pub(super) verdict: Verdict,
     pub(super) fingerprint: Option<String>,
+    /// Its first connection was closed before any answer.
+    pub(super) resent: bool,
 }
 
 /// What kind of error a request met, in the words that are reported, and what the server said about it.
@@ -67,11 +71,14 @@ impl Client {
     pub(super) fn new(url: &str, key: Option<String>) -> Result<Self, BenchError> {
         crate::tls::install();
         // A proxy would be measured too.
-        let http =
-            reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_LIMIT).pool_max_idle_per_host(usize::MAX);
-        let http = http.build().map_err(|error| BenchError::Usage(format!("no HTTP client: {error}")))?;
+        let builder = || reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_LIMIT);
+        let built = |builder: ClientBuilder| {
+            builder.build().map_err(|error| BenchError::Usage(format!("no HTTP client: {error}")))
+        };
+        let http = built(builder().pool_max_idle_per_host(usize::MAX))?;
+        let fresh = built(builder().pool_max_idle_per_host(0))?;
         let base = url.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches('/').to_owned();
-        Ok(Self { http, base, key })
+        Ok(Self { http, fresh, base, key })
     }
 
     fn authorised(&self, request: RequestBuilder) -> RequestBuilder {
@@ -83,7 +90,7 @@ impl Client {
 
     /// The body of a GET and the `server` header.
     pub(super) async fn get(&self, path: &str) -> Result<(String, Option<String>), Failure> {
-        let request = self.authorised(self.http.get(format!("{}{path}", self.base)));
+        let request = self.authorised(self.fresh.get(format!("{}{path}", self.base)));
         let response = request.send().await.map_err(|error| Failure::transport(&error))?;
         let server = response.headers().get("server").and_then(|value| value.to_str().ok()).map(str::to_owned);
         if !response.status().is_success() {
@@ -94,13 +101,22 @@ impl Client {
 
     /// Sends the request, which was due at `due`, and reads the answer to its end.
     pub(super) async fn chat(&self, ask: &Ask, due: Instant) -> Result<Sample, Failure> {
-        let request = self.http.post(format!("{}/v1/chat/completions", self.base));
-        let request = self.authorised(request).header("content-type", "application/json");
-        let response = request.body(ask.body.to_string()).send().await.map_err(|error| Failure::transport(&error))?;
+        let body = ask.body.to_string();
+        let (response, resent) = match self.post(&self.http, body.clone()).await {
+            // Some servers close connections that they said to keep. A lost request is sent again, on the same clock.
+            Err(error) if error.is_request() && !error.is_connect() => (self.post(&self.fresh, body).await, true),
+            outcome => (outcome, false),
+        };
+        let response = response.map_err(|error| Failure::transport(&error))?;
         if !response.status().is_success() {
             return Err(refused(response).await);
         }
-        read(response, ask, due).await
+        Ok(Sample { resent, ..read(response, ask, due).await? })
+    }
+
+    async fn post(&self, http: &reqwest::Client, body: String) -> reqwest::Result<Response> {
+        let request = self.authorised(http.post(format!("{}/v1/chat/completions", self.base)));
+        request.header("content-type", "application/json").body(body).send().await
     }
 }
 
@@ -140,7 +156,7 @@ async fn read(mut response: Response, ask: &Ask, due: Instant) -> Result<Sample,
     let first = clock.first.unwrap_or(clock.last);
     let verdict = answer.judge(&ask.expected);
     let Clock { gaps, last, .. } = clock;
-    Ok(Sample { first, gaps, last, done, usage, counted, verdict, fingerprint: answer.fingerprint })
+    Ok(Sample { first, gaps, last, done, usage, counted, verdict, fingerprint: answer.fingerprint, resent: false })
 }
 
 /// When what came.

@@ -18,6 +18,8 @@ pub(super) struct Measured {
     /// Requests that were answered, and those that were not because the run was stopped.
     pub(super) ok: usize,
     pub(super) unfinished: u64,
+    /// Answered requests whose connection was closed before any answer, and that were sent again.
+    pub(super) resent: usize,
     pub(super) errors: BTreeMap<String, ErrorCount>,
     /// From the first request to the last byte.
     pub(super) seconds: f64,
@@ -87,6 +89,7 @@ impl Measured {
             pace,
             ok: samples.len(),
             unfinished,
+            resent: samples.iter().filter(|sample| sample.resent).count(),
             errors,
             seconds,
             tokens,
@@ -167,6 +170,7 @@ mod tests {
             counted: true,
             verdict,
             fingerprint: None,
+            resent: false,
         }
     }
 

@@ -112,6 +112,12 @@ impl Report {
             if let Some(reason) = measured.validity.as_ref().and_then(|validity| validity.first_invalid.as_ref()) {
                 notes.push(format!("{at}: first invalid answer: {reason}"));
             }
+            if measured.resent > 0 {
+                let resent = measured.resent;
+                notes.push(format!(
+                    "{at}: {resent} requests met a connection that the server closed, and were sent again"
+                ));
+            }
             if measured.unfinished > 0 {
                 notes.push(format!("{at}: stopped with {} requests unfinished", measured.unfinished));
             }

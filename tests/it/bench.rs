@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -159,6 +160,49 @@ async fn a_server_that_answers_nothing_is_a_failure_that_is_still_reported() {
     assert_eq!(measurements(&report)[0]["latency_ms"], Value::Null);
 }
 
+/// A server that answers one request on a connection, says to keep it, and closes it at the next.
+fn forgetful_peer() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(|| answer_once(stream.unwrap()));
+        }
+    });
+    url
+}
+
+fn answer_once(mut stream: std::net::TcpStream) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let (mut head, mut line, mut length) = (String::new(), String::from("-"), 0);
+    while !line.trim().is_empty() {
+        line.clear();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return;
+        }
+        length =
+            line.to_ascii_lowercase().strip_prefix("content-length:").map_or(length, |n| n.trim().parse().unwrap());
+        head.push_str(&line);
+    }
+    reader.read_exact(&mut vec![0; length]).unwrap();
+    let body = match head.starts_with("GET /v1/models") {
+        true => json!({"data": [{"id": "peer"}]}).to_string(),
+        false => format!("data: {}\n\n", json!({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]})),
+    };
+    write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    // The next request's first byte ends the connection.
+    let _ = reader.read_exact(&mut [0]);
+}
+
+#[test]
+fn a_request_on_a_connection_that_the_server_has_closed_is_sent_again() {
+    let url = forgetful_peer();
+    let report = report(&["--url", &url, "--scenario", "text", "--concurrency", "1"], 0);
+    let measured = &measurements(&report)[0];
+    assert_eq!((&measured["ok"], &measured["errors"]), (&json!(REQUESTS), &json!({})));
+    assert!(measured["resent"].as_u64() > Some(0), "{measured}");
+}
+
 #[tokio::test]
 async fn an_interrupt_ends_the_run_and_what_was_measured_is_reported() {
     let (url, count) = peer(|number| if number < 5 { Fate::Answer } else { Fate::Silence }).await;
@@ -278,7 +322,7 @@ fn masks_are_measured_with_a_tokenizer_alone() {
         serde_json::from_str(&run(&["masks", "--model", model.to_str().unwrap(), "--json", "-"]).unwrap()).unwrap();
     assert!(report["followed"].as_u64() >= Some(5) && report["refused"] == json!([]), "{report}");
     assert!(report["forced_share"].as_f64().unwrap() > 0.3, "{report}");
-    let (masks, all) = (&report["mask_us"], &report["mask_and_logits_us"]);
+    let (masks, all) = (&report["mask_us"], &report["cold_mask_and_logits_us"]);
     assert!(masks["count"].as_u64() > Some(50) && masks["p50"].as_f64() <= all["p99"].as_f64(), "{report}");
     assert_eq!(report["slowest"].as_array().unwrap().len(), 5);
 }
