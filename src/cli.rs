@@ -1,5 +1,9 @@
 //! The command line as it is typed; [`crate::settings`] says what it means.
 
+mod bench;
+
+pub use bench::{BenchCommand, BenchRunArgs, FamilyName, MakeModelArgs, MasksArgs, Scenario};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -27,6 +31,9 @@ pub enum Subcommands {
     /// Look at the grammar of a turn: what it is, what it accepts, what it may produce
     #[command(subcommand)]
     Grammar(GrammarCommand),
+    /// Measure a server, make models to measure with, measure token masks
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Train an adapter (`train lora RECIPE`) or all weights (`train full RECIPE`) (runs callsmith-train)
     #[command(disable_help_flag = true)]
     Train(TrainerArgs),
@@ -53,7 +60,7 @@ pub enum GrammarCommand {
 }
 
 /// A turn, as a request describes it.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct TurnArgs {
     /// JSON file: a list of OpenAI tools, or of bare functions
     #[arg(long, value_name = "FILE")]
@@ -275,7 +282,7 @@ impl Subcommands {
     /// The trainer's arguments, if this is a command of its own. The methods (`lora`, `full`) are commands of the trainer itself.
     pub fn trainer(&self) -> Option<Vec<OsString>> {
         let (command, rest) = match self {
-            Self::Serve(_) | Self::Grammar(_) => return None,
+            Self::Serve(_) | Self::Grammar(_) | Self::Bench(_) => return None,
             Self::Train(trainer) => (None, &trainer.args),
             Self::Data(trainer) => (Some("data"), &trainer.args),
             Self::Eval(trainer) => (Some("eval"), &trainer.args),

@@ -47,14 +47,14 @@ fn obey(command: &GrammarCommand) -> anyhow::Result<bool> {
 }
 
 /// The model whose turns are looked at, as far as grammars depend on it.
-struct Model {
-    dialect: Arc<dyn Dialect>,
+pub(crate) struct Model {
+    pub(crate) dialect: Arc<dyn Dialect>,
     several_calls: bool,
     reasoning: Reasoning,
 }
 
 impl Model {
-    fn of(turn: &TurnArgs) -> anyhow::Result<Self> {
+    pub(crate) fn of(turn: &TurnArgs) -> anyhow::Result<Self> {
         let choice = DialectChoice { name: turn.dialect.clone(), dir: turn.dialect_dir.clone() };
         let Some(dir) = &turn.model else {
             let dialect = choice.resolve(None)?;
@@ -68,7 +68,8 @@ impl Model {
         Ok(Self { dialect, several_calls: template.several_calls(), reasoning })
     }
 
-    fn context<'a>(&'a self, control: &'a ControlTokens) -> TurnContext<'a> {
+    /// What a grammar depends on beside the request.
+    pub(crate) fn context<'a>(&'a self, control: &'a ControlTokens) -> TurnContext<'a> {
         let Self { dialect, several_calls, reasoning } = self;
         TurnContext { dialect: dialect.as_ref(), control, several_calls: *several_calls, reasoning: *reasoning }
     }
@@ -104,7 +105,7 @@ fn asked(turn: &TurnArgs) -> anyhow::Result<Map<String, Value>> {
 }
 
 /// The body for `{tools, choice, response_format, parallel_tool_calls}`, each of which may be absent.
-fn request(asked: &Map<String, Value>) -> anyhow::Result<Map<String, Value>> {
+pub(crate) fn request(asked: &Map<String, Value>) -> anyhow::Result<Map<String, Value>> {
     let mut body = Map::from_iter([
         ("model".to_owned(), json!("-")),
         ("messages".to_owned(), json!([{"role": "user", "content": "?"}])),
@@ -123,7 +124,7 @@ fn request(asked: &Map<String, Value>) -> anyhow::Result<Map<String, Value>> {
 }
 
 /// OpenAI's tool objects; bare functions and an object around the list are understood.
-fn tools(given: &Value) -> anyhow::Result<Vec<Value>> {
+pub(crate) fn tools(given: &Value) -> anyhow::Result<Vec<Value>> {
     let list = given.as_array().or_else(|| given["tools"].as_array());
     let list = list.ok_or_else(|| anyhow::anyhow!("the tools must be a list of OpenAI tools or of functions"))?;
     let wrap = |tool: &Value| match tool.get("function") {

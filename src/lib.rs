@@ -19,6 +19,10 @@ pub mod priority;
 #[cfg(feature = "serve")]
 pub mod api;
 #[cfg(feature = "serve")]
+pub mod bench;
+#[cfg(any(test, feature = "serve"))]
+mod bfcl;
+#[cfg(feature = "serve")]
 pub mod cli;
 #[cfg(feature = "embedded-model")]
 pub mod embedded;
@@ -34,3 +38,5 @@ pub mod settings;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
+#[cfg(feature = "serve")]
+mod tls;

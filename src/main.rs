@@ -4,7 +4,7 @@
 use callsmith::cli::{Cli, ServeArgs, Subcommands, become_trainer};
 use callsmith::serve::ServeError;
 use callsmith::settings::Settings;
-use callsmith::{inspect, serve, telemetry};
+use callsmith::{bench, inspect, serve, telemetry};
 use clap::Parser;
 use std::io::Write;
 use std::process::ExitCode;
@@ -19,6 +19,11 @@ fn main() -> ExitCode {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(error) => fail(1, &error),
+        },
+        Some(Subcommands::Bench(command)) => match bench::run(command) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => fail(error.exit_code(), &error.into()),
         },
         None => run_server(cli.serve),
         Some(other) => match other.trainer() {

@@ -52,24 +52,49 @@ pub enum ServeError {
 /// Loads everything and serves until a signal; returns when drained.
 pub async fn run(settings: Settings) -> Result<(), ServeError> {
     let mut signals = Signals::new()?;
-    let address = (settings.host.clone(), settings.port);
-    let (drain, poll, origins) = (settings.drain, settings.adapter_poll, settings.cors_origins.clone());
-    // Bind first: a taken port is told before a long load, and connections wait instead of failing.
-    let listener = TcpListener::bind(&address).await.map_err(|source| {
-        let address = format!("{}:{}", address.0, address.1);
-        ServeError::Listen { address, source }
-    })?;
-    let loading = tokio::task::spawn_blocking(move || load(&settings));
-    let (state, summary) = tokio::select! {
-        loaded = loading => loaded.map_err(std::io::Error::other)??,
+    let drain = settings.drain;
+    let loaded = tokio::select! {
+        loaded = Loaded::new(settings) => loaded?,
         () = signals.next() => return Ok(()),
     };
-    announce(&summary, listener.local_addr()?, &state)?;
-    if let Some(poll) = poll {
-        tokio::spawn(watch_adapters(Arc::clone(&state), poll));
+    announce(&loaded.summary, loaded.address, &loaded.state)?;
+    serve(loaded.server, loaded.state, signals, drain).await
+}
+
+/// A server that listens and has loaded everything, and answers from [`Self::accept`] on.
+pub struct Loaded {
+    server: listener::Server,
+    state: Arc<AppState>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// A line that says what was loaded.
+    pub summary: String,
+}
+
+impl Loaded {
+    /// Binds and loads.
+    pub async fn new(settings: Settings) -> Result<Self, ServeError> {
+        let address = (settings.host.clone(), settings.port);
+        let (poll, origins) = (settings.adapter_poll, settings.cors_origins.clone());
+        // Bind first: a taken port is told before a long load, and connections wait instead of failing.
+        let listener = TcpListener::bind(&address).await.map_err(|source| {
+            let address = format!("{}:{}", address.0, address.1);
+            ServeError::Listen { address, source }
+        })?;
+        let address = listener.local_addr()?;
+        let loading = tokio::task::spawn_blocking(move || load(&settings));
+        let (state, summary) = loading.await.map_err(std::io::Error::other)??;
+        if let Some(poll) = poll {
+            tokio::spawn(watch_adapters(Arc::clone(&state), poll));
+        }
+        let router = api::cors(api::router(Arc::clone(&state)), origins);
+        Ok(Self { server: listener::Server::new(listener, router), state, address, summary })
     }
-    let router = api::cors(api::router(Arc::clone(&state)), origins);
-    serve(listener::Server::new(listener, router), state, signals, drain).await
+
+    /// Answers for as long as the future is kept, whatever signals come.
+    pub async fn accept(mut self) {
+        self.server.accept().await;
+    }
 }
 
 /// Accepts until a signal; then refuses new requests, waits for the running ones up to `drain`, and closes.

@@ -2,7 +2,7 @@
 //!
 //! Shared by the server and the trainer: what is trained is what is served. Knows no HTTP and no tensors.
 
-mod clock;
+pub(crate) mod clock;
 pub mod dialect;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

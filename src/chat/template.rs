@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 /// For models without a template of their own. The end of a turn is what the model itself stops at.
-const PLAIN_TEMPLATE: &str = "{{ bos_token or '' }}{% for message in messages %}\
+pub(crate) const PLAIN_TEMPLATE: &str = "{{ bos_token or '' }}{% for message in messages %}\
     {{ '<|im_start|>' ~ message.role ~ '\\n' ~ message.content ~ (eos_token or '<|im_end|>') ~ '\\n' }}{% endfor %}\
     {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 

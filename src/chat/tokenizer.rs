@@ -68,6 +68,16 @@ impl ChatTokenizer {
         Ok([special.chat_template, special.bos, special.eos])
     }
 
+    /// How wide logits must be to hold every id of the directory's `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When the file is missing or malformed.
+    pub fn vocabulary_size(dir: &Path) -> Result<usize, ChatError> {
+        let files = files::read_dir(dir)?;
+        let size = files.as_ref().tokenizer_json().and_then(|json| Ok(words(&json)?.len()));
+        size.map_err(|error| ChatError::Tokenizer(format!("{}: {}", dir.display(), files::reason(&error))))
+    }
+
     /// The same from the files' contents, which may come from memory.
     ///
     /// # Errors
@@ -237,9 +247,7 @@ fn build(json: &Value) -> Result<tokenizers::Tokenizer, ChatError> {
 
 /// The bytes of every id, control tokens marked as llguidance marks them.
 fn token_words(json: &Value, logits_width: usize) -> Result<Vec<Vec<u8>>, ChatError> {
-    let words = catch_unwind(AssertUnwindSafe(|| llguidance::token_bytes_from_tokenizer_json(json)));
-    let words = words.map_err(|_| ChatError::Tokenizer("tokenizer.json: malformed vocabulary".into()))?;
-    let mut words = words.map_err(|error| ChatError::Tokenizer(format!("tokenizer.json: {error}")))?;
+    let mut words = words(json)?;
     if words.len() > logits_width {
         let found = words.len();
         let message =
@@ -248,6 +256,12 @@ fn token_words(json: &Value, logits_width: usize) -> Result<Vec<Vec<u8>>, ChatEr
     }
     words.resize(logits_width, Vec::new());
     Ok(words)
+}
+
+fn words(json: &Value) -> Result<Vec<Vec<u8>>, ChatError> {
+    let words = catch_unwind(AssertUnwindSafe(|| llguidance::token_bytes_from_tokenizer_json(json)));
+    let words = words.map_err(|_| ChatError::Tokenizer("tokenizer.json: malformed vocabulary".into()))?;
+    words.map_err(|error| ChatError::Tokenizer(format!("tokenizer.json: {error}")))
 }
 
 fn trie(words: &[Vec<u8>], eos_ids: &[u32]) -> TokTrie {

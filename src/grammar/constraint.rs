@@ -47,6 +47,16 @@ impl Constraint {
         Ok(())
     }
 
+    /// Computes the mask of the present state ahead of its use; false if it was there already.
+    ///
+    /// # Errors
+    /// As [`Self::apply_mask`].
+    pub fn prepare_mask(&mut self) -> Result<bool, GrammarError> {
+        let missing = self.mask.is_none();
+        self.mask()?;
+        Ok(missing)
+    }
+
     fn mask(&mut self) -> Result<&SimpleVob, GrammarError> {
         if self.mask.is_none() {
             self.compute_mask().map_err(|error| broken(&error))?;

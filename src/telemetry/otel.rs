@@ -30,6 +30,7 @@ pub(super) fn start<S>(endpoint: &str) -> (Option<Exporter>, Option<impl Layer<S
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
+    crate::tls::install();
     let traces = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
     let exporter =
         SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary).with_endpoint(traces).build();

@@ -11,6 +11,8 @@ mod adapters;
 mod always_valid;
 /// Wrong fields, bad schemas and broken bodies are refused and disturb nothing.
 mod bad_input;
+/// The load generator.
+mod bench;
 /// Text completions, structured outputs, tokens.
 mod completions;
 /// Schemas that cost much are refused or compiled in time, beside streams that keep their pace.

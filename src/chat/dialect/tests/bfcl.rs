@@ -1,6 +1,7 @@
 //! The gold calls of BFCL: every dialect that can write them takes them and reads them back, and how much of them is forced.
 
 use super::*;
+use crate::bfcl::{gold_calls, without_exponents};
 use crate::chat::tokenizer::ChatTokenizer;
 use crate::grammar::schema::{admit_parameters, standardised};
 use crate::grammar::text::{TextGrammars, verdict};
@@ -40,75 +41,13 @@ fn golds(bfcl: &Path) -> (Vec<Gold>, usize) {
 }
 
 fn gold(question: &Value, answer: &Value) -> Option<Gold> {
-    let functions = question["function"].as_array()?;
-    let schema = |function: &Value| standardised(&function["parameters"]);
-    let legal = |name: &str| name.replace('.', "_");
-    let mut calls = Vec::new();
-    for call in answer["ground_truth"].as_array()? {
-        let (name, options) = call.as_object()?.iter().next()?;
-        let function = functions.iter().find(|function| function["name"] == name.as_str())?;
-        let mut arguments = in_order(&schema(function), first_of_each(options));
-        // Some answers allow for arguments that the function does not have.
-        let extra = |name: &String| options[name].as_array().is_some_and(|values| values.contains(&json!("")));
-        let known = &function["parameters"]["properties"];
-        arguments.as_object_mut()?.retain(|name, _| known.get(name).is_some() || !extra(name));
-        let fits = jsonschema::validator_for(&schema(function)).ok()?.is_valid(&arguments);
-        calls.push(ToolCall { id: String::new(), name: legal(name), arguments });
-        if !fits {
-            return None;
-        }
-    }
+    let calls = gold_calls(question, answer)?;
     let tool = |function: &Value| {
-        let admitted = admit_parameters(&Some(schema(function))).ok()?;
-        Some((legal(function["name"].as_str()?), admitted))
+        let admitted = admit_parameters(&Some(standardised(&function["parameters"]))).ok()?;
+        Some((function["name"].as_str()?.replace('.', "_"), admitted))
     };
-    let tools = functions.iter().map(tool).collect::<Option<Vec<_>>>()?;
+    let tools = question["function"].as_array()?.iter().map(tool).collect::<Option<Vec<_>>>()?;
     Some(Gold { id: answer["id"].as_str()?.to_owned(), tools, calls })
-}
-
-/// Each argument's first possible value; the empty text stands for "left out".
-fn first_of_each(options: &Value) -> Value {
-    let first = |(name, values): (&String, &Value)| {
-        let value = values.as_array()?.iter().find(|value| **value != "")?;
-        Some((name.clone(), plain(value)))
-    };
-    Value::Object(options.as_object().into_iter().flatten().filter_map(first).collect())
-}
-
-/// Inside an object every value is a list of possible ones again; whole numbers are written as such.
-fn plain(value: &Value) -> Value {
-    match value {
-        Value::Object(_) => first_of_each(value),
-        Value::Array(items) => items.iter().map(plain).collect(),
-        Value::Number(number) => match number.as_f64() {
-            Some(whole) if whole.fract() == 0.0 && whole.abs() < 1e15 => Value::from(whole as i64),
-            _ => value.clone(),
-        },
-        other => other.clone(),
-    }
-}
-
-/// Members in the order of the schema's properties, as the grammar has them.
-fn in_order(schema: &Value, value: Value) -> Value {
-    match (value, schema["properties"].as_object(), schema.get("items")) {
-        (Value::Object(mut map), Some(properties), _) => {
-            let known = properties
-                .iter()
-                .filter_map(|(name, schema)| Some((name.clone(), in_order(schema, map.remove(name)?))));
-            let mut ordered: serde_json::Map<String, Value> = known.collect();
-            ordered.extend(map);
-            Value::Object(ordered)
-        }
-        (Value::Array(items), _, Some(schema)) => items.into_iter().map(|item| in_order(schema, item)).collect(),
-        (value, ..) => value,
-    }
-}
-
-/// Small numbers as the grammar has them: `0.000001`, never `1e-6`.
-fn without_exponents(text: &str) -> String {
-    let number = regex::Regex::new(r"([ :\[])([0-9.]+e-[0-9]+)").unwrap();
-    let plain = |found: &regex::Captures<'_>| format!("{}{}", &found[1], found[2].parse::<f64>().unwrap());
-    number.replace_all(text, plain).into_owned()
 }
 
 fn turn_lark(dialect: &dyn Dialect, tools: &[Function], choice: &ToolChoice) -> Result<String, ChatError> {
