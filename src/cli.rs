@@ -2,7 +2,7 @@
 
 mod bench;
 
-pub use bench::{BenchCommand, BenchRunArgs, FamilyName, MakeModelArgs, MasksArgs, Scenario};
+pub use bench::{BenchCommand, BenchRunArgs, EncodingName, FamilyName, MakeModelArgs, MasksArgs, Scenario};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;

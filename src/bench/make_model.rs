@@ -6,10 +6,11 @@ use super::BenchError;
 use super::random_weights::{self, RandomTensor, normal};
 use crate::adapter::peft::{self, PeftConfig};
 use crate::chat::template::PLAIN_TEMPLATE;
-use crate::chat::tokenizer::ChatTokenizer;
-use crate::cli::{DtypeName, FamilyName, MakeModelArgs};
+use crate::chat::tokenizer::{self, ChatTokenizer};
+use crate::cli::{DtypeName, EncodingName, FamilyName, MakeModelArgs};
 use crate::model::decoder::module_shape;
-use crate::model::{AdapterWeights, Family, LoraPair, ModelConfig, RopeScaling, Site, TargetModule};
+use crate::model::gguf::{self, Contents, Encoding};
+use crate::model::{AdapterWeights, Checkpoint, Family, LoraPair, ModelConfig, RopeScaling, Site, TargetModule};
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -51,6 +52,9 @@ pub(super) fn run(args: &MakeModelArgs) -> Result<(), BenchError> {
     json["torch_dtype"] = json!(storage(args.dtype).1);
     write(&dir.join("config.json"), format!("{json:#}\n").as_bytes())?;
     staging.publish(&args.dir)?;
+    if let Some(path) = &args.gguf {
+        write_gguf(path, args)?;
+    }
     let (parameters, vocabulary) = (config.parameters(), config.vocab_size);
     let bytes = parameters * storage(args.dtype).0.bitsize() / 8;
     super::print(&format!(
@@ -61,6 +65,22 @@ pub(super) fn run(args: &MakeModelArgs) -> Result<(), BenchError> {
         args.adapters,
     ));
     Ok(())
+}
+
+/// The same weights in one file.
+fn write_gguf(path: &Path, args: &MakeModelArgs) -> Result<(), BenchError> {
+    let checkpoint = Checkpoint::open(&args.dir)?;
+    let tokenizer = tokenizer::gguf::metadata_of(&args.dir, checkpoint.config().vocab_size)?;
+    let name = args.dir.file_name().unwrap_or_default().to_string_lossy();
+    let encoding = match args.gguf_encoding {
+        EncodingName::F32 => Encoding::F32,
+        EncodingName::F16 => Encoding::F16,
+        EncodingName::Bf16 => Encoding::Bf16,
+        EncodingName::Q8 => Encoding::Q8_0,
+        EncodingName::Q4 => Encoding::Q4K,
+    };
+    let contents = Contents { config: checkpoint.config(), name: &name, encoding, tokenizer: &tokenizer };
+    Ok(gguf::write(path, &contents, &mut |tensor| checkpoint.tensor(tensor))?)
 }
 
 /// The shape, refused before anything is written if no decoder could have it.

@@ -144,6 +144,24 @@ pub struct MakeModelArgs {
     /// Rank of the adapters
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub rank: u32,
+    /// Also write the model as a GGUF file, so that other servers can be measured on the same weights
+    #[arg(long, value_name = "FILE")]
+    pub gguf: Option<PathBuf>,
+    /// How the matrices of that file are stored
+    #[arg(long, value_enum, default_value_t = EncodingName::Q8, requires = "gguf")]
+    pub gguf_encoding: EncodingName,
+}
+
+/// Encodings of GGUF.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EncodingName {
+    F32,
+    F16,
+    Bf16,
+    #[value(name = "q8_0")]
+    Q8,
+    #[value(name = "q4_k")]
+    Q4,
 }
 
 /// Architectures that differ in details.

@@ -276,6 +276,18 @@ fn a_made_model_serves_with_its_adapters_whatever_its_family() {
 }
 
 #[test]
+fn a_made_model_is_served_from_its_gguf_file_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokenizer = tiny_model(&dir.path().join("tiny"));
+    let (made, file) = (dir.path().join("made"), dir.path().join("made.gguf"));
+    let [made, file] = [&made, &file].map(|path| path.to_str().unwrap());
+    let words = ["make-model", made, "--tokenizer", tokenizer.to_str().unwrap(), "--gguf", file];
+    run(&[&words, SHAPE].concat()).unwrap();
+    let report = report(&["--model", file, "--scenario", "text,call", "--max-tokens", "300"], 0);
+    measurements(&report).iter().for_each(assert_measured);
+}
+
+#[test]
 fn a_made_model_is_the_same_for_the_same_seed_and_readable_by_all() {
     let dir = tempfile::tempdir().unwrap();
     let tokenizer = tiny_model(&dir.path().join("tiny"));

@@ -4,7 +4,7 @@
 //! neither on them nor on how its prompt was cut: every sum has a fixed order.
 
 use super::kv_store::{Cells, KvShape, LayerStore};
-use super::parts::{Tile, Tiles};
+use super::parts::{Area, Tile, Tiles};
 use super::simd::{Isa, Kernel, LANES, Lanes};
 use super::team::Team;
 use crate::model::kv_cache::BLOCK_SIZE;
@@ -57,7 +57,7 @@ struct Band {
 /// How a pass's attention is cut into tasks; the same for every layer.
 pub(super) struct Plan {
     bands: Vec<Band>,
-    tiles: Vec<(Range<usize>, Range<usize>)>,
+    tiles: Vec<Area>,
     work: usize,
 }
 
@@ -181,8 +181,8 @@ impl Task<'_, '_> {
             softmax(&mut scores[r * width + seen.start..r * width + seen.end]);
         }
         for lane in 0..self.attend.shape.dim / LANES {
-            let weights = Weights { scores: &scores, width, seen: &seen };
-            let sums = self.weigh(lanes, weights, lane, values, load);
+            let weights = Weights { scores: &scores, width, seen: &seen, lane };
+            let sums = self.weigh(lanes, weights, values, load);
             self.put(lanes, queries, lane, sums);
         }
         *self.scores = scores;
@@ -208,7 +208,6 @@ impl Task<'_, '_> {
         &self,
         lanes: L,
         weights: Weights<'_, Q>,
-        lane: usize,
         values: &[T],
         load: impl Fn(&[T; LANES]) -> L::Floats + Copy,
     ) -> [L::Floats; Q] {
@@ -220,12 +219,12 @@ impl Task<'_, '_> {
             let first = index * BLOCK_SIZE;
             let here = weights.any().start.max(first)..weights.any().end.min(first + BLOCK_SIZE);
             for position in here {
-                let value = load(&block[(position - first) * per_position + lane]);
+                let value = load(&block[(position - first) * per_position + weights.lane]);
                 let everybody = all.contains(&position);
-                for r in 0..Q {
+                for (r, sum) in sums.iter_mut().enumerate() {
                     if everybody || weights.seen[r].contains(&position) {
                         let weight = weights.scores[r * weights.width + position];
-                        sums[r] = lanes.mul_add(lanes.splat(weight), value, sums[r]);
+                        *sum = lanes.mul_add(lanes.splat(weight), value, *sum);
                     }
                 }
             }
@@ -245,12 +244,13 @@ impl Task<'_, '_> {
     }
 }
 
-/// The weights of some queries, and which positions each sees.
+/// The weights of some queries, which positions each sees, and which sixteen dimensions are wanted.
 #[derive(Clone, Copy)]
 struct Weights<'a, const Q: usize> {
     scores: &'a [f32],
     width: usize,
     seen: &'a [Range<usize>; Q],
+    lane: usize,
 }
 
 impl<const Q: usize> Weights<'_, Q> {

@@ -5,7 +5,7 @@
 use super::adapter::PackedPair;
 use super::inputs::Inputs;
 use super::packed::Matrix;
-use super::parts::{Chunks, Tile, Tiles};
+use super::parts::{Area, Chunks, Tile, Tiles};
 use super::product::{Product, Write};
 use super::simd::{Isa, LANES};
 use super::team::Team;
@@ -90,7 +90,7 @@ impl<'a> Stage<'a> {
         });
     }
 
-    fn cut(&self, rows: usize) -> (Vec<Piece>, Vec<(Range<usize>, Range<usize>)>) {
+    fn cut(&self, rows: usize) -> (Vec<Piece>, Vec<Area>) {
         let (mut pieces, mut tiles, mut start) = (Vec::new(), Vec::new(), 0);
         for (index, layer) in self.layers.iter().enumerate() {
             let (panels, columns) = cut(&layer.matrix, start, rows, self.machine.team.threads());

@@ -158,6 +158,7 @@ impl Loader<'_> {
             false => None,
         };
         Ok(Block {
+            index: layer,
             input_norm: vector("input_layernorm.weight", self.config.hidden_size)?,
             q: linear(TargetModule::Q)?,
             k: linear(TargetModule::K)?,

@@ -38,6 +38,7 @@ use team::Team;
 
 /// One layer's weights.
 struct Block {
+    index: usize,
     input_norm: Vec<f32>,
     q: Linear,
     k: Linear,
@@ -153,8 +154,8 @@ impl CpuDecoder {
         };
         let buffers = &mut self.buffers;
         embed(&self.embedding, pass.tokens, &mut buffers.x);
-        for (index, block) in self.blocks.iter().enumerate() {
-            block.forward(index, &context, &mut self.store, buffers);
+        for block in &self.blocks {
+            block.forward(&context, &mut self.store, buffers);
             after_block();
         }
         Ok(logits(&self.norm, &self.head, &context, buffers))
@@ -170,7 +171,7 @@ fn embed(embedding: &Matrix, tokens: &[u32], x: &mut Vec<f32>) {
 }
 
 impl Block {
-    fn forward(&self, index: usize, context: &Context<'_>, store: &mut KvStore, buffers: &mut Buffers) {
+    fn forward(&self, context: &Context<'_>, store: &mut KvStore, buffers: &mut Buffers) {
         let Buffers { x, qkv, normed, attended, gated, .. } = buffers;
         let (machine, adapters) = (context.machine, context.pass.adapters);
         normalise_rows(context, x, &self.input_norm, &self.q, normed);
@@ -179,7 +180,7 @@ impl Block {
         qkv.resize(rows * layers.iter().map(|layer| layer.matrix.outputs).sum::<usize>(), 0.0);
         Stage::new(machine, &layers, normed, adapters).run(qkv, Write::Set);
         self.rotate(context, qkv);
-        self.attend(index, context, store, qkv, attended);
+        self.attend(context, store, qkv, attended);
         attended.quantise(self.o.matrix.format(), machine.team);
         Stage::new(machine, &[&self.o], attended, adapters).run(x, Write::Add(1.0));
         normalise_rows(context, x, &self.post_norm, &self.gate, normed);
@@ -201,17 +202,17 @@ impl Block {
         });
     }
 
-    fn attend(&self, index: usize, context: &Context<'_>, store: &mut KvStore, qkv: &[f32], out: &mut Inputs) {
+    fn attend(&self, context: &Context<'_>, store: &mut KvStore, qkv: &[f32], out: &mut Inputs) {
         let (query, key) = (self.q.matrix.outputs, self.k.matrix.outputs);
         let width = query + 2 * key;
         let keys_and_values = |row: usize| qkv[row * width..][query..width].split_at(key);
-        store.write(index, &context.slots, keys_and_values, context.machine.team);
+        store.write(self.index, &context.slots, keys_and_values, context.machine.team);
         let attend = Attend {
             heads: context.heads,
             plan: &context.plan,
             sequences: context.pass.sequences,
             shape: store.shape,
-            store: &store.layers[index],
+            store: &store.layers[self.index],
             queries: qkv,
             stride: width,
         };

@@ -51,21 +51,24 @@ impl<'a, T: Send> Parts for Chunks<'a, T> {
     }
 }
 
+/// Some rows and some columns of a matrix.
+pub(super) type Area = (Range<usize>, Range<usize>);
+
 /// A matrix `[rows, width]` in tiles: some rows, some columns.
 pub(super) struct Tiles<'a> {
     data: *mut f32,
     len: usize,
     width: usize,
-    tiles: &'a [(Range<usize>, Range<usize>)],
+    tiles: &'a [Area],
     borrow: PhantomData<&'a mut [f32]>,
 }
 
 impl<'a> Tiles<'a> {
     /// # Panics
     /// If a tile does not lie inside the matrix, or tiles overlap.
-    pub(super) fn new(data: &'a mut [f32], width: usize, tiles: &'a [(Range<usize>, Range<usize>)]) -> Self {
+    pub(super) fn new(data: &'a mut [f32], width: usize, tiles: &'a [Area]) -> Self {
         let rows = data.len() / width.max(1);
-        let inside = |(r, c): &(Range<usize>, Range<usize>)| r.end <= rows && c.end <= width;
+        let inside = |(r, c): &Area| r.end <= rows && c.end <= width;
         assert!(tiles.iter().all(inside), "a tile lies outside of its matrix");
         assert!(tiles.windows(2).all(|pair| is_before(&pair[0], &pair[1])), "tiles are not in order");
         Self { data: data.as_mut_ptr(), len: data.len(), width, tiles, borrow: PhantomData }
@@ -73,7 +76,7 @@ impl<'a> Tiles<'a> {
 }
 
 /// In order: bands of rows one after the other, in each the columns from left to right.
-fn is_before(a: &(Range<usize>, Range<usize>), b: &(Range<usize>, Range<usize>)) -> bool {
+fn is_before(a: &Area, b: &Area) -> bool {
     a.0.end <= b.0.start || (a.0 == b.0 && a.1.end <= b.1.start)
 }
 

@@ -60,7 +60,7 @@ impl Gate {
 
     fn open(&self) {
         let job = self.0.load(Relaxed) / JOB + 1;
-        self.0.store(job * JOB | OPEN, SeqCst);
+        self.0.store((job * JOB) | OPEN, SeqCst);
     }
 
     /// Lets nobody in any more and waits until all have left.
