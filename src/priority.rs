@@ -10,9 +10,14 @@ const BACKGROUND: i32 = 10;
 /// Threads in [`in_background`].
 static BUSY: AtomicUsize = AtomicUsize::new(0);
 
+/// Processors that this process may use.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// How many requests should be prepared at a time: on all processors but the engine's.
 pub fn background_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1))
+    (processors() - 1).max(1)
 }
 
 /// Whether the background leaves the engine no more than one processor.

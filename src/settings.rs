@@ -5,6 +5,7 @@ use crate::chat::ChatError;
 use crate::chat::dialect::DialectChoice;
 use crate::cli::{DtypeName, KvTypeName, LogFormatName, QuantizeName, ReasoningName, ServeArgs};
 use crate::model::{KvType, Precision, Quantise};
+use crate::priority::processors;
 use axum::http::HeaderValue;
 use candle_core::DType;
 use std::fmt;
@@ -219,10 +220,6 @@ fn precision(args: &ServeArgs) -> Precision {
         KvTypeName::F16 => Some(KvType::F16),
     };
     Precision { dtype, quantise, kv }
-}
-
-fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn telemetry(endpoint: &Option<String>, log: LogFormatName) -> Result<Telemetry, SettingsError> {

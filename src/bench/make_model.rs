@@ -11,6 +11,7 @@ use crate::cli::{DtypeName, EncodingName, FamilyName, MakeModelArgs};
 use crate::model::decoder::module_shape;
 use crate::model::gguf::{self, Contents, Encoding};
 use crate::model::{AdapterWeights, Checkpoint, Family, LoraPair, ModelConfig, RopeScaling, Site, TargetModule};
+use crate::staging::parent;
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -21,7 +22,7 @@ use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tempfile::TempDir;
 
 /// Vocabularies are padded to a multiple of this, as those of published models are.
@@ -238,11 +239,11 @@ impl Staging {
         let no_name = || BenchError::Usage(format!("{}: a directory needs a name", dir.display()));
         let name = dir.file_name().ok_or_else(no_name)?.to_string_lossy();
         let parent = parent(dir);
-        fs::create_dir_all(&parent).map_err(BenchError::io(&parent))?;
+        fs::create_dir_all(parent).map_err(BenchError::io(parent))?;
         let mut builder = tempfile::Builder::new();
         let prefix = format!(".{name}.tmp-");
-        let staging = builder.prefix(&prefix).permissions(Permissions::from_mode(0o755)).tempdir_in(&parent);
-        Ok(Self(staging.map_err(BenchError::io(&parent))?))
+        let staging = builder.prefix(&prefix).permissions(Permissions::from_mode(0o755)).tempdir_in(parent);
+        Ok(Self(staging.map_err(BenchError::io(parent))?))
     }
 
     fn publish(self, dir: &Path) -> Result<(), BenchError> {
@@ -256,8 +257,4 @@ impl Staging {
         drop(self.0.keep());
         Ok(())
     }
-}
-
-fn parent(dir: &Path) -> PathBuf {
-    dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
 }

@@ -1,7 +1,7 @@
 //! Scheduled sequences → the pieces of one forward pass. Knows neither the decoder nor how tokens are chosen.
 
 use super::sequence::Sequence;
-use crate::model::{AdapterBatch, AdapterWeights, PagedSequence};
+use crate::model::{AdapterBatch, AdapterWeights, LogitRow, PagedSequence};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub struct Batch<'a> {
     /// Which rows use which adapter.
     pub adapters: AdapterBatch,
     /// Rows whose logits are wanted, ascending.
-    pub logit_rows: Vec<u32>,
+    pub logit_rows: Vec<LogitRow<'a>>,
 }
 
 /// A range of rows and the adapter they use.
@@ -32,7 +32,7 @@ impl<'a> Batch<'a> {
             let sequence = &running[index];
             let rows = batch.push(sequence);
             if sequence.wants_logits() {
-                batch.logit_rows.push(rows.end as u32 - 1);
+                batch.logit_rows.push(LogitRow { row: rows.end as u32 - 1, wanted: sequence.allowed() });
                 readers.push(index);
             }
             if let Some(lease) = sequence.lease() {
@@ -105,7 +105,7 @@ mod tests {
         let (batch, readers) = Batch::build(&running);
         assert_eq!(batch.tokens, [5, 6, 8, 9]);
         assert_eq!(batch.positions, [0, 1, 0, 1]);
-        assert_eq!((batch.logit_rows, readers), (vec![3], vec![1]));
+        assert_eq!((batch.logit_rows, readers), (vec![LogitRow { row: 3, wanted: None }], vec![1]));
         let parts: Vec<_> = batch.sequences.iter().map(|part| (part.cached, part.new)).collect();
         assert_eq!(parts, [(0, 2), (0, 2)]);
     }

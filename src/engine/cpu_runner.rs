@@ -38,7 +38,7 @@ impl Runner for CpuRunner {
         Shape::of(self.decoder.config(), self.blocks)
     }
 
-    fn forward(&mut self, batch: &Batch<'_>, beat: &dyn Fn()) -> Result<Vec<f32>, ModelError> {
+    fn forward(&mut self, batch: &Batch<'_>, beat: &dyn Fn(), logits: &mut Vec<f32>) -> Result<(), ModelError> {
         let tokens = batch.tokens.len();
         let pass = CpuPass {
             tokens: &batch.tokens,
@@ -49,9 +49,9 @@ impl Runner for CpuRunner {
         };
         let started = Instant::now();
         self.decoder.set_alone(self.is_short(tokens) && priority::is_crowded());
-        let logits = self.decoder.forward(&pass, beat);
+        let outcome = self.decoder.forward(&pass, beat, logits);
         self.last = (tokens, started.elapsed());
-        logits
+        outcome
     }
 
     fn reset(&mut self) -> Result<(), ModelError> {

@@ -51,9 +51,9 @@ pub trait Runner: Send {
     /// Never changes.
     fn shape(&self) -> Shape;
 
-    /// Computes the new tokens; returns the logits of `batch.logit_rows`, row after row. Calls `beat` as it gets on: on a CPU
-    /// one pass of a large model takes longer than a dead engine may stay silent.
-    fn forward(&mut self, batch: &Batch<'_>, beat: &dyn Fn()) -> Result<Vec<f32>, ModelError>;
+    /// Computes the new tokens; fills `logits` with those of `batch.logit_rows`, row after row, whatever was in it. Calls `beat`
+    /// as it gets on: on a CPU one pass of a large model takes longer than a dead engine may stay silent.
+    fn forward(&mut self, batch: &Batch<'_>, beat: &dyn Fn(), logits: &mut Vec<f32>) -> Result<(), ModelError>;
 
     /// Rebuilds the cache after a failed pass; nothing in it is needed any more.
     fn reset(&mut self) -> Result<(), ModelError>;
@@ -82,7 +82,7 @@ impl Runner for DecoderRunner {
         Shape::of(self.decoder.config(), self.blocks)
     }
 
-    fn forward(&mut self, batch: &Batch<'_>, beat: &dyn Fn()) -> Result<Vec<f32>, ModelError> {
+    fn forward(&mut self, batch: &Batch<'_>, beat: &dyn Fn(), logits: &mut Vec<f32>) -> Result<(), ModelError> {
         let no_cache = || candle_core::Error::Msg("the KV cache is not there after a failed reset".to_owned());
         let cache = self.cache.as_mut().ok_or_else(no_cache)?;
         let pass = ForwardPass {
@@ -92,11 +92,12 @@ impl Runner for DecoderRunner {
             adapters: &batch.adapters,
         };
         let hidden = self.decoder.hidden_states_observed(pass, beat)?;
-        if batch.logit_rows.is_empty() {
-            return Ok(Vec::new());
+        logits.clear();
+        if !batch.logit_rows.is_empty() {
+            let rows: Vec<u32> = batch.logit_rows.iter().map(|wanted| wanted.row).collect();
+            *logits = self.decoder.logits(&select(hidden, &rows)?)?.flatten_all()?.to_vec1()?;
         }
-        let rows = select(hidden, &batch.logit_rows)?;
-        Ok(self.decoder.logits(&rows)?.flatten_all()?.to_vec1()?)
+        Ok(())
     }
 
     fn reset(&mut self) -> Result<(), ModelError> {

@@ -127,25 +127,49 @@ fn heaviest_first(a: &Candidate, b: &Candidate) -> Ordering {
     b.weight.total_cmp(&a.weight).then(a.id.cmp(&b.id))
 }
 
+/// A vocabulary is looked through in pieces of this length, without an exit inside of one.
+const PIECE: usize = 1024;
+
 fn check_finite(logits: &[f32]) -> Result<(), InvalidLogits> {
-    let broken = |logit: &f32| logit.is_nan() | (*logit == f32::INFINITY);
-    // No early exit inside a chunk, so that the scan of a good row is vectorised.
-    let good = logits.chunks(1024).all(|chunk| !chunk.iter().fold(false, |bad, logit| bad | broken(logit)));
-    match good {
-        true => Ok(()),
-        false => Err(InvalidLogits::NotFinite(logits.iter().position(broken).unwrap_or_default())),
-    }
+    let good = logits.chunks(PIECE).all(|piece| greatest(piece).is_some());
+    if good { Ok(()) } else { Err(not_finite(logits)) }
+}
+
+fn not_finite(logits: &[f32]) -> InvalidLogits {
+    InvalidLogits::NotFinite(logits.iter().position(|&logit| !is_good(logit)).unwrap_or_default())
+}
+
+/// Neither +∞ nor no number at all.
+fn is_good(logit: f32) -> bool {
+    logit < f32::INFINITY
 }
 
 /// The lowest id among the greatest logits.
 fn argmax(logits: &[f32]) -> Result<u32, InvalidLogits> {
-    check_finite(logits)?;
-    let (best, logit) = logits
-        .iter()
-        .copied()
-        .enumerate()
-        .fold((0, f32::NEG_INFINITY), |best, next| if next.1 > best.1 { next } else { best });
-    if logit == f32::NEG_INFINITY { Err(InvalidLogits::Empty) } else { Ok(best as u32) }
+    let (mut best, mut start) = (f32::NEG_INFINITY, 0);
+    for (index, piece) in logits.chunks(PIECE).enumerate() {
+        let greatest = greatest(piece).ok_or_else(|| not_finite(logits))?;
+        if greatest > best {
+            (best, start) = (greatest, index * PIECE);
+        }
+    }
+    let place = logits[start..].iter().position(|logit| *logit == best);
+    if best == f32::NEG_INFINITY { Err(InvalidLogits::Empty) } else { Ok((start + place.unwrap_or_default()) as u32) }
+}
+
+/// The greatest of some logits, unless one is not a number or +∞. Lane by lane, so that the compiler vectorises it.
+fn greatest(logits: &[f32]) -> Option<f32> {
+    let (mut most, mut broken) = ([f32::NEG_INFINITY; 16], [0u32; 16]);
+    let (whole, rest) = logits.as_chunks::<16>();
+    for lanes in whole {
+        for (lane, &logit) in lanes.iter().enumerate() {
+            most[lane] = if logit > most[lane] { logit } else { most[lane] };
+            broken[lane] |= u32::from(!is_good(logit));
+        }
+    }
+    let good = broken == [0; 16] && rest.iter().all(|&logit| is_good(logit));
+    let greater = |a: f32, b: f32| if b > a { b } else { a };
+    good.then(|| most.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, greater))
 }
 
 /// Unnormalised probabilities at a temperature, relative to the best; tokens that cannot be drawn are left out.

@@ -20,6 +20,12 @@ const ALL_MASKS: Duration = Duration::from_secs(20);
 
 /// What steers a sequence: which tokens may come next and which must.
 pub(super) trait Guide: Send {
+    /// Finds out which tokens may come next.
+    fn prepare(&mut self) -> Result<(), GrammarError>;
+
+    /// The tokens that may come next, a bit for each, once that is found out.
+    fn allowed(&self) -> Option<&[u32]>;
+
     /// Writes −∞ into the logits of forbidden tokens.
     fn mask(&mut self, logits: &mut [f32]) -> Result<(), GrammarError>;
 
@@ -37,6 +43,14 @@ pub(super) struct Forced {
 }
 
 impl Guide for Constraint {
+    fn prepare(&mut self) -> Result<(), GrammarError> {
+        self.prepare_mask().map(drop)
+    }
+
+    fn allowed(&self) -> Option<&[u32]> {
+        self.prepared_mask()
+    }
+
     fn mask(&mut self, logits: &mut [f32]) -> Result<(), GrammarError> {
         self.apply_mask(logits)
     }
@@ -91,6 +105,8 @@ pub(super) struct Sequence {
     prefix: Prefix,
     known: usize,
     sampler: Sampler,
+    /// What the next token's mask took, and what all of them did.
+    masked: Option<Duration>,
     mask_time: Duration,
     stop_token_ids: Vec<u32>,
     guide: Option<Box<dyn Guide>>,
@@ -122,6 +138,7 @@ impl Sequence {
             prefix: Prefix::Start(Arc::clone(&namespace)),
             namespace,
             known: 0,
+            masked: None,
             mask_time: Duration::ZERO,
             sampler: Sampler::new(request.params, seat.seed, &request.prompt),
             tokens: request.prompt,
@@ -142,15 +159,28 @@ impl Sequence {
         Ok(Progress { tokens, finish, masked: None })
     }
 
+    /// Finds out which tokens may come next, so that no logits of other ones need to be computed.
+    pub(super) fn prepare(&mut self) -> Result<(), EngineError> {
+        let Some(guide) = &mut self.guide else { return Ok(()) };
+        let started = Instant::now();
+        guide.prepare().map_err(|error| invalid(&error))?;
+        let took = started.elapsed();
+        self.masked = Some(took);
+        self.check_masks(took)
+    }
+
+    /// The tokens that may come next, a bit for each, if they are known; otherwise any.
+    pub(super) fn allowed(&self) -> Option<&[u32]> {
+        self.guide.as_ref()?.allowed()
+    }
+
     /// Chooses the next token from its row of logits, and takes what the grammar forces after it.
     pub(super) fn advance(&mut self, logits: &mut [f32]) -> Result<Progress, EngineError> {
         self.sampler.prepare(logits).map_err(|error| invalid(&error))?;
-        let masked = self.guide.as_mut().map(|guide| {
-            let started = Instant::now();
-            guide.mask(logits).map(|()| started.elapsed())
-        });
-        let masked = masked.transpose().map_err(|error| invalid(&error))?;
-        self.check_masks(masked.unwrap_or_default())?;
+        if let Some(guide) = &mut self.guide {
+            guide.mask(logits).map_err(|error| invalid(&error))?;
+        }
+        let masked = self.masked.take();
         let index = self.tokens.len() - self.prompt_len;
         let choice = self.sampler.choose(logits, index as u64).map_err(|error| invalid(&error))?;
         if self.stop_token_ids.contains(&choice.token) {
@@ -292,6 +322,11 @@ impl Sequence {
     /// The present step computes its last token, so its logits are wanted.
     pub(super) fn wants_logits(&self) -> bool {
         self.scheduled > 0 && self.scheduled == self.pending()
+    }
+
+    /// A grammar says what may come.
+    pub(super) fn is_guided(&self) -> bool {
+        self.guide.is_some()
     }
 
     pub(super) fn lease(&self) -> Option<&Lease> {

@@ -67,7 +67,7 @@ impl Runner for ToyRunner {
         self.shape
     }
 
-    fn forward(&mut self, batch: &Batch<'_>, beat: &dyn Fn()) -> Result<Vec<f32>, ModelError> {
+    fn forward(&mut self, batch: &Batch<'_>, beat: &dyn Fn(), logits: &mut Vec<f32>) -> Result<(), ModelError> {
         if let Some(gate) = &self.gate {
             while gate.recv_timeout(Duration::from_millis(5)) == Err(RecvTimeoutError::Timeout) {
                 beat();
@@ -77,17 +77,22 @@ impl Runner for ToyRunner {
         if batch.tokens.contains(&FAIL) {
             return Err(ModelError::Config("a token that the model refuses".to_owned()));
         }
-        let (mut row, mut logits) = (0, Vec::new());
+        let mut row = 0;
+        logits.clear();
         for part in &batch.sequences {
             let rows = row..row + part.new;
             self.write(part, &batch.tokens[rows.clone()], &batch.positions[rows.clone()]);
             row = rows.end;
-            if batch.logit_rows.contains(&(row as u32 - 1)) {
-                logits.extend(toy_logits(&self.context(part)));
+            if let Some(wanted) = batch.logit_rows.iter().find(|wanted| wanted.row as usize == row - 1) {
+                let logits_of_all = toy_logits(&self.context(part));
+                logits.extend(logits_of_all.into_iter().enumerate().map(|(id, logit)| match wanted.wanted {
+                    Some(bits) if bits[id / 32] >> (id % 32) & 1 == 0 => f32::NEG_INFINITY,
+                    _ => logit,
+                }));
             }
         }
         assert_eq!(row, batch.tokens.len());
-        Ok(logits)
+        Ok(())
     }
 
     fn reset(&mut self) -> Result<(), ModelError> {
@@ -131,6 +136,14 @@ impl EvenGuide {
 }
 
 impl Guide for EvenGuide {
+    fn prepare(&mut self) -> Result<(), GrammarError> {
+        Ok(())
+    }
+
+    fn allowed(&self) -> Option<&[u32]> {
+        Some(&[0x5555_5555; VOCAB / 32])
+    }
+
     fn mask(&mut self, logits: &mut [f32]) -> Result<(), GrammarError> {
         logits.iter_mut().skip(1).step_by(2).for_each(|logit| *logit = f32::NEG_INFINITY);
         Ok(())

@@ -9,6 +9,7 @@ use super::scheduler::{Limits, PrefixStats, Scheduler};
 use super::sequence::{Progress, Sequence};
 use super::shared::Shared;
 use super::{EngineError, EngineOptions};
+use crate::priority;
 use rayon::prelude::*;
 use std::any::Any;
 use std::collections::VecDeque;
@@ -40,6 +41,8 @@ pub(super) struct Worker {
     commands: Receiver<Command>,
     shared: Arc<Shared>,
     samplers: rayon::ThreadPool,
+    /// Of the last step; kept for its memory.
+    logits: Vec<f32>,
     failures: VecDeque<Instant>,
 }
 
@@ -52,9 +55,8 @@ impl Worker {
         commands: Receiver<Command>,
         shared: Arc<Shared>,
     ) -> Result<Self, EngineError> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let samplers = rayon::ThreadPoolBuilder::new()
-            .num_threads(cores.min(options.max_batch.max(1)))
+            .num_threads(priority::processors().min(options.max_batch.max(1)))
             .thread_name(|index| format!("sampler-{index}"))
             .stack_size(STACK_BYTES)
             .build()
@@ -62,7 +64,7 @@ impl Worker {
         let EngineOptions { max_batch, token_budget, prefix_cache, .. } = *options;
         let limits = Limits { max_batch, token_budget, prefix_cache };
         let scheduler = Scheduler::new(limits, BlockPool::new(shared.shape.blocks, shared.shape.block_size));
-        Ok(Self { runner, scheduler, commands, shared, samplers, failures: VecDeque::new() })
+        Ok(Self { runner, scheduler, commands, shared, samplers, logits: Vec::new(), failures: VecDeque::new() })
     }
 
     /// Works until every handle and every sequence is gone, or too many steps have failed.
@@ -115,18 +117,19 @@ impl Worker {
 
     fn step(&mut self) -> Result<(), EngineError> {
         self.scheduler.schedule();
+        self.prepare();
         self.shared.counters.running.store(self.scheduler.running().len(), Relaxed);
         let (batch, readers) = Batch::build(self.scheduler.running());
         #[cfg(feature = "failpoints")]
         fail::fail_point!("engine_step", |_| Err(EngineError::Internal("failpoint".to_owned())));
         let beat = || self.shared.beat();
-        let mut logits =
-            self.runner.forward(&batch, &beat).map_err(|error| EngineError::Internal(error.to_string()))?;
-        let expected = readers.len() * self.shared.shape.vocab_size;
-        if logits.len() != expected {
-            return Err(EngineError::Internal(format!("the model gave {} logits, not {expected}", logits.len())));
+        let outcome = self.runner.forward(&batch, &beat, &mut self.logits);
+        outcome.map_err(|error| EngineError::Internal(error.to_string()))?;
+        let (found, expected) = (self.logits.len(), readers.len() * self.shared.shape.vocab_size);
+        if found != expected {
+            return Err(EngineError::Internal(format!("the model gave {found} logits, not {expected}")));
         }
-        let outcomes = self.choose(&readers, &mut logits);
+        let outcomes = self.choose(&readers);
         self.scheduler.settle();
         for (index, outcome) in outcomes {
             let sequence = &mut self.scheduler.running_mut()[index];
@@ -135,22 +138,27 @@ impl Worker {
         Ok(())
     }
 
+    /// Finds out what may come next where logits are wanted, side by side: the forward pass computes no others.
+    fn prepare(&mut self) {
+        let wanting = |sequence: &&mut Sequence| sequence.wants_logits() && sequence.is_guided();
+        let work: Vec<_> = self.scheduler.running_mut().iter_mut().filter(wanting).collect();
+        side_by_side(&self.samplers, work, |sequence| {
+            if let Err(error) = guarded(|| sequence.prepare()) {
+                sequence.fail(error);
+            }
+        });
+    }
+
     /// Advances the sequences that have logits, side by side; a failure stays with its sequence.
-    fn choose(&mut self, readers: &[usize], logits: &mut [f32]) -> Vec<(usize, Outcome)> {
+    fn choose(&mut self, readers: &[usize]) -> Vec<(usize, Outcome)> {
         let running = self.scheduler.running_mut();
         let mut rows: Vec<Option<&mut [f32]>> = running.iter().map(|_| None).collect();
-        for (&reader, row) in readers.iter().zip(logits.chunks_exact_mut(self.shared.shape.vocab_size)) {
+        for (&reader, row) in readers.iter().zip(self.logits.chunks_exact_mut(self.shared.shape.vocab_size)) {
             rows[reader] = Some(row);
         }
-        let seats = running.iter_mut().enumerate().zip(rows);
+        let seats = running.iter_mut().enumerate().zip(rows).filter(|((_, sequence), _)| !sequence.is_over());
         let work: Vec<_> = seats.filter_map(|((index, sequence), row)| Some((index, sequence, row?))).collect();
-        let advance =
-            |(index, sequence, row): (usize, &mut Sequence, &mut [f32])| (index, guarded(|| sequence.advance(row)));
-        // One row is not worth a trip to another thread.
-        if work.len() < 2 {
-            return work.into_iter().map(advance).collect();
-        }
-        self.samplers.install(|| work.into_par_iter().map(advance).collect())
+        side_by_side(&self.samplers, work, |(index, sequence, row)| (index, guarded(|| sequence.advance(row))))
     }
 
     /// Fails the batch of a failed step and makes the rest ready to begin anew. `false` = it happens too often.
@@ -192,6 +200,18 @@ impl Drop for Worker {
     }
 }
 
+/// Works on several things at a time. One is not worth a trip to another thread.
+fn side_by_side<T: Send, U: Send>(
+    pool: &rayon::ThreadPool,
+    work: Vec<T>,
+    each: impl Fn(T) -> U + Sync + Send,
+) -> Vec<U> {
+    match work.len() {
+        0 | 1 => work.into_iter().map(each).collect(),
+        _ => pool.install(|| work.into_par_iter().map(each).collect()),
+    }
+}
+
 /// Sends an outcome and counts its tokens.
 fn deliver(shared: &Shared, sequence: &mut Sequence, outcome: Outcome) {
     if let Ok(progress) = &outcome {
@@ -207,7 +227,7 @@ fn deliver(shared: &Shared, sequence: &mut Sequence, outcome: Outcome) {
 }
 
 /// A panic of one sequence's grammar or sampler is that sequence's failure.
-fn guarded(advance: impl FnOnce() -> Outcome) -> Outcome {
+fn guarded<T>(advance: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
     let fallible = || {
         #[cfg(feature = "failpoints")]
         fail::fail_point!("sequence_advance");

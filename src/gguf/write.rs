@@ -2,12 +2,11 @@
 
 use super::read::size;
 use super::{ALIGNMENT, GgufError, MAGIC, kind};
+use crate::staging;
 use candle_core::quantized::GgmlDType;
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The version that is written.
 const VERSION: u32 = 3;
@@ -182,21 +181,14 @@ struct Staged(PathBuf);
 
 impl Staged {
     fn beside(path: &Path) -> Result<Self, GgufError> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let Some(file) = path.file_name() else {
-            return Err(GgufError(format!("{} names no file", path.display())));
-        };
-        let mut name = OsString::from(".");
-        name.push(file);
-        name.push(format!(".tmp-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
-        Ok(Self(path.with_file_name(name)))
+        let staged = staging::beside(path);
+        staged.map(Self).map_err(|_| GgufError(format!("{} names no file", path.display())))
     }
 
     fn publish(&self, file: BufWriter<File>, path: &Path) -> io::Result<()> {
         file.into_inner()?.sync_all()?;
         fs::rename(&self.0, path)?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+        File::open(staging::parent(path))?.sync_all()
     }
 }
 

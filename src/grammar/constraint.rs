@@ -57,6 +57,11 @@ impl Constraint {
         Ok(missing)
     }
 
+    /// The mask of the present state if it is there: a bit for each token that may come next.
+    pub fn prepared_mask(&self) -> Option<&[u32]> {
+        self.mask.as_ref().map(SimpleVob::as_slice)
+    }
+
     fn mask(&mut self) -> Result<&SimpleVob, GrammarError> {
         if self.mask.is_none() {
             self.compute_mask().map_err(|error| broken(&error))?;

@@ -105,7 +105,7 @@ impl Block {
 /// Takes a tensor of a known shape.
 fn take(tensors: &mut dyn Tensors, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
     let tensor = tensors.take(name)?;
-    expect_shape(name, &tensor, shape)?;
+    expect_shape(name, tensor.dims(), shape)?;
     Ok(tensor)
 }
 

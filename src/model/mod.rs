@@ -19,7 +19,7 @@ mod mlp;
 mod stored;
 
 pub use config::{Family, ModelConfig, RopeScaling};
-pub use cpu::{CpuDecoder, CpuPass, KvType, Precision, Quantise};
+pub use cpu::{CpuDecoder, CpuPass, KvType, LogitRow, Precision, Quantise};
 pub use decoder::Decoder;
 pub use kv_cache::KvCache;
 pub use lora::{AdapterBatch, AdapterWeights, LoraPair, Packing, Site, TargetModule};
@@ -80,4 +80,4 @@ pub struct PagedSequence<'a> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -117,12 +117,10 @@ impl<'a> Checkpoint<'a> {
 }
 
 /// An error unless the tensor has this shape.
-pub(super) fn expect_shape(name: &str, tensor: &Tensor, expected: &[usize]) -> Result<(), ModelError> {
-    match tensor.dims() == expected {
+pub(super) fn expect_shape(name: &str, found: &[usize], expected: &[usize]) -> Result<(), ModelError> {
+    match found == expected {
         true => Ok(()),
-        false => {
-            Err(ModelError::Shape { name: name.to_owned(), expected: expected.to_vec(), found: tensor.dims().to_vec() })
-        }
+        false => Err(ModelError::Shape { name: name.to_owned(), expected: expected.to_vec(), found: found.to_vec() }),
     }
 }
 

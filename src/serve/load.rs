@@ -103,10 +103,8 @@ fn start_engine(
 ) -> Result<(EngineHandle, EngineOptions), ServeError> {
     let config = checkpoint.config();
     if device.is_cpu() {
-        let progress = progress::Bar::new("loading weights");
-        let decoder = CpuDecoder::load(checkpoint, settings.precision, settings.threads, &|done, total| {
-            progress.at(done, total)
-        })?;
+        let bar = progress::Bar::new("loading weights", config.parameters());
+        let decoder = CpuDecoder::load(checkpoint, settings.precision, settings.threads, &|more| bar.advance(more))?;
         let options = engine_options(settings, config, decoder.block_bytes());
         return Ok((EngineHandle::start_packed(decoder, options.clone())?, options));
     }

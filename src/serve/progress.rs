@@ -8,23 +8,19 @@ const WORTH_A_BAR: usize = 20_000_000;
 pub(super) struct Bar(ProgressBar);
 
 impl Bar {
-    pub(super) fn new(what: &'static str) -> Self {
+    /// A bar of `total` weights.
+    pub(super) fn new(what: &'static str, total: usize) -> Self {
+        if total < WORTH_A_BAR {
+            return Self(ProgressBar::hidden());
+        }
         let style = ProgressStyle::with_template("{msg} {wide_bar} {percent:>3}%")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = ProgressBar::hidden().with_style(style).with_message(what);
-        Self(bar)
+        Self(ProgressBar::new(total as u64).with_style(style).with_message(what))
     }
 
-    /// So much of so much is done.
-    pub(super) fn at(&self, done: usize, total: usize) {
-        if total < WORTH_A_BAR {
-            return;
-        }
-        if self.0.length().is_none() {
-            self.0.set_draw_target(indicatif::ProgressDrawTarget::stderr());
-            self.0.set_length(total as u64);
-        }
-        self.0.set_position(done as u64);
+    /// So many more are done.
+    pub(super) fn advance(&self, more: usize) {
+        self.0.inc(more as u64);
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{CONFIG_FILE, Factor, PeftConfig, WEIGHTS_FILE, invalid, tensor_name};
 use crate::adapter::AdapterError;
 use crate::model::{AdapterWeights, LoraPair, Site, TargetModule};
+use crate::staging::{beside, parent};
 use candle_core::{DType, Tensor};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
@@ -12,7 +13,6 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Writes a PEFT directory atomically (temporary directory beside it, then rename), tensors in f32.
 ///
@@ -109,13 +109,8 @@ struct Staging(PathBuf);
 
 impl Staging {
     fn create(dir: &Path) -> io::Result<Self> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let mut name = OsString::from(".");
-        name.push(dir.file_name().ok_or_else(|| io::Error::other("the path has no last component"))?);
-        name.push(format!(".tmp-{}-{number}", std::process::id()));
+        let path = beside(dir)?;
         fs::create_dir_all(parent(dir))?;
-        let path = parent(dir).join(name);
         fs::create_dir(&path)?;
         Ok(Self(path))
     }
@@ -160,8 +155,4 @@ impl Drop for Staging {
         }
         let _ = fs::remove_dir(&self.0);
     }
-}
-
-fn parent(dir: &Path) -> &Path {
-    dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

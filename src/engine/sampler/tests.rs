@@ -41,6 +41,21 @@ fn greedy_takes_the_lowest_id_among_the_best() {
 }
 
 #[test]
+fn a_long_row_is_looked_through_to_its_end() {
+    let mut row = vec![-2.0; 5003];
+    let best = |row: &[f32]| Sampler::new(greedy(), 0, &[]).choose(row, 0).map(|choice| choice.token);
+    for (id, logit) in [(5002, -1.0), (4999, -1.0), (3000, 0.5), (3001, 0.5), (17, 0.5), (2050, 0.75)] {
+        row[id] = logit;
+        let first_of_the_best = row.iter().position(|&x| x == row.iter().copied().fold(-9.0, f32::max)).unwrap();
+        assert_eq!(best(&row), Ok(first_of_the_best as u32));
+    }
+    for (id, broken) in [(5002, f32::NAN), (4000, f32::INFINITY), (1023, f32::NAN)] {
+        row[id] = broken;
+        assert_eq!(best(&row), Err(InvalidLogits::NotFinite(id)));
+    }
+}
+
+#[test]
 fn draws_follow_the_tempered_distribution() {
     for temperature in [0.5, 1.0, 2.0] {
         let counts = drawn(SamplingParams { temperature, ..SamplingParams::default() }, &LOGITS);

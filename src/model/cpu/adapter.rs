@@ -2,8 +2,10 @@
 
 use super::packed::{Format, Matrix};
 use super::simd::LANES;
-use crate::model::lora::{AdapterWeights, LoraPair, Packing, Site};
+use crate::model::lora::{AdapterBatch, AdapterWeights, LoraPair, Packing, Site};
 use candle_core::{DType, Result, Tensor};
+use std::ops::Range;
+use std::sync::Arc;
 
 /// The two factors of one adapted layer.
 #[derive(Debug)]
@@ -19,6 +21,21 @@ pub(super) struct PackedPair {
 #[derive(Debug)]
 pub struct PackedAdapter {
     pairs: Vec<Option<PackedPair>>,
+}
+
+/// The rows of a pass that use one adapter.
+pub(super) struct Group<'a> {
+    pub(super) rows: Range<usize>,
+    pub(super) adapter: &'a PackedAdapter,
+}
+
+impl<'a> Group<'a> {
+    pub(super) fn all(batch: &'a AdapterBatch) -> Result<Vec<Self>> {
+        let group = |(rows, weights): &'a (Range<usize>, Arc<AdapterWeights>)| {
+            Ok(Self { rows: rows.clone(), adapter: weights.packed()? })
+        };
+        batch.groups().iter().map(group).collect()
+    }
 }
 
 impl PackedAdapter {
@@ -63,7 +80,7 @@ fn pack(tensor: &Tensor, format: Format) -> Result<Matrix> {
     let values: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
     let mut matrix = Matrix::zeros(outputs, inputs, format);
     for (mut panel, rows) in matrix.panels_mut().into_iter().zip(values.chunks(LANES * inputs)) {
-        panel.fill_floats(rows, inputs);
+        panel.fill_floats(rows, inputs)?;
     }
     Ok(matrix)
 }

@@ -115,10 +115,9 @@ impl Kernel for Task<'_, '_> {
 
     #[inline(always)]
     fn call<L: Lanes>(self, lanes: L) {
-        match (&self.attend.store.keys, &self.attend.store.values) {
-            (Cells::F32(keys), Cells::F32(values)) => self.over(lanes, keys, values, |x| lanes.load(x)),
-            (Cells::F16(keys), Cells::F16(values)) => self.over(lanes, keys, values, |x| lanes.halves(x)),
-            _ => unreachable!("both are of one type"),
+        match self.attend.store {
+            LayerStore::F32(cells) => self.over(lanes, cells, |x| lanes.load(x)),
+            LayerStore::F16(cells) => self.over(lanes, cells, |x| lanes.halves(x)),
         }
     }
 }
@@ -132,16 +131,16 @@ struct Query {
 
 impl Task<'_, '_> {
     #[inline(always)]
-    fn over<L: Lanes, T>(mut self, lanes: L, keys: &[T], values: &[T], load: impl Fn(&[T; LANES]) -> L::Floats + Copy) {
+    fn over<L: Lanes, T>(mut self, lanes: L, cells: &Cells<T>, load: impl Fn(&[T; LANES]) -> L::Floats + Copy) {
         let heads = self.attend.heads;
         let count = heads.group() * self.band.rows.len();
         let query = |index: usize| Query { member: index % heads.group(), row: index / heads.group() };
         for start in (0..count).step_by(QUERIES) {
             match count - start {
-                1 => self.some::<L, T, 1>(lanes, [query(start)], [keys, values], load),
-                2 => self.some::<L, T, 2>(lanes, [0, 1].map(|i| query(start + i)), [keys, values], load),
-                3 => self.some::<L, T, 3>(lanes, [0, 1, 2].map(|i| query(start + i)), [keys, values], load),
-                _ => self.some::<L, T, 4>(lanes, [0, 1, 2, 3].map(|i| query(start + i)), [keys, values], load),
+                1 => self.some::<L, T, 1>(lanes, [query(start)], cells, load),
+                2 => self.some::<L, T, 2>(lanes, [0, 1].map(|i| query(start + i)), cells, load),
+                3 => self.some::<L, T, 3>(lanes, [0, 1, 2].map(|i| query(start + i)), cells, load),
+                _ => self.some::<L, T, 4>(lanes, [0, 1, 2, 3].map(|i| query(start + i)), cells, load),
             }
         }
     }
@@ -158,7 +157,7 @@ impl Task<'_, '_> {
         &mut self,
         lanes: L,
         queries: [Query; Q],
-        [keys, values]: [&[T]; 2],
+        cells: &Cells<T>,
         load: impl Fn(&[T; LANES]) -> L::Floats + Copy,
     ) {
         let seen = queries.map(|query| self.sees(query));
@@ -171,7 +170,7 @@ impl Task<'_, '_> {
         }
         let q = queries.map(|query| self.query(query));
         for index in blocks {
-            let sums = scores_of(lanes, q, self.block(keys, index), load);
+            let sums = scores_of(lanes, q, self.block(&cells.keys, index), load);
             for (r, sums) in sums.into_iter().enumerate() {
                 let at = r * width + index * BLOCK_SIZE;
                 scores[at..at + LANES].copy_from_slice(&lanes.store(sums));
@@ -182,7 +181,7 @@ impl Task<'_, '_> {
         }
         for lane in 0..self.attend.shape.dim / LANES {
             let weights = Weights { scores: &scores, width, seen: &seen, lane };
-            let sums = self.weigh(lanes, weights, values, load);
+            let sums = self.weigh(lanes, weights, &cells.values, load);
             self.put(lanes, queries, lane, sums);
         }
         *self.scores = scores;

@@ -28,27 +28,27 @@ impl KvType {
     }
 }
 
-/// Numbers of either type; untouched memory is not resident.
-pub(super) enum Cells {
-    F32(Vec<f32>),
-    F16(Vec<u16>),
+/// Keys and values of one layer.
+pub(super) enum LayerStore {
+    F32(Cells<f32>),
+    F16(Cells<u16>),
 }
 
-impl Cells {
+/// The numbers of either type; untouched memory is not resident.
+pub(super) struct Cells<T> {
+    /// `[kv_heads, blocks, dim, positions]`
+    pub(super) keys: Vec<T>,
+    /// `[kv_heads, blocks, positions, dim]`
+    pub(super) values: Vec<T>,
+}
+
+impl LayerStore {
     fn zeros(kind: KvType, count: usize) -> Self {
         match kind {
-            KvType::F32 => Self::F32(vec![0.0; count]),
-            KvType::F16 => Self::F16(vec![0; count]),
+            KvType::F32 => Self::F32(Cells { keys: vec![0.0; count], values: vec![0.0; count] }),
+            KvType::F16 => Self::F16(Cells { keys: vec![0; count], values: vec![0; count] }),
         }
     }
-}
-
-/// Keys and values of one layer.
-pub(super) struct LayerStore {
-    /// `[kv_heads, blocks, dim, positions]`
-    pub(super) keys: Cells,
-    /// `[kv_heads, blocks, positions, dim]`
-    pub(super) values: Cells,
 }
 
 /// The store of every layer.
@@ -91,8 +91,8 @@ pub(super) struct Slot {
 impl KvStore {
     pub(super) fn new(config: &ModelConfig, blocks: usize, kind: KvType) -> Self {
         let shape = KvShape::new(config, blocks);
-        let cells = || Cells::zeros(kind, shape.heads * blocks * shape.block());
-        let layers = (0..config.num_layers).map(|_| LayerStore { keys: cells(), values: cells() }).collect();
+        let layer = |_| LayerStore::zeros(kind, shape.heads * blocks * shape.block());
+        let layers = (0..config.num_layers).map(layer).collect();
         Self { layers, shape }
     }
 
@@ -116,12 +116,10 @@ impl KvStore {
         rows: impl Fn(usize) -> (&'a [f32], &'a [f32]) + Sync,
         team: &Team,
     ) {
-        let LayerStore { keys, values } = &mut self.layers[layer];
         let writer = Writer { shape: self.shape, slots, rows };
-        match (keys, values) {
-            (Cells::F32(keys), Cells::F32(values)) => writer.run(keys, values, team, |x| x),
-            (Cells::F16(keys), Cells::F16(values)) => writer.run(keys, values, team, |x| f16::from_f32(x).to_bits()),
-            _ => unreachable!("both are of one type"),
+        match &mut self.layers[layer] {
+            LayerStore::F32(cells) => writer.run(cells, team, |x| x),
+            LayerStore::F16(cells) => writer.run(cells, team, |x| f16::from_f32(x).to_bits()),
         }
     }
 }
@@ -133,9 +131,9 @@ struct Writer<'s, F> {
 }
 
 impl<'a, F: Fn(usize) -> (&'a [f32], &'a [f32]) + Sync> Writer<'_, F> {
-    fn run<T: Send>(&self, keys: &mut [T], values: &mut [T], team: &Team, number: impl Fn(f32) -> T + Sync) {
+    fn run<T: Send>(&self, cells: &mut Cells<T>, team: &Team, number: impl Fn(f32) -> T + Sync) {
         let per_head = self.shape.blocks * self.shape.block();
-        let parts = (Chunks::new(keys, per_head), Chunks::new(values, per_head));
+        let parts = (Chunks::new(&mut cells.keys, per_head), Chunks::new(&mut cells.values, per_head));
         let work = 2 * self.slots.len() * self.shape.heads * self.shape.dim;
         team.each(work, &parts, |head, (keys, values)| {
             for (row, slot) in self.slots.iter().enumerate() {

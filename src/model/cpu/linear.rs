@@ -2,19 +2,17 @@
 //!
 //! Knows nothing of what the outputs mean.
 
-use super::adapter::PackedPair;
+use super::adapter::{Group, PackedPair};
 use super::inputs::Inputs;
 use super::packed::Matrix;
 use super::parts::{Area, Chunks, Tile, Tiles};
-use super::product::{Product, Write};
+use super::product::{CACHED_BYTES, Product, Write};
 use super::simd::{Isa, LANES};
 use super::team::Team;
-use crate::model::lora::{AdapterBatch, Site};
+use crate::model::lora::Site;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Weights that one task reads; they stay in the cache of a processor while rows pass over them.
-const TASK_BYTES: usize = 64 << 10;
 /// Tasks for each thread: enough that nobody waits long for the last one.
 const TASKS_PER_THREAD: usize = 32;
 
@@ -41,6 +39,7 @@ pub(super) struct Stage<'a> {
 }
 
 /// A layer's columns of the output that one task computes.
+#[derive(Clone, Copy)]
 struct Piece {
     layer: usize,
     first_panel: usize,
@@ -51,7 +50,7 @@ impl<'a> Stage<'a> {
         machine: Machine<'a>,
         layers: &'a [&'a Linear],
         inputs: &'a Inputs,
-        adapters: &'a AdapterBatch,
+        adapters: &'a [Group<'a>],
     ) -> Self {
         let reduced = Reduced::new(machine, layers, inputs, adapters);
         Self { machine, layers, inputs, reduced }
@@ -64,7 +63,7 @@ impl<'a> Stage<'a> {
 
     /// Fills `out: [rows, width]`, or adds to it.
     pub(super) fn run(&self, out: &mut [f32], write: Write) {
-        let (pieces, tiles) = self.cut(out.len() / self.width().max(1));
+        let (pieces, tiles) = self.cut(self.layers);
         let width = self.width();
         let work = self.inputs.floats.len() * width;
         self.machine.team.each(work, &Tiles::new(out, width, &tiles), |index, mut tile| {
@@ -74,29 +73,31 @@ impl<'a> Stage<'a> {
 
     /// Fills `out: [rows, outputs]` with `silu(first layer) * second layer`.
     pub(super) fn run_gated(&self, out: &mut [f32]) {
-        let [gate, _] = self.layers else { unreachable!("a gate and what it lets through") };
-        let rows = self.inputs.rows();
-        let (pieces, tiles) = cut(&gate.matrix, 0, rows, self.machine.team.threads());
-        let tiles: Vec<_> = tiles.into_iter().map(|columns| (0..rows, columns)).collect();
-        let work = 2 * self.inputs.floats.len() * gate.matrix.outputs;
-        self.machine.team.each(work, &Tiles::new(out, gate.matrix.outputs, &tiles), |index, mut tile| {
-            let first_panel = pieces[index];
-            self.compute(&Piece { layer: 0, first_panel }, &mut tile, Write::Set);
+        let (gate, width) = (&self.layers[..1], self.width() / 2);
+        let (pieces, tiles) = self.cut(gate);
+        let work = 2 * self.inputs.floats.len() * width;
+        self.machine.team.each(work, &Tiles::new(out, width, &tiles), |index, mut tile| {
+            self.compute(&pieces[index], &mut tile, Write::Set);
             super::swiglu::with_scratch(tile.rows().len() * tile.columns().len(), |up| {
-                let width = tile.columns().len();
-                self.compute(&Piece { layer: 1, first_panel }, &mut Tile::whole(up, width), Write::Set);
+                let (up_piece, width) = (Piece { layer: 1, ..pieces[index] }, tile.columns().len());
+                self.compute(&up_piece, &mut Tile::whole(up, width), Write::Set);
                 super::swiglu::gate(&mut tile, up);
             });
         });
     }
 
-    fn cut(&self, rows: usize) -> (Vec<Piece>, Vec<Area>) {
+    /// The tasks of the first layers, and where each writes.
+    fn cut(&self, layers: &[&Linear]) -> (Vec<Piece>, Vec<Area>) {
         let (mut pieces, mut tiles, mut start) = (Vec::new(), Vec::new(), 0);
-        for (index, layer) in self.layers.iter().enumerate() {
-            let (panels, columns) = cut(&layer.matrix, start, rows, self.machine.team.threads());
-            pieces.extend(panels.into_iter().map(|first_panel| Piece { layer: index, first_panel }));
-            tiles.extend(columns.into_iter().map(|columns| (0..rows, columns)));
-            start += layer.matrix.outputs;
+        let rows = self.inputs.rows();
+        for (index, Linear { matrix, .. }) in layers.iter().enumerate() {
+            let panels = panels_per_task(matrix, rows, self.machine.team.threads());
+            for first_panel in (0..matrix.panel_count()).step_by(panels) {
+                let end = matrix.outputs.min((first_panel + panels) * LANES);
+                pieces.push(Piece { layer: index, first_panel });
+                tiles.push((0..rows, start + first_panel * LANES..start + end));
+            }
+            start += matrix.outputs;
         }
         (pieces, tiles)
     }
@@ -124,17 +125,13 @@ fn add_bias(bias: &[f32], tile: &mut Tile<'_>) {
     }
 }
 
-/// Cuts a matrix into tasks: the first panel of each, and its columns in an output where the matrix begins at `start`.
-fn cut(matrix: &Matrix, start: usize, rows: usize, threads: usize) -> (Vec<usize>, Vec<Range<usize>>) {
+/// How many panels of a matrix one task takes.
+pub(super) fn panels_per_task(matrix: &Matrix, rows: usize, threads: usize) -> usize {
     let total = matrix.panel_count();
-    let in_cache = TASK_BYTES / matrix.panel_bytes().max(1);
+    let in_cache = CACHED_BYTES / matrix.panel_bytes().max(1);
     // Few rows are over before a task is worth its start; many matter by the cache alone.
     let few = if rows > 64 { 1 } else { total / (threads * TASKS_PER_THREAD) };
-    let panels = in_cache.max(few).clamp(1, total.div_ceil(threads).max(1));
-    let first = |task: usize| task * panels;
-    let count = total.div_ceil(panels);
-    let columns = |task: usize| start + first(task) * LANES..start + matrix.outputs.min(first(task + 1) * LANES);
-    ((0..count).map(first).collect(), (0..count).map(columns).collect())
+    in_cache.max(few).clamp(1, total.div_ceil(threads).max(1))
 }
 
 /// The inputs of the second factors of all adapters: what the first factors make of their rows.
@@ -151,11 +148,11 @@ struct Part<'a> {
 }
 
 impl<'a> Reduced<'a> {
-    fn new(machine: Machine<'a>, layers: &[&Linear], inputs: &Inputs, adapters: &'a AdapterBatch) -> Self {
+    fn new(machine: Machine<'a>, layers: &[&Linear], inputs: &Inputs, adapters: &'a [Group<'a>]) -> Self {
         let mut parts = Vec::new();
-        for (rows, weights) in adapters.groups() {
+        for Group { rows, adapter } in adapters {
             for (layer, site) in layers.iter().enumerate().filter_map(|(index, layer)| Some((index, layer.site?))) {
-                if let Some(pair) = weights.packed().ok().and_then(|packed| packed.get(site)) {
+                if let Some(pair) = adapter.get(site) {
                     parts.push(Part { layer, rows: rows.clone(), pair, inputs: Inputs::default() });
                 }
             }

@@ -10,14 +10,13 @@ use super::{Block, Buffers, CpuDecoder};
 use crate::model::decoder::{has_bias, module_shape};
 use crate::model::lora::{Packing, Site, TargetModule};
 use crate::model::stored::{Source, Stored};
-use crate::model::weights::Checkpoint;
+use crate::model::weights::{Checkpoint, expect_shape};
 use crate::model::{ModelConfig, ModelError};
 use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Panels that a thread packs at a time: the pages of the file behind them are let go after that.
 const PANELS: usize = 64;
@@ -72,14 +71,19 @@ impl Precision {
 
     /// How a matrix is held. Blocks are kept as they are where there are kernels for them; other ones become 8 bits.
     fn format(&self, stored: &Stored<'_>, is_table: bool) -> Format {
-        let coarse = stored.width().is_multiple_of(SUPERBLOCK);
+        let whole_blocks = stored.width().is_multiple_of(SUPERBLOCK);
         match (stored.encoding, self.quantise) {
-            (GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16, Quantise::None) => self.floats(),
             (GgmlDType::Q4K, _) => Format::Q4,
-            (GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16, Quantise::Q4) if coarse && !is_table => Format::Q4,
+            (encoding, _) if !is_float(encoding) => Format::Q8,
+            (_, Quantise::None) => self.floats(),
+            (_, Quantise::Q4) if whole_blocks && !is_table => Format::Q4,
             _ => Format::Q8,
         }
     }
+}
+
+fn is_float(encoding: GgmlDType) -> bool {
+    matches!(encoding, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16)
 }
 
 impl fmt::Display for Precision {
@@ -92,16 +96,14 @@ impl fmt::Display for Precision {
     }
 }
 
-/// Told how many of how many weights are packed.
-pub(super) type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
+/// Told how many more weights are packed.
+pub(super) type Progress<'a> = &'a (dyn Fn(usize) + Sync);
 
 struct Loader<'a> {
     config: &'a ModelConfig,
     source: &'a dyn Source,
     precision: Precision,
     team: Team,
-    done: AtomicUsize,
-    total: usize,
     progress: Progress<'a>,
 }
 
@@ -114,15 +116,8 @@ impl CpuDecoder {
         progress: Progress<'_>,
     ) -> Result<Self, ModelError> {
         let config = checkpoint.config().clone();
-        let loader = Loader {
-            config: &config,
-            source: checkpoint.source(),
-            precision,
-            team: Team::new(threads),
-            done: AtomicUsize::new(0),
-            total: config.parameters(),
-            progress,
-        };
+        let loader =
+            Loader { config: &config, source: checkpoint.source(), precision, team: Team::new(threads), progress };
         let table = [config.vocab_size, config.hidden_size];
         let embedding = Arc::new(loader.matrix("model.embed_tokens.weight", table, true)?);
         let blocks = (0..config.num_layers).map(|layer| loader.block(layer)).collect::<Result<_, _>>()?;
@@ -174,14 +169,12 @@ impl Loader<'_> {
 
     fn stored(&self, name: &str, expected: &[usize]) -> Result<Stored<'_>, ModelError> {
         let stored = self.source.stored(name)?;
-        match stored.shape == expected {
-            true => Ok(stored),
-            false => Err(ModelError::Shape { name: name.to_owned(), expected: expected.to_vec(), found: stored.shape }),
-        }
+        expect_shape(name, &stored.shape, expected)?;
+        Ok(stored)
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, ModelError> {
-        self.count(len);
+        (self.progress)(len);
         self.stored(name, &[len])?.values()
     }
 
@@ -200,17 +193,12 @@ impl Loader<'_> {
             }
             let rows = first..outputs.min(first + panels.len() * LANES);
             stored.release(rows.clone());
-            self.count(rows.len() * inputs);
+            (self.progress)(rows.len() * inputs);
         });
         drop(panels);
         match failure.into_inner() {
             Some(error) => Err(error),
             None => Ok(matrix),
         }
-    }
-
-    fn count(&self, weights: usize) {
-        let done = self.done.fetch_add(weights, Relaxed) + weights;
-        (self.progress)(done, self.total);
     }
 }

@@ -5,6 +5,7 @@
 
 mod adapter;
 mod attention;
+mod head;
 mod inputs;
 mod kv_store;
 mod linear;
@@ -17,6 +18,7 @@ mod swiglu;
 mod team;
 
 pub use adapter::PackedAdapter;
+pub use head::LogitRow;
 pub use kv_store::KvType;
 pub use load::{Precision, Quantise};
 
@@ -25,6 +27,7 @@ use super::ops::Rotary;
 use super::ops::kernels::{Loop, vectorised};
 use super::ops::norm::normalise;
 use super::{ModelConfig, ModelError, PagedSequence};
+use adapter::Group;
 use attention::{Attend, Heads, Plan};
 use inputs::Inputs;
 use kv_store::{KvStore, Slot};
@@ -77,6 +80,8 @@ struct Buffers {
     normed: Inputs,
     attended: Inputs,
     gated: Inputs,
+    /// The rows of `x` whose logits are wanted, and what the head reads of them.
+    wanted_x: Vec<f32>,
     wanted: Inputs,
 }
 
@@ -91,12 +96,13 @@ pub struct CpuPass<'a> {
     /// Which rows use which adapter.
     pub adapters: &'a AdapterBatch,
     /// Rows whose logits are wanted, ascending.
-    pub logit_rows: &'a [u32],
+    pub logit_rows: &'a [LogitRow<'a>],
 }
 
 /// What every layer of a pass needs.
 struct Context<'a> {
     pass: &'a CpuPass<'a>,
+    adapters: Vec<Group<'a>>,
     machine: Machine<'a>,
     rotary: Rotary,
     heads: Heads,
@@ -109,15 +115,6 @@ impl CpuDecoder {
     /// The decoder's shape.
     pub fn config(&self) -> &ModelConfig {
         &self.config
-    }
-
-    /// Memory of the weights, in bytes.
-    pub fn weight_bytes(&self) -> usize {
-        let layer = |b: &Block| {
-            [&b.q, &b.k, &b.v, &b.o, &b.gate, &b.up, &b.down].iter().map(|l| l.matrix.bytes()).sum::<usize>()
-        };
-        let head = if Arc::ptr_eq(&self.embedding, &self.head.matrix) { 0 } else { self.head.matrix.bytes() };
-        self.blocks.iter().map(layer).sum::<usize>() + self.embedding.bytes() + head
     }
 
     /// Bytes that a block of the key/value store takes over all layers.
@@ -137,14 +134,18 @@ impl CpuDecoder {
         self.team.set_alone(alone);
     }
 
-    /// Logits of `pass.logit_rows`, row after row. Calls `after_block` after each layer, for whoever watches a long pass.
-    pub fn forward(&mut self, pass: &CpuPass<'_>, after_block: &dyn Fn()) -> Result<Vec<f32>, ModelError> {
-        for (_, weights) in pass.adapters.groups() {
-            weights.packed()?;
-        }
+    /// Fills `logits` with those of `pass.logit_rows`, row after row. Calls `after_block` after each layer, for whoever watches
+    /// a long pass.
+    pub fn forward(
+        &mut self,
+        pass: &CpuPass<'_>,
+        after_block: &dyn Fn(),
+        logits: &mut Vec<f32>,
+    ) -> Result<(), ModelError> {
         let heads = Heads::new(&self.config);
         let context = Context {
             pass,
+            adapters: Group::all(pass.adapters)?,
             machine: Machine { isa: self.isa, team: &self.team },
             rotary: Rotary::new(&self.config, pass.positions),
             plan: Plan::new(&heads, pass.sequences),
@@ -158,8 +159,17 @@ impl CpuDecoder {
             block.forward(&context, &mut self.store, buffers);
             after_block();
         }
-        Ok(logits(&self.norm, &self.head, &context, buffers))
+        take(pass.logit_rows, &buffers.x, self.config.hidden_size, &mut buffers.wanted_x);
+        normalise_rows(&context, &buffers.wanted_x, &self.norm, &self.head, &mut buffers.wanted);
+        head::logits(context.machine, &self.head.matrix, pass.logit_rows, &buffers.wanted, logits);
+        Ok(())
     }
+}
+
+/// Copies some rows.
+fn take(rows: &[LogitRow<'_>], x: &[f32], width: usize, out: &mut Vec<f32>) {
+    out.clear();
+    rows.iter().for_each(|row| out.extend_from_slice(&x[row.row as usize * width..][..width]));
 }
 
 fn embed(embedding: &Matrix, tokens: &[u32], x: &mut Vec<f32>) {
@@ -173,7 +183,7 @@ fn embed(embedding: &Matrix, tokens: &[u32], x: &mut Vec<f32>) {
 impl Block {
     fn forward(&self, context: &Context<'_>, store: &mut KvStore, buffers: &mut Buffers) {
         let Buffers { x, qkv, normed, attended, gated, .. } = buffers;
-        let (machine, adapters) = (context.machine, context.pass.adapters);
+        let (machine, adapters) = (context.machine, context.adapters.as_slice());
         normalise_rows(context, x, &self.input_norm, &self.q, normed);
         let layers = [&self.q, &self.k, &self.v];
         let rows = context.pass.tokens.len();
@@ -228,20 +238,6 @@ fn normalise_rows(context: &Context<'_>, x: &[f32], weight: &[f32], reader: &Lin
         vectorised(Normalise { x: &x[row * width..(row + 1) * width], weight, eps, y });
     });
     out.quantise(reader.matrix.format(), context.machine.team);
-}
-
-/// Logits of the wanted rows.
-fn logits(norm: &[f32], head: &Linear, context: &Context<'_>, buffers: &mut Buffers) -> Vec<f32> {
-    let (width, rows) = (norm.len(), context.pass.logit_rows);
-    let wanted: Vec<f32> =
-        rows.iter().flat_map(|&row| &buffers.x[row as usize * width..(row as usize + 1) * width]).copied().collect();
-    let mut out = vec![0.0; rows.len() * head.matrix.outputs];
-    if !rows.is_empty() {
-        normalise_rows(context, &wanted, norm, head, &mut buffers.wanted);
-        let none = AdapterBatch::none();
-        Stage::new(context.machine, &[head], &buffers.wanted, &none).run(&mut out, Write::Set);
-    }
-    out
 }
 
 struct Normalise<'a> {

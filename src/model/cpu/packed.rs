@@ -257,17 +257,13 @@ impl PanelMut<'_> {
         match (self, stored.encoding) {
             (Self::Q8(blocks), GgmlDType::Q8_0) => take(blocks, stored.row_range(rows), Q8Block::take),
             (Self::Q4(blocks), GgmlDType::Q4K) => take(blocks, stored.row_range(rows), Q4Block::take),
-            (Self::Q4(blocks), _) => {
-                let values = Tensor::from_vec(stored.decode(rows.clone())?, (rows.len(), width), &Device::Cpu)?;
-                take(blocks, &QTensor::quantize(&values, GgmlDType::Q4K)?.data()?, Q4Block::take);
-            }
-            (panel, _) => panel.fill_floats(&stored.decode(rows)?, width),
+            (panel, _) => panel.fill_floats(&stored.decode(rows)?, width)?,
         }
         Ok(())
     }
 
-    /// The same from values. `Format::Q4` is made from stored tensors alone.
-    pub(super) fn fill_floats(&mut self, values: &[f32], width: usize) {
+    /// The same from values.
+    pub(super) fn fill_floats(&mut self, values: &[f32], width: usize) -> candle_core::Result<()> {
         let rows = values.chunks_exact(width).enumerate();
         match self {
             Self::F32(units) => each(rows, units, |unit, lane, value| unit[lane] = value),
@@ -278,8 +274,12 @@ impl PanelMut<'_> {
                     blocks.iter_mut().zip(row.chunks(BLOCK)).for_each(|(block, values)| block.quantise(lane, values));
                 }
             }
-            Self::Q4(_) => unreachable!("`fill` handles this format"),
+            Self::Q4(blocks) => {
+                let values = Tensor::from_slice(values, (values.len() / width, width), &Device::Cpu)?;
+                take(blocks, &QTensor::quantize(&values, GgmlDType::Q4K)?.data()?, Q4Block::take);
+            }
         }
+        Ok(())
     }
 }
 

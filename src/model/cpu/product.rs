@@ -10,7 +10,7 @@ use super::simd::{Kernel, LANES, Lanes};
 use std::ops::Range;
 
 /// Weights that stay in the cache of a processor while rows pass over them.
-const CACHED_BYTES: usize = 64 << 10;
+pub(super) const CACHED_BYTES: usize = 64 << 10;
 
 /// What happens to the sums.
 #[derive(Debug, Clone, Copy)]

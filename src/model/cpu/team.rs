@@ -18,6 +18,8 @@ const WORTH_SHARING: usize = 20_000;
 pub(super) struct Team {
     shared: Arc<Shared>,
     helpers: Vec<std::thread::JoinHandle<()>>,
+    /// Held while a job is shared: whoever comes meanwhile works alone.
+    turn: Mutex<()>,
     alone: AtomicBool,
 }
 
@@ -105,7 +107,7 @@ impl Team {
             std::thread::Builder::new().name(format!("compute-{index}")).spawn(move || shared.help())
         };
         let helpers = (1..threads.min(INSIDE as usize)).map_while(|index| spawn(index).ok()).collect();
-        Self { shared, helpers, alone: AtomicBool::new(false) }
+        Self { shared, helpers, turn: Mutex::new(()), alone: AtomicBool::new(false) }
     }
 
     /// Threads, the caller among them.
@@ -137,6 +139,7 @@ impl Team {
         // SAFETY: nobody calls it after this function: helpers touch a job inside the gate only, which is closed and empty
         // before the return, and nothing below it unwinds before that.
         let job: &'static Job<'static> = unsafe { std::mem::transmute::<&Job<'_>, &'static Job<'static>>(job) };
+        let Some(_turn) = self.turn.try_lock() else { return (0..count).for_each(job) };
         let shared = &*self.shared;
         *shared.job.write() = Some((job, count));
         shared.next.store(0, SeqCst);
@@ -247,6 +250,18 @@ mod tests {
         assert!(broken.unwrap_err().downcast_ref::<String>().unwrap().contains("task 40"));
         team.each(MUCH, &Chunks::new(&mut data, 1), |_, part| part[0] = 1);
         assert_eq!(data, [1; 64]);
+    }
+
+    #[test]
+    fn callers_that_meet_do_not_disturb_each_other() {
+        let team = Team::new(3);
+        let count = || {
+            let mut data = vec![0; 500];
+            (0..200).for_each(|_| team.each(MUCH, &Chunks::new(&mut data, 1), |_, part| part[0] += 1));
+            data
+        };
+        let all = std::thread::scope(|scope| [(); 3].map(|()| scope.spawn(count)).map(|caller| caller.join().unwrap()));
+        assert!(all.iter().flatten().all(|times| *times == 200));
     }
 
     #[test]

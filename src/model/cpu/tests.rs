@@ -13,7 +13,7 @@ fn checkpoint(config: &ModelConfig) -> Checkpoint<'static> {
 }
 
 fn packed(config: &ModelConfig, precision: Precision, threads: usize) -> CpuDecoder {
-    let mut decoder = CpuDecoder::load(&checkpoint(config), precision, threads, &|_, _| {}).unwrap();
+    let mut decoder = CpuDecoder::load(&checkpoint(config), precision, threads, &|_| {}).unwrap();
     decoder.reset_store(8);
     decoder
 }
@@ -36,13 +36,17 @@ fn wide(family: Family) -> ModelConfig {
 
 const BLOCKS: [&[u32]; 2] = [&[5, 0, 7], &[2, 6, 1]];
 
+fn all_rows(count: usize) -> Vec<LogitRow<'static>> {
+    (0..count as u32).map(|row| LogitRow { row, wanted: None }).collect()
+}
+
 /// Every row's logits of one sequence, in chunks.
 fn run(decoder: &mut CpuDecoder, tokens: &[u32], chunks: &[usize], adapters: &AdapterBatch) -> Vec<Vec<f32>> {
     let (mut logits, mut cached) = (Vec::new(), 0);
     for &new in chunks {
         let sequences = [PagedSequence { blocks: BLOCKS[0], cached, new }];
         let range = cached..cached + new;
-        let rows: Vec<u32> = positions(new);
+        let rows = all_rows(new);
         let pass = CpuPass {
             tokens: &tokens[range.clone()],
             positions: &positions(tokens.len())[range],
@@ -50,7 +54,8 @@ fn run(decoder: &mut CpuDecoder, tokens: &[u32], chunks: &[usize], adapters: &Ad
             adapters,
             logit_rows: &rows,
         };
-        let all = decoder.forward(&pass, &|| {}).unwrap();
+        let mut all = Vec::new();
+        decoder.forward(&pass, &|| {}, &mut all).unwrap();
         logits.extend(all.chunks_exact(decoder.config().vocab_size).map(<[f32]>::to_vec));
         cached += new;
     }
@@ -128,9 +133,10 @@ fn a_row_does_not_depend_on_its_company() {
             positions: &both,
             sequences: &sequences,
             adapters: &adapters,
-            logit_rows: &positions(30),
+            logit_rows: &all_rows(30),
         };
-        let together = packed(&config, precision, 2).forward(&pass, &|| {}).unwrap();
+        let mut together = Vec::new();
+        packed(&config, precision, 2).forward(&pass, &|| {}, &mut together).unwrap();
         let together: Vec<Vec<f32>> = together.chunks_exact(config.vocab_size).map(<[f32]>::to_vec).collect();
         assert_eq!(together, [alone, adapted].concat(), "{precision:?}");
     }
@@ -160,6 +166,40 @@ fn an_adapter_changes_what_it_changes_in_the_plain_decoder() {
     assert!(largest_difference(&exact, &expected) <= 1e-4);
     assert!(largest_difference(&halves, &expected) <= 0.02);
     assert!(largest_difference(&base, &expected) > 0.1);
+}
+
+#[test]
+fn logits_that_are_wanted_are_those_of_a_whole_row() {
+    let config = ModelConfig { vocab_size: 700, ..wide(Family::Llama) };
+    let (tokens, positions) = (tokens(6, 1), positions(6));
+    let mut decoder = packed(&config, quantised(Quantise::Q8), 2);
+    let expected = run(&mut decoder, &tokens, &[6], &AdapterBatch::none());
+    let sets: [&[u32]; 4] = [&[0, 1 << 3, 0, 1 << 31], &[], &[u32::MAX; 22], &[0, 0, 3]];
+    let rows = [Some(0), None, Some(1), Some(2), Some(0), Some(3)].into_iter().zip(0..);
+    let rows: Vec<_> = rows.map(|(set, row)| LogitRow { row, wanted: set.map(|set| sets[set]) }).collect();
+    let none = AdapterBatch::none();
+    // With rows that want all of them, without, and with one alone.
+    for logit_rows in [&rows[..], &rows[4..], &rows[5..], &rows[2..3], &rows[..0]] {
+        let sequences = [PagedSequence { blocks: BLOCKS[0], cached: 0, new: 6 }];
+        let pass =
+            CpuPass { tokens: &tokens, positions: &positions, sequences: &sequences, adapters: &none, logit_rows };
+        let mut found = vec![7.0; 5000];
+        decoder.forward(&pass, &|| {}, &mut found).unwrap();
+        assert_eq!(found.len(), logit_rows.len() * 700);
+        for (wanted, found) in logit_rows.iter().zip(found.chunks_exact(700)) {
+            for (id, (found, expected)) in found.iter().zip(&expected[wanted.row as usize]).enumerate() {
+                let set =
+                    wanted.wanted.is_none_or(|set| set.get(id / 32).is_some_and(|word| word >> (id % 32) & 1 == 1));
+                assert!(
+                    found == expected || !set && *found == f32::NEG_INFINITY,
+                    "{wanted:?} {id}: {found} {expected}"
+                );
+            }
+        }
+        let computed = found.iter().filter(|logit| logit.is_finite()).count();
+        let whole = logit_rows.iter().any(|row| row.wanted.is_none() || row.wanted == Some(sets[2]));
+        assert!(whole || computed < 100, "{computed}");
+    }
 }
 
 /// The values that remain of a checkpoint after GGUF's own rounding.

@@ -8,6 +8,7 @@ mod write;
 pub use write::{Contents, Encoding, write};
 
 use super::stored::{Source, Stored};
+use super::weights::expect_shape;
 use super::{Family, ModelConfig, ModelError, decoder};
 use crate::gguf::{GgufError, Header, TensorInfo, map};
 use memmap2::Mmap;
@@ -116,9 +117,7 @@ fn place(config: &ModelConfig, found: &HashMap<&str, TensorInfo>) -> Result<Hash
     for (name, shape) in decoder::parameter_shapes(config) {
         let in_file = file_name(&name);
         let info = left.remove(in_file.as_str()).ok_or_else(|| ModelError::MissingTensor(in_file.clone()))?;
-        if info.shape != shape {
-            return Err(ModelError::Shape { name: in_file, expected: shape, found: info.shape.clone() });
-        }
+        expect_shape(&in_file, &info.shape, &shape)?;
         let interleaved = interleaved_heads(config, &name);
         placed.insert(name, Placed { info: info.clone(), interleaved });
     }

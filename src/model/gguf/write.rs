@@ -126,7 +126,7 @@ fn rope_factors(config: &ModelConfig) -> Result<Option<Tensor>, ModelError> {
 
 /// The bytes of a tensor in the file's order and encoding.
 fn encode(name: &str, plan: &TensorPlan, config: &ModelConfig, tensor: &Tensor) -> Result<Vec<u8>, ModelError> {
-    super::super::weights::expect_shape(name, tensor, &plan.shape)?;
+    super::super::weights::expect_shape(name, tensor.dims(), &plan.shape)?;
     let mut tensor = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
     if let Some(heads) = interleaved_heads(config, name) {
         tensor = interleaved(&tensor, heads)?;

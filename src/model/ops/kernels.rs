@@ -3,33 +3,12 @@
 //! Knows no tensors and no gradients. The only `unsafe` of the model is the call into `gemm`, behind checked bounds.
 
 use rayon::prelude::*;
-use std::cell::Cell;
 
 /// Lanes of partial sums in a dot product: enough to fill AVX-512, and the same on every machine.
 const LANES: usize = 16;
 
 /// Below this many multiply-adds a loop is not worth handing to other threads.
 const PARALLEL_WORK: usize = 1 << 17;
-
-thread_local!(static ALONE: Cell<bool> = const { Cell::new(false) });
-
-/// Computes on this thread alone, as far as these kernels do the work.
-pub fn alone<T>(work: impl FnOnce() -> T) -> T {
-    struct Shared;
-    impl Drop for Shared {
-        fn drop(&mut self) {
-            ALONE.set(false);
-        }
-    }
-    ALONE.set(true);
-    let _afterwards = Shared;
-    work()
-}
-
-/// Tasks that stay together on a thread, for `with_min_len`.
-pub(super) fn together() -> usize {
-    if ALONE.get() { usize::MAX } else { 1 }
-}
 
 /// A loop to be compiled once for each instruction set. Its method must be `#[inline(always)]`, and so must all that
 /// it calls: what stays a call of its own (a large closure, say) is compiled for the oldest processor.
@@ -72,13 +51,13 @@ pub(super) fn each_row(rows: &mut [f32], width: usize, kernel: &impl RowKernel) 
 /// The same in parallel when there is enough work.
 pub(super) fn for_rows(rows: &mut [f32], width: usize, kernel: &impl RowKernel) {
     let per_task = (PARALLEL_WORK / 8 / width.max(1)).max(1);
-    let chunks = rows.par_chunks_mut(per_task * width).enumerate().with_min_len(together());
+    let chunks = rows.par_chunks_mut(per_task * width).enumerate();
     chunks.for_each(|(task, rows)| vectorised(Rows { kernel, first: task * per_task, rows, width }));
 }
 
 /// `eˣ` without a library call, so that loops over it vectorise. Relative error below 2e-7 for |x| < 87.
 #[inline(always)]
-pub(in crate::model) fn exp(x: f32) -> f32 {
+pub(super) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
     let x = if x < -87.0 { -87.0 } else { x };
     let x = if x > 88.0 { 88.0 } else { x };
@@ -104,7 +83,7 @@ pub(in crate::model) fn sigmoid(x: f32) -> f32 {
 
 /// Dot product whose order of additions depends on the length alone.
 #[inline(always)]
-pub(in crate::model) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0f32; LANES];
     let (a_body, a_tail) = a.as_chunks::<LANES>();
     let (b_body, b_tail) = b.as_chunks::<LANES>();
@@ -176,7 +155,6 @@ pub(super) fn linear_rows(x: &[f32], w: &[f32], width: usize) -> Vec<f32> {
     transposed
         .par_chunks_mut(outputs_per_task * rows)
         .zip(w.par_chunks(outputs_per_task * width))
-        .with_min_len(together())
         .for_each(|(out, w)| vectorised(DotBlock { x, w, width, out }));
     if rows == 1 { transposed } else { transpose(&transposed, outputs, rows) }
 }

@@ -15,7 +15,6 @@ mod rope;
 mod swiglu;
 
 pub use attention::causal_attention;
-pub use kernels::alone;
 pub use linear::linear;
 pub use loss::{HeadLoss, head_loss};
 pub use norm::rms_norm;

@@ -3,7 +3,7 @@
 //! Every query row is computed alone and in a fixed order, so a token's result depends neither on its batch nor on how
 //! its prompt was cut into chunks.
 
-use super::kernels::{Loop, add_scaled, dot, softmax, together, vectorised};
+use super::kernels::{Loop, add_scaled, dot, softmax, vectorised};
 use super::{composed, is_fused, output, slice};
 use crate::model::kv_cache::BLOCK_SIZE;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
@@ -122,7 +122,7 @@ impl CustomOp3 for PagedAttention<'_> {
         let ((_, heads, dim), (_, kv_heads, _)) = (lq.shape().dims3()?, lk.shape().dims3()?);
         let (q, keys, values) = (slice(q, lq)?, slice(k, lk)?, slice(v, lv)?);
         let mut out = vec![0f32; q.len()];
-        let rows = out.par_chunks_mut(dim).zip(q.par_chunks(dim)).enumerate().with_min_len(together());
+        let rows = out.par_chunks_mut(dim).zip(q.par_chunks(dim)).enumerate();
         rows.for_each(|(i, (out, q))| {
             let (row, kv_offset) = (i / heads, i % heads / (heads / kv_heads) * dim);
             let width = kv_heads * dim;

@@ -16,6 +16,7 @@ use callsmith::chat::{Conversation, Tool, ToolChoice};
 use callsmith::engine::{EngineHandle, EngineOptions, Event, GenerateRequest, SamplingParams};
 use callsmith::grammar::{Constraint, GrammarCompiler, schema};
 use callsmith::model::{Checkpoint, CpuDecoder, Precision};
+use callsmith::priority;
 use candle_core::{DType, Device};
 use score::{Answer, Class, Score, Turn};
 use serde_json::{Value, json};
@@ -118,8 +119,7 @@ impl Harness {
         let compiler = GrammarCompiler::new(encoder.tokenizer.tok_env(), 1)?;
         let engine = match device.is_cpu() {
             true => {
-                let threads = std::thread::available_parallelism().map_or(1, usize::from);
-                let decoder = CpuDecoder::load(&checkpoint, Precision::FULL, threads, &|_, _| {})?;
+                let decoder = CpuDecoder::load(&checkpoint, Precision::FULL, priority::processors(), &|_| {})?;
                 EngineHandle::start_packed(decoder, limits)?
             }
             false => EngineHandle::start(checkpoint.decoder(DType::F32, device)?, limits)?,
