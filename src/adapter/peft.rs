@@ -140,8 +140,7 @@ impl Checked {
 
     /// Memory they will take for serving on the CPU.
     pub(super) fn packed_bytes(&self, packing: Packing) -> u64 {
-        let factors = self.plans.values().flat_map(|plan| [&plan.a, &plan.b]);
-        factors.map(|tensor| packing.bytes(&tensor.shape) as u64).sum()
+        self.plans.values().map(|plan| packing.bytes(&plan.a.shape, &plan.b.shape) as u64).sum()
     }
 
     /// Reads the rest into memory: the file may then change or vanish.

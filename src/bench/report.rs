@@ -45,6 +45,7 @@ pub(super) struct Settings {
     pub(super) temperature: f32,
     pub(super) seed: u64,
     pub(super) tools: Option<String>,
+    pub(super) known_tools: bool,
 }
 
 impl Report {

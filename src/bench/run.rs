@@ -89,8 +89,9 @@ async fn introduce(args: &BenchRunArgs, target: &Target, client: &Client) -> Res
     };
     let none = || BenchError::Usage(format!("{}/v1/models lists no model: give --served-model-name", target.url));
     let model = given.or(listed).ok_or_else(none)?;
-    let (temperature, seed) = (args.temperature, args.seed);
-    let mut common = Common { model, max_tokens: 1, temperature, seed, ignore_eos: true, words: PROBES[0] };
+    let BenchRunArgs { temperature, seed, known_tools, .. } = *args;
+    let mut common =
+        Common { model, max_tokens: 1, temperature, seed, ignore_eos: true, words: PROBES[0], known_tools };
     let first = match client.chat(&probe(&common, 0), Instant::now()).await {
         Err(failure) if failure.kind.starts_with("http 4") => {
             common.ignore_eos = false;
@@ -240,6 +241,7 @@ fn settings(args: &BenchRunArgs, common: &Common) -> Settings {
         temperature: args.temperature,
         seed: args.seed,
         tools: args.tools.as_ref().map(|path| path.display().to_string()),
+        known_tools: args.known_tools,
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Common {
     pub(super) ignore_eos: bool,
     /// Words of a long prompt.
     pub(super) words: usize,
+    /// A prompt's own words stand at its end.
+    pub(super) known_tools: bool,
 }
 
 /// The form of a scenario's requests.
@@ -77,12 +79,15 @@ impl Workload {
             }
             Form::Call(cases) => {
                 let index = number as usize % cases.len();
-                add_call(&mut body, &cases[index], &words(MARK_WORDS));
+                body["messages"] = self.common.marked(&cases[index].question, &words(MARK_WORDS));
+                add_call(&mut body, &cases[index]);
                 Expected::Call(Arc::clone(cases), index)
             }
             Form::Schema(cases) => {
                 let index = number as usize % cases.len();
-                add_schema(&mut body, &cases[index], &words(MARK_WORDS));
+                let question = format!("{} Answer in JSON.", cases[index].question);
+                body["messages"] = self.common.marked(&question, &words(MARK_WORDS));
+                add_schema(&mut body, &cases[index]);
                 Expected::Json(Arc::clone(cases), index)
             }
         };
@@ -107,27 +112,28 @@ impl Common {
             "stream_options": {"include_usage": true},
         })
     }
+
+    /// A question with words of its own: at the start no cache knows the tools after them.
+    fn marked(&self, question: &str, mark: &str) -> Value {
+        match self.known_tools {
+            true => json!([user(&format!("{question} ({mark})"))]),
+            false => json!([{"role": "system", "content": format!("Session: {mark}.")}, user(question)]),
+        }
+    }
 }
 
 fn user(text: &str) -> Value {
     json!({"role": "user", "content": text})
 }
 
-/// Stands at the start, so that no cache knows the tools after it.
-fn session(mark: &str) -> Value {
-    json!({"role": "system", "content": format!("Session: {mark}.")})
-}
-
-fn add_call(body: &mut Value, case: &Case, mark: &str) {
-    body["messages"] = json!([session(mark), user(&case.question)]);
+fn add_call(body: &mut Value, case: &Case) {
     body["tools"] = case.tools.iter().map(|tool| tool.json.clone()).collect();
     body["tool_choice"] = json!("required");
 }
 
 /// The first tool's arguments are asked for as an answer.
-fn add_schema(body: &mut Value, case: &Case, mark: &str) {
+fn add_schema(body: &mut Value, case: &Case) {
     let tool = &case.tools[0];
-    body["messages"] = json!([session(mark), user(&format!("{} Answer in JSON.", case.question))]);
     let schema = json!({"name": tool.name, "schema": tool.parameters()});
     body["response_format"] = json!({"type": "json_schema", "json_schema": schema});
 }
@@ -138,8 +144,15 @@ mod tests {
     use super::*;
 
     fn workload(form: Form) -> Workload {
-        let common =
-            Common { model: "base".to_owned(), max_tokens: 5, temperature: 0.0, seed: 1, ignore_eos: true, words: 20 };
+        let common = Common {
+            model: "base".to_owned(),
+            max_tokens: 5,
+            temperature: 0.0,
+            seed: 1,
+            ignore_eos: true,
+            words: 20,
+            known_tools: false,
+        };
         Workload { common, form }
     }
 
@@ -160,6 +173,19 @@ mod tests {
         let start =
             |number| workload(Form::Text).ask(number).body["messages"][0]["content"].to_string()[..20].to_owned();
         assert_ne!(start(1), start(2));
+    }
+
+    #[test]
+    fn known_tools_stand_before_what_is_new() {
+        let cases: Arc<[Case]> = cases::read(None).unwrap().into();
+        let count = cases.len() as u64;
+        let mut workload = workload(Form::Call(cases));
+        workload.common.known_tools = true;
+        let [first, second] = [0, count].map(|number| workload.ask(number).body["messages"].clone());
+        let question =
+            |messages: &Value| messages[0]["content"].as_str().unwrap().split_once(" (").unwrap().0.to_owned();
+        assert_eq!(question(&first), question(&second));
+        assert_ne!(first, second);
     }
 
     #[test]

@@ -61,6 +61,10 @@ pub struct BenchRunArgs {
     /// Tools for call and schema: a JSON list, or one object with `tools` (and `question`) a line
     #[arg(long, value_name = "FILE")]
     pub tools: Option<PathBuf>,
+    /// Prompts of call and schema begin alike for the same tools, as those of one application do, so that caches of prompts
+    /// can help (give each of the tools a --warmup request); without it each begins with words of its own
+    #[arg(long)]
+    pub known_tools: bool,
     /// Of prompts, arrivals and sampling
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

@@ -13,6 +13,7 @@ pub mod sampler;
 
 mod blocks;
 mod cpu_runner;
+mod pace;
 mod scheduler;
 mod sequence;
 mod shared;
@@ -48,6 +49,8 @@ pub struct SamplingParams {
     pub logit_bias: Vec<(u32, f32)>,
     /// Number of top alternatives to report with each token; `None` = no logprobs.
     pub logprobs: Option<usize>,
+    /// Tokens that end the text are never chosen, so that it is as long as it may be. Not for a text under a grammar.
+    pub ignore_eos: bool,
 }
 
 impl Default for SamplingParams {
@@ -63,6 +66,7 @@ impl Default for SamplingParams {
             seed: None,
             logit_bias: Vec::new(),
             logprobs: None,
+            ignore_eos: false,
         }
     }
 }

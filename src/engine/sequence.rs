@@ -119,13 +119,17 @@ pub(super) struct Sequence {
 impl Sequence {
     /// A sequence and the receiver of its events. The guide takes the place of `request.constraint`.
     pub(super) fn new(
-        request: GenerateRequest,
+        mut request: GenerateRequest,
         guide: Option<Box<dyn Guide>>,
         mut seat: Seat,
     ) -> (Self, mpsc::UnboundedReceiver<Event>) {
         let (sender, events) = mpsc::unbounded_channel();
         let prompt_len = request.prompt.len();
         seat.max_len = seat.max_len.min(prompt_len.saturating_add(request.max_tokens));
+        if request.params.ignore_eos {
+            let never = request.stop_token_ids.drain(..).map(|id| (id, f32::NEG_INFINITY));
+            request.params.logit_bias.extend(never);
+        }
         let adapter = request.adapter.as_ref().map(|lease| lease.id.clone());
         let namespace = Arc::new(Namespace { adapter, tenant: request.tenant });
         let sequence = Self {

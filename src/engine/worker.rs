@@ -117,6 +117,7 @@ impl Worker {
 
     fn step(&mut self) -> Result<(), EngineError> {
         self.scheduler.schedule();
+        let (load, started) = (self.scheduler.load(), Instant::now());
         self.prepare();
         self.shared.counters.running.store(self.scheduler.running().len(), Relaxed);
         let (batch, readers) = Batch::build(self.scheduler.running());
@@ -130,6 +131,7 @@ impl Worker {
             return Err(EngineError::Internal(format!("the model gave {found} logits, not {expected}")));
         }
         let outcomes = self.choose(&readers);
+        self.scheduler.observe(load, started.elapsed());
         self.scheduler.settle();
         for (index, outcome) in outcomes {
             let sequence = &mut self.scheduler.running_mut()[index];

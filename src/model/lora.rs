@@ -77,14 +77,17 @@ pub struct LoraPair {
 pub enum Packing {
     /// f32: exactly what was trained.
     Full,
-    /// f16: half the memory to read for each token.
+    /// f16.
     Halves,
+    /// A in 8 bits with a scale for each 32 inputs, B in f16: less than half the memory to read for each token. Beside
+    /// quantised weights, whose inputs it shares.
+    Compact,
 }
 
 impl Packing {
-    /// Memory that a factor of this shape takes.
-    pub fn bytes(self, shape: &[usize]) -> usize {
-        PackedAdapter::factor_bytes(shape, self)
+    /// Memory that factors A and B of these shapes take.
+    pub fn bytes(self, a: &[usize], b: &[usize]) -> usize {
+        PackedAdapter::pair_bytes(a, b, self)
     }
 }
 

@@ -35,7 +35,7 @@ pub fn load(settings: &Settings) -> Result<(Arc<AppState>, String), ServeError> 
     let template = template(&tokenizer, Arc::clone(&dialect))?;
     let quiet_template = template.clone().without_thoughts();
     let level = if device.is_cpu() { "cpu" } else { "gpu" };
-    let registry = load_adapters(settings, &config, device.clone())?;
+    let registry = load_adapters(settings, &checkpoint, device.clone())?;
     let (engine, options) = start_engine(settings, &checkpoint, &device)?;
     let limits = Limits {
         max_requests: options.max_batch + options.max_queue,
@@ -118,16 +118,17 @@ fn template(tokenizer: &ChatTokenizer, dialect: Arc<dyn Dialect>) -> Result<Chat
     Ok(ChatTemplate::new(tokenizer.chat_template(), dialect, tokenizer.control_tokens(), bos, eos)?)
 }
 
-fn load_adapters(settings: &Settings, config: &ModelConfig, device: Device) -> Result<Registry, ServeError> {
+fn load_adapters(settings: &Settings, checkpoint: &Checkpoint<'_>, device: Device) -> Result<Registry, ServeError> {
+    let packing = device.is_cpu().then(|| settings.precision.packing(checkpoint)).transpose()?;
     let options = RegistryOptions {
         base_name: settings.name.clone(),
         root: settings.adapter_root.clone(),
         byte_budget: settings.adapter_budget,
         max_rank: MAX_RANK,
-        packing: device.is_cpu().then(|| settings.precision.packing()),
+        packing,
     };
     let dtype = if device.is_cpu() { DType::F32 } else { settings.precision.dtype };
-    let registry = Registry::new(options, config.clone(), dtype, device);
+    let registry = Registry::new(options, checkpoint.config().clone(), dtype, device);
     for (name, dir) in &settings.adapters {
         let loaded = registry.load_trusted(name, dir);
         loaded.map_err(|source| ServeError::Adapter { name: name.clone(), source })?;

@@ -1,6 +1,6 @@
 //! Plain text: stop strings, logprobs, seeds, JSON answers.
 
-use crate::support::{TestServer, assert_valid, text_request};
+use crate::support::{TestServer, assert_valid, text_request, weather_request};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -77,6 +77,30 @@ async fn usage_counts_prompt_and_completion() {
     assert_eq!(usage["total_tokens"].as_u64().unwrap(), usage["prompt_tokens"].as_u64().unwrap() + 40);
     assert_eq!(usage["prompt_tokens_details"]["cached_tokens"], 0);
     assert_eq!(usage["completion_tokens_details"]["reasoning_tokens"], 0);
+}
+
+#[tokio::test]
+async fn an_ignored_end_of_turn_makes_a_text_as_long_as_it_may_be() {
+    let server = TestServer::start();
+    for seed in 0..8 {
+        let mut body = text_request();
+        (body["seed"], body["max_tokens"], body["ignore_eos"]) = (json!(seed), json!(90), json!(true));
+        // The end is what the model would say at once.
+        body["logit_bias"] = json!({server.end_token(): 100});
+        let reply = server.chat(&body).await;
+        assert_eq!(reply.choice()["finish_reason"], "length");
+        assert_eq!(reply.json()["usage"]["completion_tokens"], 90);
+        body["ignore_eos"] = json!(false);
+        assert_eq!(server.chat(&body).await.json()["usage"]["completion_tokens"], 0);
+    }
+    let mut formatted = text_request();
+    formatted["response_format"] = json!({"type": "json_object"});
+    for mut body in [weather_request(), formatted] {
+        body["ignore_eos"] = json!(true);
+        let refused = server.chat(&body).await;
+        let error = &refused.json()["error"];
+        assert_eq!((&error["param"], &error["code"]), (&json!("ignore_eos"), &json!("invalid_parameter_combination")));
+    }
 }
 
 #[tokio::test]

@@ -230,6 +230,10 @@ async fn start<R>(
         let message = format!("This server can prepare {most} answers at a time, and {count} are asked for.");
         return Err(ApiError::at(Kind::IntegerAboveMax, "n", message));
     }
+    if plan.params.ignore_eos && !plan.rules.are_none() {
+        let message = "'ignore_eos' is for free text alone: a call or a formatted answer ends where it is complete.";
+        return Err(ApiError::at(Kind::ParameterCombination, "ignore_eos", message));
+    }
     let mut generations = Vec::with_capacity(count);
     for prompt in &plan.prompts {
         let room = state.room_after(prompt.len())?;

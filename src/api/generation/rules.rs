@@ -141,6 +141,11 @@ impl TurnRules {
         Reader { parser: self.may_call.then(parser), reasoning: self.reasoning, short_ids: dialect.short_ids() }
     }
 
+    /// The turn may say anything.
+    pub(super) fn are_none(&self) -> bool {
+        self.lark.is_none()
+    }
+
     /// Compiles the grammar off the async threads; the first mask is computed when this returns.
     pub(super) async fn compile(&self, state: &AppState) -> Result<Option<Constraint>, ApiError> {
         let Some(lark) = &self.lark else { return Ok(None) };

@@ -38,6 +38,7 @@ pub(super) fn parse(
         seed: seed(fields)?,
         logit_bias: logit_bias(fields, limits)?,
         logprobs,
+        ignore_eos: fields.boolean("ignore_eos")?.unwrap_or(false),
     })
 }
 

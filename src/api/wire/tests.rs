@@ -31,6 +31,7 @@ fn golden() -> Value {
         "max_completion_tokens": 5, "temperature": 0.5, "top_p": 0.9, "top_k": 3, "min_p": 0.1,
         "repetition_penalty": 1.1, "frequency_penalty": -1, "presence_penalty": 1, "n": 2,
         "stop": ["a", "b"], "seed": -3, "logit_bias": {"5": -100}, "logprobs": true, "top_logprobs": 4,
+        "ignore_eos": false,
         "response_format": {"type": "text"}, "user": "u", "metadata": {"k": "v"}, "store": false,
         "service_tier": "auto", "modalities": ["text"], "some_new_field": {"x": 1},
     })
@@ -166,6 +167,7 @@ fn each_wrong_value_is_named_with_path_and_code() {
         ("/top_k", json!(-2), "top_k", "integer_below_min_value"),
         ("/min_p", json!(1.5), "min_p", "decimal_above_max_value"),
         ("/repetition_penalty", json!(0), "repetition_penalty", "decimal_below_min_value"),
+        ("/ignore_eos", json!(1), "ignore_eos", "invalid_type"),
         ("/frequency_penalty", json!(-2.1), "frequency_penalty", "decimal_below_min_value"),
         ("/presence_penalty", json!(2.1), "presence_penalty", "decimal_above_max_value"),
         ("/n", json!(0), "n", "integer_below_min_value"),

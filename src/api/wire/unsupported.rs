@@ -74,7 +74,6 @@ const REFUSED: [(Neutral, &[&str]); 9] = [
         &[
             "echo",
             "use_beam_search",
-            "ignore_eos",
             "include_stop_str_in_output",
             "continue_final_message",
             "return_token_ids",
@@ -204,7 +203,7 @@ mod tests {
         for (key, neutral, telling) in [
             ("functions", json!([]), json!([1])),
             ("min_tokens", json!(0.0), json!(1)),
-            ("ignore_eos", json!(false), json!(true)),
+            ("watermark", json!(false), json!(true)),
             ("skip_special_tokens", json!(true), json!(false)),
             ("length_penalty", json!(1), json!(0.5)),
             ("verbosity", json!("medium"), json!("low")),

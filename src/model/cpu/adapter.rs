@@ -20,6 +20,7 @@ pub(super) struct PackedPair {
 /// All factors of one adapter, indexed by [`Site::index`].
 #[derive(Debug)]
 pub struct PackedAdapter {
+    packing: Packing,
     pairs: Vec<Option<PackedPair>>,
 }
 
@@ -30,9 +31,14 @@ pub(super) struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    pub(super) fn all(batch: &'a AdapterBatch) -> Result<Vec<Self>> {
+    /// The groups of a batch, for weights beside which adapters are held in this way.
+    pub(super) fn all(batch: &'a AdapterBatch, packing: Packing) -> Result<Vec<Self>> {
         let group = |(rows, weights): &'a (Range<usize>, Arc<AdapterWeights>)| {
-            Ok(Self { rows: rows.clone(), adapter: weights.packed()? })
+            let adapter = weights.packed()?;
+            if adapter.packing == Packing::Compact && packing != Packing::Compact {
+                candle_core::bail!("the adapter was packed for quantised weights")
+            }
+            Ok(Self { rows: rows.clone(), adapter })
         };
         batch.groups().iter().map(group).collect()
     }
@@ -40,22 +46,18 @@ impl<'a> Group<'a> {
 
 impl PackedAdapter {
     pub(in crate::model) fn new(weights: &AdapterWeights, packing: Packing) -> Result<Self> {
-        let format = match packing {
-            Packing::Full => Format::F32,
-            Packing::Halves => Format::F16,
-        };
-        let pairs = weights.slots().map(|pair| pair.map(|pair| PackedPair::new(pair, format)).transpose());
-        Ok(Self { pairs: pairs.collect::<Result<_>>()? })
+        let pairs = weights.slots().map(|pair| pair.map(|pair| PackedPair::new(pair, packing)).transpose());
+        Ok(Self { packing, pairs: pairs.collect::<Result<_>>()? })
     }
 
-    /// Memory that a factor `[rows, columns]` takes: panels are sixteen rows high.
-    pub(in crate::model) fn factor_bytes(shape: &[usize], packing: Packing) -> usize {
-        let width = match packing {
-            Packing::Full => size_of::<f32>(),
-            Packing::Halves => size_of::<u16>(),
+    /// Memory that factors `[rank, in]` and `[out, rank]` take.
+    pub(in crate::model) fn pair_bytes(a: &[usize], b: &[usize], packing: Packing) -> usize {
+        let bytes = |shape: &[usize], format| match *shape {
+            [outputs, inputs] => Matrix::bytes_of(outputs, inputs, format),
+            _ => 0,
         };
-        let rows = shape.first().map_or(1, |rows| rows.next_multiple_of(LANES));
-        rows * shape.iter().skip(1).product::<usize>() * width
+        let (of_a, of_b) = formats(packing);
+        bytes(a, of_a) + bytes(b, of_b)
     }
 
     /// Memory of the factors, in bytes.
@@ -69,9 +71,20 @@ impl PackedAdapter {
     }
 }
 
+/// How A and B are held.
+fn formats(packing: Packing) -> (Format, Format) {
+    match packing {
+        Packing::Full => (Format::F32, Format::F32),
+        Packing::Halves => (Format::F16, Format::F16),
+        // B has few inputs, of which 8 bits with a scale would save next to nothing.
+        Packing::Compact => (Format::Q8, Format::F16),
+    }
+}
+
 impl PackedPair {
-    fn new(pair: &LoraPair, format: Format) -> Result<Self> {
-        Ok(Self { a: pack(&pair.a, format)?, b: pack(&pair.b, format)?, scale: pair.scale as f32 })
+    fn new(pair: &LoraPair, packing: Packing) -> Result<Self> {
+        let (a, b) = formats(packing);
+        Ok(Self { a: pack(&pair.a, a)?, b: pack(&pair.b, b)?, scale: pair.scale as f32 })
     }
 }
 

@@ -51,7 +51,7 @@ impl Inputs {
 
     /// Makes the integers, if matrices of this format use them.
     pub(super) fn quantise(&mut self, format: Format, team: &Team) {
-        if !matches!(format, Format::Q8 | Format::Q4) {
+        if !format.is_quantised() {
             return;
         }
         let (width, per_row) = (self.width, self.blocks_per_row());

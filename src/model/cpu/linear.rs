@@ -5,16 +5,19 @@
 use super::adapter::{Group, PackedPair};
 use super::inputs::Inputs;
 use super::packed::Matrix;
-use super::parts::{Area, Chunks, Tile, Tiles};
+use super::parts::{Area, Tile, Tiles};
 use super::product::{CACHED_BYTES, Product, Write};
 use super::simd::{Isa, LANES};
 use super::team::Team;
 use crate::model::lora::Site;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Tasks for each thread: enough that nobody waits long for the last one.
 const TASKS_PER_THREAD: usize = 32;
+
+/// Most rows of a part of an adapter's work: a long prompt is shared among all threads.
+const PART_ROWS: usize = 24;
 
 /// `y = x Wᵀ + b`, and where adapters attach.
 pub(super) struct Linear {
@@ -35,7 +38,7 @@ pub(super) struct Stage<'a> {
     machine: Machine<'a>,
     layers: &'a [&'a Linear],
     inputs: &'a Inputs,
-    reduced: Reduced<'a>,
+    parts: Vec<Part<'a>>,
 }
 
 /// A layer's columns of the output that one task computes.
@@ -45,6 +48,9 @@ struct Piece {
     first_panel: usize,
 }
 
+/// What a task writes where it writes nothing.
+const NOTHING: Area = (0..0, 0..0);
+
 impl<'a> Stage<'a> {
     pub(super) fn new(
         machine: Machine<'a>,
@@ -52,8 +58,7 @@ impl<'a> Stage<'a> {
         inputs: &'a Inputs,
         adapters: &'a [Group<'a>],
     ) -> Self {
-        let reduced = Reduced::new(machine, layers, inputs, adapters);
-        Self { machine, layers, inputs, reduced }
+        Self { machine, layers, inputs, parts: Part::all(layers, adapters) }
     }
 
     /// Width of all outputs together.
@@ -63,32 +68,35 @@ impl<'a> Stage<'a> {
 
     /// Fills `out: [rows, width]`, or adds to it.
     pub(super) fn run(&self, out: &mut [f32], write: Write) {
-        let (pieces, tiles) = self.cut(self.layers);
-        let width = self.width();
-        let work = self.inputs.floats.len() * width;
-        self.machine.team.each(work, &Tiles::new(out, width, &tiles), |index, mut tile| {
-            self.compute(&pieces[index], &mut tile, write);
-        });
+        self.tasks(self.layers, self.width(), out, |piece, mut tile| self.compute(&piece, &mut tile, write));
     }
 
     /// Fills `out: [rows, outputs]` with `silu(first layer) * second layer`.
     pub(super) fn run_gated(&self, out: &mut [f32]) {
-        let (gate, width) = (&self.layers[..1], self.width() / 2);
-        let (pieces, tiles) = self.cut(gate);
-        let work = 2 * self.inputs.floats.len() * width;
-        self.machine.team.each(work, &Tiles::new(out, width, &tiles), |index, mut tile| {
-            self.compute(&pieces[index], &mut tile, Write::Set);
+        self.tasks(&self.layers[..1], self.width() / 2, out, |piece, mut tile| {
+            self.compute(&piece, &mut tile, Write::Set);
             super::swiglu::with_scratch(tile.rows().len() * tile.columns().len(), |up| {
-                let (up_piece, width) = (Piece { layer: 1, ..pieces[index] }, tile.columns().len());
-                self.compute(&up_piece, &mut Tile::whole(up, width), Write::Set);
+                let width = tile.columns().len();
+                self.compute(&Piece { layer: 1, ..piece }, &mut Tile::whole(up, width), Write::Set);
                 super::swiglu::gate(&mut tile, up);
             });
         });
     }
 
-    /// The tasks of the first layers, and where each writes.
+    /// Shares the pieces of some layers among the threads. What adapters need comes first, so that nobody waits for it later.
+    fn tasks(&self, layers: &[&Linear], width: usize, out: &mut [f32], task: impl Fn(Piece, Tile<'_>) + Sync) {
+        let (pieces, tiles) = self.cut(layers);
+        let work = self.inputs.floats.len() * self.width();
+        let first = self.parts.len();
+        self.machine.team.each(work, &Tiles::new(out, width, &tiles), |index, tile| match index.checked_sub(first) {
+            Some(index) => task(pieces[index], tile),
+            None => _ = self.parts[index].reduced(self.machine.isa, self.inputs),
+        });
+    }
+
+    /// The pieces of some layers; and where each writes, after a place for each part.
     fn cut(&self, layers: &[&Linear]) -> (Vec<Piece>, Vec<Area>) {
-        let (mut pieces, mut tiles, mut start) = (Vec::new(), Vec::new(), 0);
+        let (mut pieces, mut tiles, mut start) = (Vec::new(), vec![NOTHING; self.parts.len()], 0);
         let rows = self.inputs.rows();
         for (index, Linear { matrix, .. }) in layers.iter().enumerate() {
             let panels = panels_per_task(matrix, rows, self.machine.team.threads());
@@ -110,8 +118,8 @@ impl<'a> Stage<'a> {
         if let Some(bias) = &layer.bias {
             add_bias(&bias[first_panel * LANES..], tile);
         }
-        for part in self.reduced.parts.iter().filter(|part| part.layer == piece.layer) {
-            let (matrix, inputs) = (&part.pair.b, &part.inputs);
+        for part in self.parts.iter().filter(|part| part.layer == piece.layer) {
+            let (matrix, inputs) = (&part.pair.b, part.reduced(self.machine.isa, self.inputs));
             let (rows, first_row) = (0..inputs.rows(), part.rows.start);
             let write = Write::Add(part.pair.scale);
             self.machine.isa.run(Product { matrix, first_panel, inputs, rows, first_row, out: tile, write });
@@ -134,42 +142,37 @@ pub(super) fn panels_per_task(matrix: &Matrix, rows: usize, threads: usize) -> u
     in_cache.max(few).clamp(1, total.div_ceil(threads).max(1))
 }
 
-/// The inputs of the second factors of all adapters: what the first factors make of their rows.
-struct Reduced<'a> {
-    parts: Vec<Part<'a>>,
-}
-
-/// `x Aᵀ` of one adapter's rows at one layer.
+/// One adapter's work on some rows at one layer: `y += scale * (x Aᵀ) Bᵀ`.
 struct Part<'a> {
     layer: usize,
     rows: Range<usize>,
     pair: &'a PackedPair,
-    inputs: Inputs,
+    /// `x Aᵀ`, computed by whoever comes first.
+    reduced: OnceLock<Inputs>,
 }
 
-impl<'a> Reduced<'a> {
-    fn new(machine: Machine<'a>, layers: &[&Linear], inputs: &Inputs, adapters: &'a [Group<'a>]) -> Self {
+impl<'a> Part<'a> {
+    fn all(layers: &[&Linear], adapters: &'a [Group<'a>]) -> Vec<Self> {
         let mut parts = Vec::new();
         for Group { rows, adapter } in adapters {
             for (layer, site) in layers.iter().enumerate().filter_map(|(index, layer)| Some((index, layer.site?))) {
-                if let Some(pair) = adapter.get(site) {
-                    parts.push(Part { layer, rows: rows.clone(), pair, inputs: Inputs::default() });
+                let Some(pair) = adapter.get(site) else { continue };
+                for start in rows.clone().step_by(PART_ROWS) {
+                    let rows = start..rows.end.min(start + PART_ROWS);
+                    parts.push(Self { layer, rows, pair, reduced: OnceLock::new() });
                 }
             }
         }
-        let work = parts.iter().map(|part| part.rows.len() * part.pair.a.inputs * part.pair.a.outputs).sum();
-        machine.team.each(work, &Chunks::new(&mut parts, 1), |_, parts: &mut [Part<'_>]| {
-            parts.iter_mut().for_each(|part| part.reduce(machine.isa, inputs));
-        });
-        Self { parts }
+        parts
     }
-}
 
-impl Part<'_> {
-    fn reduce(&mut self, isa: Isa, inputs: &Inputs) {
-        let (matrix, rank) = (&self.pair.a, self.pair.a.outputs);
-        let mut out = Tile::whole(self.inputs.reset(self.rows.len(), rank), rank);
-        let (rows, write) = (self.rows.clone(), Write::Set);
-        isa.run(Product { matrix, first_panel: 0, inputs, rows, first_row: 0, out: &mut out, write });
+    fn reduced(&self, isa: Isa, inputs: &Inputs) -> &Inputs {
+        self.reduced.get_or_init(|| {
+            let (matrix, rank, mut reduced) = (&self.pair.a, self.pair.a.outputs, Inputs::default());
+            let mut out = Tile::whole(reduced.reset(self.rows.len(), rank), rank);
+            let (rows, write) = (self.rows.clone(), Write::Set);
+            isa.run(Product { matrix, first_panel: 0, inputs, rows, first_row: 0, out: &mut out, write });
+            reduced
+        })
     }
 }

@@ -39,7 +39,7 @@ pub struct Precision {
     /// Type of weights that are not quantised: f32, f16 or bf16.
     pub dtype: DType,
     pub quantise: Quantise,
-    /// `None` = f32 beside f32 weights, else f16.
+    /// `None` = f32 beside weights that are all f32, else f16.
     pub kv: Option<KvType>,
 }
 
@@ -47,18 +47,18 @@ impl Precision {
     /// Weights as f32.
     pub const FULL: Self = Self { dtype: DType::F32, quantise: Quantise::None, kv: None };
 
-    /// Type of keys and values.
-    pub fn kv_type(&self) -> KvType {
-        self.kv.unwrap_or(if self.is_full() { KvType::F32 } else { KvType::F16 })
-    }
-
-    /// How adapters are held beside such weights.
-    pub fn packing(&self) -> Packing {
-        if self.is_full() { Packing::Full } else { Packing::Halves }
-    }
-
-    fn is_full(&self) -> bool {
-        self.dtype == DType::F32 && self.quantise == Quantise::None
+    /// How adapters are held beside the weights of a checkpoint.
+    ///
+    /// # Errors
+    /// [`ModelError`] when a weight is missing.
+    pub fn packing(&self, checkpoint: &Checkpoint<'_>) -> Result<Packing, ModelError> {
+        let sites =
+            (0..checkpoint.config().num_layers).flat_map(|layer| TargetModule::ALL.map(|module| (layer, module)));
+        let format = |(layer, module): (usize, TargetModule)| {
+            let name = format!("model.layers.{layer}.{}.weight", module.path());
+            checkpoint.source().stored(&name).map(|stored| self.format(&stored, false))
+        };
+        Ok(packing_beside(&sites.map(format).collect::<Result<Vec<_>, _>>()?))
     }
 
     fn floats(&self) -> Format {
@@ -79,6 +79,15 @@ impl Precision {
             (_, Quantise::Q4) if whole_blocks && !is_table => Format::Q4,
             _ => Format::Q8,
         }
+    }
+}
+
+/// The most exact way that costs less than the weights themselves.
+fn packing_beside(formats: &[Format]) -> Packing {
+    match formats {
+        _ if formats.iter().all(|format| *format == Format::F32) => Packing::Full,
+        _ if formats.iter().all(|format| format.is_quantised()) => Packing::Compact,
+        _ => Packing::Halves,
     }
 }
 
@@ -120,18 +129,19 @@ impl CpuDecoder {
             Loader { config: &config, source: checkpoint.source(), precision, team: Team::new(threads), progress };
         let table = [config.vocab_size, config.hidden_size];
         let embedding = Arc::new(loader.matrix("model.embed_tokens.weight", table, true)?);
-        let blocks = (0..config.num_layers).map(|layer| loader.block(layer)).collect::<Result<_, _>>()?;
+        let blocks: Vec<_> = (0..config.num_layers).map(|layer| loader.block(layer)).collect::<Result<_, _>>()?;
         let head = match config.tie_word_embeddings {
             true => Arc::clone(&embedding),
             false => Arc::new(loader.matrix("lm_head.weight", table, true)?),
         };
         let norm = loader.vector("model.norm.weight", config.hidden_size)?;
         let Loader { team, .. } = loader;
-        let kv_type = precision.kv_type();
+        let packing = precision.packing(checkpoint)?;
+        let kv_type = precision.kv.unwrap_or(if packing == Packing::Full { KvType::F32 } else { KvType::F16 });
         let store = KvStore::new(&config, 0, kv_type);
         let head = Linear { matrix: head, bias: None, site: None };
         let (isa, buffers) = (Isa::detect(), Buffers::default());
-        Ok(Self { config, embedding, blocks, norm, head, isa, team, store, kv_type, buffers })
+        Ok(Self { config, embedding, blocks, norm, head, isa, team, store, kv_type, packing, buffers })
     }
 }
 

@@ -22,7 +22,7 @@ pub use head::LogitRow;
 pub use kv_store::KvType;
 pub use load::{Precision, Quantise};
 
-use super::lora::AdapterBatch;
+use super::lora::{AdapterBatch, Packing};
 use super::ops::Rotary;
 use super::ops::kernels::{Loop, vectorised};
 use super::ops::norm::normalise;
@@ -66,6 +66,7 @@ pub struct CpuDecoder {
     team: Team,
     store: KvStore,
     kv_type: KvType,
+    packing: Packing,
     buffers: Buffers,
 }
 
@@ -145,7 +146,7 @@ impl CpuDecoder {
         let heads = Heads::new(&self.config);
         let context = Context {
             pass,
-            adapters: Group::all(pass.adapters)?,
+            adapters: Group::all(pass.adapters, self.packing)?,
             machine: Machine { isa: self.isa, team: &self.team },
             rotary: Rotary::new(&self.config, pass.positions),
             plan: Plan::new(&heads, pass.sequences),

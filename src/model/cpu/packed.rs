@@ -90,6 +90,11 @@ pub(super) struct Matrix {
 }
 
 impl Format {
+    /// Products read inputs of this format's matrices as integers.
+    pub(super) fn is_quantised(self) -> bool {
+        matches!(self, Self::Q8 | Self::Q4)
+    }
+
     /// Elements of a panel's vector that hold `inputs` inputs.
     fn units(self, inputs: usize) -> usize {
         match self {
@@ -113,6 +118,17 @@ impl Matrix {
             Format::Q4 => Panels::Q4(vec![NO_Q4; count]),
         };
         Self { outputs, inputs, panels }
+    }
+
+    /// Memory of a matrix, in bytes.
+    pub(super) fn bytes_of(outputs: usize, inputs: usize, format: Format) -> usize {
+        let unit = match format {
+            Format::F32 => size_of::<[f32; LANES]>(),
+            Format::F16 | Format::BF16 => size_of::<[u16; LANES]>(),
+            Format::Q8 => size_of::<Q8Block>(),
+            Format::Q4 => size_of::<Q4Block>(),
+        };
+        outputs.div_ceil(LANES) * format.units(inputs) * unit
     }
 
     pub(super) fn format(&self) -> Format {
@@ -142,12 +158,7 @@ impl Matrix {
 
     /// Memory of the panels, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        match &self.panels {
-            Panels::F32(data) => size_of_val(data.as_slice()),
-            Panels::F16(data) | Panels::BF16(data) => size_of_val(data.as_slice()),
-            Panels::Q8(data) => size_of_val(data.as_slice()),
-            Panels::Q4(data) => size_of_val(data.as_slice()),
-        }
+        Self::bytes_of(self.outputs, self.inputs, self.format())
     }
 
     /// All panels, to be filled.

@@ -160,12 +160,38 @@ fn an_adapter_changes_what_it_changes_in_the_plain_decoder() {
     let mut decoder = packed(&config, Precision::FULL, 2);
     let base = run(&mut decoder, &tokens, &[12], &AdapterBatch::none());
     let exact = run(&mut decoder, &tokens, &[12], &uniform(adapter.clone()));
-    let adapter = adapter.into_packed(Packing::Halves).unwrap();
-    assert_eq!(adapter.iter().count(), 0, "the tensors are gone");
-    let halves = run(&mut decoder, &tokens, &[12], &uniform(adapter));
+    let halves = adapter.clone().into_packed(Packing::Halves).unwrap();
+    assert_eq!(halves.iter().count(), 0, "the tensors are gone");
+    let halves = run(&mut decoder, &tokens, &[12], &uniform(halves));
     assert!(largest_difference(&exact, &expected) <= 1e-4);
     assert!(largest_difference(&halves, &expected) <= 0.02);
     assert!(largest_difference(&base, &expected) > 0.1);
+    // What needs integers finds none here.
+    let compact = uniform(adapter.into_packed(Packing::Compact).unwrap());
+    assert!(Group::all(&compact, decoder.packing).is_err());
+}
+
+#[test]
+fn a_compact_adapter_changes_nearly_the_same() {
+    let (config, tokens) = (wide(Family::Llama), tokens(12, 1));
+    let adapter = random_adapter(&config, 3, 5);
+    let mut decoder = packed(&config, quantised(Quantise::Q8), 2);
+    let mut with = |adapter: Option<AdapterWeights>| {
+        let batch = adapter.map_or_else(AdapterBatch::none, |weights| AdapterBatch::uniform(12, Arc::new(weights)));
+        run(&mut decoder, &tokens, &[12], &batch)
+    };
+    let (base, exact) = (with(None), with(Some(adapter.clone())));
+    let compact = with(Some(adapter.into_packed(Packing::Compact).unwrap()));
+    let (change, error) = (largest_difference(&exact, &base), largest_difference(&compact, &exact));
+    assert!(error < change / 50.0, "{error} of {change}");
+}
+
+#[test]
+fn adapters_are_as_exact_as_the_weights_beside_them() {
+    let config = wide(Family::Llama);
+    let packing = |precision: Precision| precision.packing(&checkpoint(&config)).unwrap();
+    let expected = [Packing::Full, Packing::Halves, Packing::Halves, Packing::Compact, Packing::Compact];
+    assert_eq!(precisions().map(packing), expected);
 }
 
 #[test]
