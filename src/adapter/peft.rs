@@ -48,7 +48,7 @@ pub struct LoadedAdapter {
 /// Reads and checks a PEFT directory.
 pub fn load(dir: &Path, model: &ModelConfig, dtype: DType, device: &Device) -> Result<LoadedAdapter, AdapterError> {
     let snapshot = Checked::open(AdapterFiles::open(dir, None)?, model)?.read()?;
-    let weights = snapshot.build(dtype, device)?;
+    let weights = snapshot.build(dtype, device, None)?;
     Ok(LoadedAdapter { config: snapshot.config, weights, digest: snapshot.digest })
 }
 
@@ -223,6 +223,15 @@ fn digest(config: &[u8], head: &[u8], data: &[u8]) -> String {
     })
 }
 
+/// The largest value of a type.
+fn largest(dtype: DType) -> f32 {
+    match dtype {
+        DType::F16 => f16::MAX.to_f32(),
+        DType::BF16 => bf16::MAX.to_f32(),
+        _ => f32::MAX,
+    }
+}
+
 /// All bytes of a checked adapter, in memory.
 pub(super) struct Snapshot {
     config: PeftConfig,
@@ -233,14 +242,20 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Makes the tensors; refuses values that are not finite or do not fit the type.
-    pub(super) fn build(&self, dtype: DType, device: &Device) -> Result<AdapterWeights, AdapterError> {
+    /// Makes the tensors; refuses values that are not finite, or do not fit the type or what is then made of them.
+    pub(super) fn build(
+        &self,
+        dtype: DType,
+        device: &Device,
+        packing: Option<Packing>,
+    ) -> Result<AdapterWeights, AdapterError> {
+        let largest = largest(dtype).min(packing.map_or(f32::MAX, Packing::largest));
         let mut weights = AdapterWeights::empty(self.layers);
         for (site, plan) in &self.plans {
             let tensor = |declared: &Declared, factor| {
-                let values = self.values(declared, dtype).ok_or_else(|| {
+                let values = self.values(declared, largest).ok_or_else(|| {
                     let name = tensor_name(*site, factor);
-                    invalid(format!("tensor `{name}` has a value that is NaN, infinite or too large for {dtype:?}"))
+                    invalid(format!("tensor `{name}` has a value that is NaN, infinite or larger than {largest}"))
                 })?;
                 Ok::<_, AdapterError>(Tensor::from_vec(values, declared.shape.as_slice(), device)?.to_dtype(dtype)?)
             };
@@ -250,17 +265,12 @@ impl Snapshot {
         Ok(weights)
     }
 
-    fn values(&self, tensor: &Declared, dtype: DType) -> Option<Vec<f32>> {
+    fn values(&self, tensor: &Declared, largest: f32) -> Option<Vec<f32>> {
         let bytes = &self.data[tensor.bytes.clone()];
         let values: Vec<f32> = match tensor.stored {
             Stored::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
             Stored::F16 => bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
             Stored::BF16 => bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
-        };
-        let largest = match dtype {
-            DType::F16 => f16::MAX.to_f32(),
-            DType::BF16 => bf16::MAX.to_f32(),
-            _ => f32::MAX,
         };
         values.iter().all(|value| value.abs() <= largest).then_some(values)
     }

@@ -302,7 +302,7 @@ impl Registry {
             return Ok((id, weights));
         }
         let reservation = self.reserve(name, bytes)?;
-        let weights = snapshot.build(self.dtype, &self.device)?;
+        let weights = snapshot.build(self.dtype, &self.device, self.options.packing)?;
         let weights = Arc::new(match self.options.packing {
             Some(packing) => weights.into_packed(packing)?,
             None => weights,

@@ -1,7 +1,6 @@
 //! Logits → token: bias, penalties, temperature, top-k, top-p, min-p and the seeded draw, on one row at a time.
 //!
-//! Knows no sequence, no grammar and no batch: the caller applies its mask between [`Sampler::prepare`] and
-//! [`Sampler::choose`]. The draw depends on the seed and the token's index alone, so neither neighbours nor a
+//! Knows no sequence, no grammar and no batch: the caller applies its mask before [`Sampler::prepare`]. The draw depends on the seed and the token's index alone, so neither neighbours nor a
 //! recomputation after a preemption can change it.
 
 use super::{SamplingParams, TokenLogprobs};
@@ -64,7 +63,7 @@ impl Sampler {
         Ok(())
     }
 
-    /// Chooses from prepared and masked logits. `index` is the token's place among the generated ones.
+    /// Chooses from prepared logits. `index` is the token's place among the generated ones.
     pub fn choose(&self, logits: &[f32], index: u64) -> Result<Choice, InvalidLogits> {
         let best = argmax(logits)?;
         let greedy = self.params.temperature.partial_cmp(&0.0) != Some(Ordering::Greater);

@@ -6,8 +6,10 @@
 
 use super::EngineError;
 use super::blocks::BlockPool;
+use super::pace::{Load, Pace};
 use super::sequence::Sequence;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// What one step may do.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +28,7 @@ pub(super) struct Scheduler {
     running: Vec<Sequence>,
     pool: BlockPool,
     limits: Limits,
+    pace: Pace,
     steps: u64,
     preemptions: u64,
     prefixes: PrefixStats,
@@ -43,7 +46,7 @@ impl Scheduler {
     pub(super) fn new(limits: Limits, pool: BlockPool) -> Self {
         let limits = Limits { max_batch: limits.max_batch.max(1), token_budget: limits.token_budget.max(1), ..limits };
         let (waiting, running, prefixes) = (VecDeque::new(), Vec::new(), PrefixStats::default());
-        Self { waiting, running, pool, limits, steps: 0, preemptions: 0, prefixes }
+        Self { waiting, running, pool, limits, pace: Pace::default(), steps: 0, preemptions: 0, prefixes }
     }
 
     /// Queues a sequence. It must fit into the pool alone.
@@ -52,19 +55,41 @@ impl Scheduler {
     }
 
     /// Plans a step: sets `scheduled` of the running sequences. Decoding ones come first, so that they never stall behind
-    /// prompts; then prompts that have begun; then new ones in order of arrival.
+    /// prompts; then prompts that have begun; then new ones in order of arrival. Beside answers, prompts come in small pieces.
     pub(super) fn schedule(&mut self) {
         self.steps += 1;
         let mut budget = self.limits.token_budget;
-        for index in self.service_order() {
-            // Sequences that gave way in the meantime are no longer there.
-            if budget > 0 && index < self.running.len() && self.make_room(index, &mut budget) {
-                self.grant(index, &mut budget);
-            }
-        }
+        let order = self.service_order();
+        let (answers, prompts) = order.split_at(order.partition_point(|&index| !self.running[index].is_prefilling()));
+        self.serve(answers, &mut budget);
+        budget = budget.min(self.pace.prompt_tokens(self.load().answers));
+        self.serve(prompts, &mut budget);
         while budget > 0 && self.admit_next() {
             self.grant(self.running.len() - 1, &mut budget);
         }
+    }
+
+    fn serve(&mut self, order: &[usize], budget: &mut usize) {
+        for &index in order {
+            // Sequences that gave way in the meantime are no longer there.
+            if *budget > 0 && index < self.running.len() && self.make_room(index, budget) {
+                self.grant(index, budget);
+            }
+        }
+    }
+
+    /// What the present step computes.
+    pub(super) fn load(&self) -> Load {
+        self.running.iter().fold(Load::default(), |mut load, sequence| {
+            let tokens = if sequence.is_prefilling() { &mut load.prompts } else { &mut load.answers };
+            *tokens += sequence.scheduled;
+            load
+        })
+    }
+
+    /// Learns from how long a step took.
+    pub(super) fn observe(&mut self, load: Load, took: Duration) {
+        self.pace.observe(load, took);
     }
 
     /// Decoding before prefilling, and each by who waits longest for its turn.

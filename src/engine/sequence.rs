@@ -180,10 +180,11 @@ impl Sequence {
 
     /// Chooses the next token from its row of logits, and takes what the grammar forces after it.
     pub(super) fn advance(&mut self, logits: &mut [f32]) -> Result<Progress, EngineError> {
-        self.sampler.prepare(logits).map_err(|error| invalid(&error))?;
+        // What is forbidden comes first: it may be there or not, and be broken or not.
         if let Some(guide) = &mut self.guide {
             guide.mask(logits).map_err(|error| invalid(&error))?;
         }
+        self.sampler.prepare(logits).map_err(|error| invalid(&error))?;
         let masked = self.masked.take();
         let index = self.tokens.len() - self.prompt_len;
         let choice = self.sampler.choose(logits, index as u64).map_err(|error| invalid(&error))?;

@@ -85,6 +85,14 @@ pub enum Packing {
 }
 
 impl Packing {
+    /// The largest value that it can hold.
+    pub fn largest(self) -> f32 {
+        match self {
+            Self::Full => f32::MAX,
+            Self::Halves | Self::Compact => half::f16::MAX.to_f32(),
+        }
+    }
+
     /// Memory that factors A and B of these shapes take.
     pub fn bytes(self, a: &[usize], b: &[usize]) -> usize {
         PackedAdapter::pair_bytes(a, b, self)

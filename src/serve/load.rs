@@ -11,7 +11,7 @@ use crate::engine::{EngineHandle, EngineOptions};
 use crate::grammar::GrammarCompiler;
 use crate::metrics::Metrics;
 use crate::model::kv_cache::BLOCK_SIZE;
-use crate::model::{Checkpoint, CpuDecoder, KvCache, ModelConfig};
+use crate::model::{Checkpoint, CpuDecoder, KvCache, ModelConfig, ModelError, Packing, Quantise};
 use crate::settings::{ModelSource, Settings};
 use candle_core::{DType, Device};
 use std::sync::Arc;
@@ -35,15 +35,15 @@ pub fn load(settings: &Settings) -> Result<(Arc<AppState>, String), ServeError> 
     let template = template(&tokenizer, Arc::clone(&dialect))?;
     let quiet_template = template.clone().without_thoughts();
     let level = if device.is_cpu() { "cpu" } else { "gpu" };
-    let registry = load_adapters(settings, &checkpoint, device.clone())?;
-    let (engine, options) = start_engine(settings, &checkpoint, &device)?;
+    let Started { engine, options, weights, packing } = start_engine(settings, &checkpoint, &device)?;
+    let registry = load_adapters(settings, &config, device.clone(), packing)?;
     let limits = Limits {
         max_requests: options.max_batch + options.max_queue,
         max_queue: options.max_queue,
         runtime_adapters: settings.adapter_root.is_some(),
         deadlines: settings.deadlines,
     };
-    let summary = summarise(settings, &config, dialect.name());
+    let summary = summarise(settings, &config, &weights, dialect.name());
     let state = AppState {
         template: if settings.thoughts { template } else { quiet_template.clone() },
         quiet_template,
@@ -95,22 +95,36 @@ fn open_embedded() -> Result<(Checkpoint<'static>, ChatTokenizer), ServeError> {
     Err(ServeError::Embedded("this build has none (feature `embedded-model`); give --model PATH".to_owned()))
 }
 
+/// An engine with its weights.
+struct Started {
+    engine: EngineHandle,
+    options: EngineOptions,
+    /// How the weights are held, in words.
+    weights: String,
+    /// How adapters are held; `None` = as tensors.
+    packing: Option<Packing>,
+}
+
 /// Loads the weights and starts the thread that computes with them.
-fn start_engine(
-    settings: &Settings,
-    checkpoint: &Checkpoint<'_>,
-    device: &Device,
-) -> Result<(EngineHandle, EngineOptions), ServeError> {
-    let config = checkpoint.config();
+fn start_engine(settings: &Settings, checkpoint: &Checkpoint<'_>, device: &Device) -> Result<Started, ServeError> {
+    let (config, precision) = (checkpoint.config(), settings.precision);
     if device.is_cpu() {
         let bar = progress::Bar::new("loading weights", config.parameters());
-        let decoder = CpuDecoder::load(checkpoint, settings.precision, settings.threads, &|more| bar.advance(more))?;
+        let decoder = CpuDecoder::load(checkpoint, precision, settings.threads, &|more| bar.advance(more))?;
+        let (weights, packing) = (decoder.formats(), Some(decoder.packing()));
         let options = engine_options(settings, config, decoder.block_bytes());
-        return Ok((EngineHandle::start_packed(decoder, options.clone())?, options));
+        let engine = EngineHandle::start_packed(decoder, options.clone())?;
+        return Ok(Started { engine, options, weights, packing });
     }
-    let decoder = checkpoint.decoder(settings.precision.dtype, device)?;
+    if precision.quantise != Quantise::None || precision.kv.is_some() {
+        let message = "--quantize and --kv-cache-dtype are for the CPU: on a GPU weights, keys and values have --dtype";
+        return Err(ModelError::Config(message.to_owned()).into());
+    }
+    let decoder = checkpoint.decoder(precision.dtype, device)?;
+    let (weights, packing) = (format!("{:?}", precision.dtype).to_lowercase(), None);
     let options = engine_options(settings, config, KvCache::block_bytes(config, decoder.dtype()));
-    Ok((EngineHandle::start(decoder, options.clone())?, options))
+    let engine = EngineHandle::start(decoder, options.clone())?;
+    Ok(Started { engine, options, weights, packing })
 }
 
 fn template(tokenizer: &ChatTokenizer, dialect: Arc<dyn Dialect>) -> Result<ChatTemplate, ServeError> {
@@ -118,8 +132,12 @@ fn template(tokenizer: &ChatTokenizer, dialect: Arc<dyn Dialect>) -> Result<Chat
     Ok(ChatTemplate::new(tokenizer.chat_template(), dialect, tokenizer.control_tokens(), bos, eos)?)
 }
 
-fn load_adapters(settings: &Settings, checkpoint: &Checkpoint<'_>, device: Device) -> Result<Registry, ServeError> {
-    let packing = device.is_cpu().then(|| settings.precision.packing(checkpoint)).transpose()?;
+fn load_adapters(
+    settings: &Settings,
+    config: &ModelConfig,
+    device: Device,
+    packing: Option<Packing>,
+) -> Result<Registry, ServeError> {
     let options = RegistryOptions {
         base_name: settings.name.clone(),
         root: settings.adapter_root.clone(),
@@ -128,7 +146,7 @@ fn load_adapters(settings: &Settings, checkpoint: &Checkpoint<'_>, device: Devic
         packing,
     };
     let dtype = if device.is_cpu() { DType::F32 } else { settings.precision.dtype };
-    let registry = Registry::new(options, checkpoint.config().clone(), dtype, device);
+    let registry = Registry::new(options, config.clone(), dtype, device);
     for (name, dir) in &settings.adapters {
         let loaded = registry.load_trusted(name, dir);
         loaded.map_err(|source| ServeError::Adapter { name: name.clone(), source })?;
@@ -161,7 +179,7 @@ fn longest_token(tokenizer: &ChatTokenizer, vocab_size: usize) -> usize {
     (0..vocab_size as u32).map(|id| tokenizer.token_bytes(id).len()).max().unwrap_or(1).max(1)
 }
 
-fn summarise(settings: &Settings, config: &ModelConfig, dialect: &str) -> String {
+fn summarise(settings: &Settings, config: &ModelConfig, weights: &str, dialect: &str) -> String {
     let adapters: Vec<&str> = settings.adapters.iter().map(|(name, _)| name.as_str()).collect();
     format!(
         "loaded `{}`: {} layers of width {}, {:.1} M parameters, {}, context {}, dialect {dialect}, adapters: {}",
@@ -169,7 +187,7 @@ fn summarise(settings: &Settings, config: &ModelConfig, dialect: &str) -> String
         config.num_layers,
         config.hidden_size,
         config.parameters() as f64 / 1e6,
-        settings.precision,
+        weights,
         config.max_position_embeddings,
         if adapters.is_empty() { "none".to_owned() } else { adapters.join(", ") },
     )

@@ -220,7 +220,7 @@ async fn goodput(server: &Arc<TestServer>, clients: usize, time: Duration) -> (u
 
 /// Ten times as many clients as places: those inside are served as fast as ever, the rest are turned away at once.
 ///
-/// Other tests run beside this one and come and go: of several rounds, the fairest pair is what the server can do.
+/// Other tests run beside this one and come and go: of several rounds, the middle pair counts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn overload_is_shed_quickly_and_costs_little_goodput() {
     let server = Arc::new(TestServer::with_options(&["--max-batch", "4", "--max-queue", "4"]));
@@ -234,7 +234,8 @@ async fn overload_is_shed_quickly_and_costs_little_goodput() {
     }
     shed.sort_unstable();
     let p99 = shed[shed.len() * 99 / 100];
-    let (overloaded, peak) = rounds.into_iter().max_by_key(|(overloaded, peak)| overloaded * 1000 / peak).unwrap();
+    rounds.sort_by_key(|(overloaded, peak)| overloaded * 1000 / peak);
+    let (overloaded, peak) = rounds[rounds.len() / 2];
     report(format_args!(
         "goodput: {overloaded} answers at ten times the clients, {peak} at the limit; {} shed, p99 {p99:?}",
         shed.len()

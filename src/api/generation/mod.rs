@@ -231,7 +231,8 @@ async fn start<R>(
         return Err(ApiError::at(Kind::IntegerAboveMax, "n", message));
     }
     if plan.params.ignore_eos && !plan.rules.are_none() {
-        let message = "'ignore_eos' is for free text alone: a call or a formatted answer ends where it is complete.";
+        let message =
+            "'ignore_eos' is for free text without 'tools': a call or a formatted answer ends where it is complete.";
         return Err(ApiError::at(Kind::ParameterCombination, "ignore_eos", message));
     }
     let mut generations = Vec::with_capacity(count);

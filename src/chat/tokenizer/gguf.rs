@@ -46,9 +46,12 @@ impl GgufTokenizer {
 
     /// What the files beside leave open, the metadata say.
     pub(super) fn special(&self) -> Result<Special, ChatError> {
-        let own = special(&Header::parse(&self.file)?)?;
-        let Some(files) = &self.beside else { return Ok(own) };
+        let own = special(&Header::parse(&self.file)?);
+        let Some(files) = &self.beside else { return own };
         let Special { bos, eos, eos_ids, chat_template } = Special::read(&files.as_ref())?;
+        // Files that say all there is to say mend metadata that cannot be read.
+        let complete = bos.is_some() && (eos.is_some() || !eos_ids.is_empty()) && chat_template.is_some();
+        let own = if complete { own.unwrap_or_default() } else { own? };
         let (eos, eos_ids) = if eos.is_none() && eos_ids.is_empty() { (own.eos, own.eos_ids) } else { (eos, eos_ids) };
         Ok(Special { bos: bos.or(own.bos), eos, eos_ids, chat_template: chat_template.or(own.chat_template) })
     }

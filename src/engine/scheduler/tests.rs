@@ -233,3 +233,16 @@ fn a_request_that_waits_and_is_cancelled_goes_away() {
     assert_eq!(rig.scheduler.reap().len(), 1);
     assert!(rig.scheduler.waiting.is_empty());
 }
+
+#[test]
+fn a_long_prompt_comes_in_small_pieces_beside_an_answer() {
+    let mut rig = Rig::new(4, 512, 100);
+    rig.arrive(4, 4, false);
+    assert_eq!([rig.step(), rig.step()], [[(0, 4)], [(0, 1)]]);
+    let millis = Duration::from_millis;
+    rig.scheduler.observe(Load { answers: 1, prompts: 0 }, millis(20));
+    rig.scheduler.observe(Load { answers: 0, prompts: 100 }, millis(20 + 200));
+    rig.arrive(300, 2, false);
+    assert_eq!([rig.step(), rig.step()], [[(0, 1), (1, 7)], [(0, 1), (1, 7)]]);
+    assert_eq!(rig.step(), [(1, 286)], "nobody waits any more");
+}

@@ -94,7 +94,7 @@ impl Attend<'_> {
     /// Fills `out: [rows, heads * dim]`.
     pub(super) fn run(&self, isa: Isa, team: &Team, out: &mut [f32]) {
         let tiles = Tiles::new(out, self.heads.query * self.heads.dim, &self.plan.tiles);
-        team.each(self.plan.work, &tiles, |index, tile| {
+        team.each(self.plan.work, tiles, |index, tile| {
             let (band, head) = (&self.plan.bands[index / self.heads.kv], index % self.heads.kv);
             SCORES.with_borrow_mut(|scores| isa.run(Task { attend: self, band, head, scores, tile }));
         });

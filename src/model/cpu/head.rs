@@ -47,7 +47,7 @@ pub(super) fn logits(
         }
     }
     let work = areas.iter().map(|(rows, columns)| rows.len() * columns.len() * matrix.inputs).sum();
-    machine.team.each(work, &Tiles::new(out, tokens, &areas), |_, mut tile| {
+    machine.team.each(work, Tiles::new(out, tokens, &areas), |_, mut tile| {
         let (rows, first_panel, write) = (tile.rows(), tile.columns().start / LANES, Write::Set);
         machine.isa.run(Product { matrix, first_panel, inputs, first_row: rows.start, rows, out: &mut tile, write });
     });
@@ -101,7 +101,8 @@ mod tests {
         assert_eq!(few_runs(&wanted, 200), Some(vec![]));
         (wanted[0], wanted[1], wanted[50]) = (1 << 31, 1, 1 << 3);
         assert_eq!(few_runs(&wanted, 200), Some(vec![1..3, 100..101]));
-        assert_eq!(few_runs(&wanted, 100), Some(vec![1..3]), "there are no tokens beyond the table");
+        let within = few_runs(&wanted, 100).unwrap();
+        assert!(matches!(within[..], [Range { start: 1, end: 3 }]), "there are no tokens beyond the table");
         assert_eq!(few_runs(&[u32::MAX; 100], 200), None);
     }
 

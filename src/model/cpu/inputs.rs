@@ -3,7 +3,7 @@
 //! With 16 bits an activation keeps about as much of its value as a weight of 8 bits can use, and costs no more on AVX2
 //! than 8 bits would.
 
-use super::packed::{BLOCK, Format};
+use super::packed::{BLOCK, Matrix};
 use super::parts::Chunks;
 use super::team::Team;
 use crate::model::ops::kernels::{Loop, vectorised};
@@ -49,16 +49,16 @@ impl Inputs {
         self.width.div_ceil(BLOCK)
     }
 
-    /// Makes the integers, if matrices of this format use them.
-    pub(super) fn quantise(&mut self, format: Format, team: &Team) {
-        if !format.is_quantised() {
+    /// Makes the integers, if any of these matrices reads them.
+    pub(super) fn quantise<'a>(&mut self, readers: impl IntoIterator<Item = &'a Matrix>, team: &Team) {
+        if !readers.into_iter().any(|matrix| matrix.format().is_quantised()) {
             return;
         }
         let (width, per_row) = (self.width, self.blocks_per_row());
         self.blocks.resize(self.rows() * per_row, EMPTY);
         let work = self.floats.len() * 2;
         let floats = &self.floats;
-        team.each(work, &Chunks::new(&mut self.blocks, per_row), |row, blocks| {
+        team.each(work, Chunks::new(&mut self.blocks, per_row), |row, blocks| {
             vectorised(Quantise { values: &floats[row * width..(row + 1) * width], blocks });
         });
     }
@@ -101,25 +101,29 @@ fn quantise(values: &[f32; BLOCK]) -> Block {
     let largest = largest.into_iter().fold(0f32, |a, b| if b > a { b } else { a });
     // Zero, or not a number if a value is none or infinite: that must show in the result.
     let poison: f32 = poison.into_iter().sum();
-    let inverse = if largest > 0.0 { LARGEST / largest } else { 0.0 };
+    let inverse = LARGEST / largest;
+    // Of zeros, or of values that are next to nothing.
+    let inverse = if inverse < f32::INFINITY { inverse } else { 0.0 };
     let mut ints = [0i32; BLOCK];
     for (int, value) in ints.iter_mut().zip(values) {
         *int = ((value * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
     }
     let scale = largest / LARGEST + poison;
-    let sum: i32 = ints.iter().sum();
+    // What stands for no number may overflow.
+    let sum = ints.iter().fold(0i32, |sum, int| sum.wrapping_add(*int));
     let pairs = std::array::from_fn(|i| ints[2 * i] & 0xFFFF | ints[2 * i + 1] << 16);
     Block { scale, sum: scale * sum as f32, pairs }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::packed::Format;
     use super::*;
 
     fn inputs(values: &[f32]) -> Inputs {
         let mut inputs = Inputs::default();
         inputs.reset(1, values.len()).copy_from_slice(values);
-        inputs.quantise(Format::Q8, &Team::new(1));
+        inputs.quantise([&Matrix::zeros(1, values.len(), Format::Q8)], &Team::new(1));
         inputs
     }
 
@@ -148,6 +152,9 @@ mod tests {
             let mut values = [1.0; BLOCK];
             values[7] = broken;
             assert!(inputs(&values).blocks[0].scale.is_nan());
+            assert!(inputs(&[broken; BLOCK]).blocks[0].scale.is_nan());
         }
+        let tiny = inputs(&[1e-38; BLOCK]);
+        assert!(tiny.blocks[0].scale < 1e-40 && tiny.blocks[0].pairs == [0; BLOCK / 2]);
     }
 }

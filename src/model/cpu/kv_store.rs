@@ -135,7 +135,7 @@ impl<'a, F: Fn(usize) -> (&'a [f32], &'a [f32]) + Sync> Writer<'_, F> {
         let per_head = self.shape.blocks * self.shape.block();
         let parts = (Chunks::new(&mut cells.keys, per_head), Chunks::new(&mut cells.values, per_head));
         let work = 2 * self.slots.len() * self.shape.heads * self.shape.dim;
-        team.each(work, &parts, |head, (keys, values)| {
+        team.each(work, parts, |head, (keys, values)| {
             for (row, slot) in self.slots.iter().enumerate() {
                 let (key, value) = (self.rows)(row);
                 let dim = key.len() / self.shape.heads;

@@ -88,7 +88,7 @@ impl<'a> Stage<'a> {
         let (pieces, tiles) = self.cut(layers);
         let work = self.inputs.floats.len() * self.width();
         let first = self.parts.len();
-        self.machine.team.each(work, &Tiles::new(out, width, &tiles), |index, tile| match index.checked_sub(first) {
+        self.machine.team.each(work, Tiles::new(out, width, &tiles), |index, tile| match index.checked_sub(first) {
             Some(index) => task(pieces[index], tile),
             None => _ = self.parts[index].reduced(self.machine.isa, self.inputs),
         });

@@ -15,7 +15,6 @@ use crate::model::{ModelConfig, ModelError};
 use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 use parking_lot::Mutex;
-use std::fmt;
 use std::sync::Arc;
 
 /// Panels that a thread packs at a time: the pages of the file behind them are let go after that.
@@ -47,20 +46,6 @@ impl Precision {
     /// Weights as f32.
     pub const FULL: Self = Self { dtype: DType::F32, quantise: Quantise::None, kv: None };
 
-    /// How adapters are held beside the weights of a checkpoint.
-    ///
-    /// # Errors
-    /// [`ModelError`] when a weight is missing.
-    pub fn packing(&self, checkpoint: &Checkpoint<'_>) -> Result<Packing, ModelError> {
-        let sites =
-            (0..checkpoint.config().num_layers).flat_map(|layer| TargetModule::ALL.map(|module| (layer, module)));
-        let format = |(layer, module): (usize, TargetModule)| {
-            let name = format!("model.layers.{layer}.{}.weight", module.path());
-            checkpoint.source().stored(&name).map(|stored| self.format(&stored, false))
-        };
-        Ok(packing_beside(&sites.map(format).collect::<Result<Vec<_>, _>>()?))
-    }
-
     fn floats(&self) -> Format {
         match self.dtype {
             DType::F16 => Format::F16,
@@ -82,27 +67,8 @@ impl Precision {
     }
 }
 
-/// The most exact way that costs less than the weights themselves.
-fn packing_beside(formats: &[Format]) -> Packing {
-    match formats {
-        _ if formats.iter().all(|format| *format == Format::F32) => Packing::Full,
-        _ if formats.iter().all(|format| format.is_quantised()) => Packing::Compact,
-        _ => Packing::Halves,
-    }
-}
-
 fn is_float(encoding: GgmlDType) -> bool {
     matches!(encoding, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16)
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.quantise {
-            Quantise::None => write!(formatter, "{:?}", self.dtype),
-            Quantise::Q8 => formatter.write_str("Q8_0"),
-            Quantise::Q4 => formatter.write_str("Q4_K"),
-        }
-    }
 }
 
 /// Told how many more weights are packed.
@@ -136,12 +102,22 @@ impl CpuDecoder {
         };
         let norm = loader.vector("model.norm.weight", config.hidden_size)?;
         let Loader { team, .. } = loader;
-        let packing = precision.packing(checkpoint)?;
+        let packing = packing_beside(&blocks);
         let kv_type = precision.kv.unwrap_or(if packing == Packing::Full { KvType::F32 } else { KvType::F16 });
         let store = KvStore::new(&config, 0, kv_type);
         let head = Linear { matrix: head, bias: None, site: None };
         let (isa, buffers) = (Isa::detect(), Buffers::default());
         Ok(Self { config, embedding, blocks, norm, head, isa, team, store, kv_type, packing, buffers })
+    }
+}
+
+/// The most exact way to hold adapters that costs no more than the weights beside them.
+fn packing_beside(blocks: &[Block]) -> Packing {
+    let mut formats = blocks.iter().flat_map(Block::matrices).map(Matrix::format);
+    match () {
+        () if formats.clone().all(|format| format == Format::F32) => Packing::Full,
+        () if formats.all(Format::is_quantised) => Packing::Compact,
+        () => Packing::Halves,
     }
 }
 
@@ -193,7 +169,7 @@ impl Loader<'_> {
         let mut matrix = Matrix::zeros(outputs, inputs, self.precision.format(&stored, is_table));
         let failure = Mutex::new(None);
         let mut panels = matrix.panels_mut();
-        self.team.each(usize::MAX, &Chunks::new(&mut panels, PANELS), |task, panels| {
+        self.team.each(usize::MAX, Chunks::new(&mut panels, PANELS), |task, panels| {
             let first = task * PANELS * LANES;
             for (index, panel) in panels.iter_mut().enumerate() {
                 let start = first + index * LANES;

@@ -32,7 +32,7 @@ use attention::{Attend, Heads, Plan};
 use inputs::Inputs;
 use kv_store::{KvStore, Slot};
 use linear::{Linear, Machine, Stage};
-use packed::Matrix;
+use packed::{Format, Matrix};
 use parts::Chunks;
 use product::Write;
 use simd::Isa;
@@ -118,6 +118,25 @@ impl CpuDecoder {
         &self.config
     }
 
+    /// How adapters are held beside its weights.
+    pub fn packing(&self) -> Packing {
+        self.packing
+    }
+
+    /// The formats of its matrices, the most frequent first.
+    pub fn formats(&self) -> String {
+        let mut counts: Vec<(Format, usize)> = Vec::new();
+        let matrices = self.blocks.iter().flat_map(Block::matrices).chain([&*self.embedding, &*self.head.matrix]);
+        for format in matrices.map(Matrix::format) {
+            match counts.iter_mut().find(|(known, _)| *known == format) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((format, 1)),
+            }
+        }
+        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        counts.iter().map(|(format, _)| format.to_string()).collect::<Vec<_>>().join(" and ")
+    }
+
     /// Bytes that a block of the key/value store takes over all layers.
     pub fn block_bytes(&self) -> usize {
         KvStore::block_bytes(&self.config, self.kv_type)
@@ -161,7 +180,7 @@ impl CpuDecoder {
             after_block();
         }
         take(pass.logit_rows, &buffers.x, self.config.hidden_size, &mut buffers.wanted_x);
-        normalise_rows(&context, &buffers.wanted_x, &self.norm, &self.head, &mut buffers.wanted);
+        normalise_rows(&context, &buffers.wanted_x, &self.norm, &[&self.head], &mut buffers.wanted);
         head::logits(context.machine, &self.head.matrix, pass.logit_rows, &buffers.wanted, logits);
         Ok(())
     }
@@ -182,22 +201,27 @@ fn embed(embedding: &Matrix, tokens: &[u32], x: &mut Vec<f32>) {
 }
 
 impl Block {
+    fn matrices(&self) -> impl Iterator<Item = &Matrix> + Clone {
+        [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down].into_iter().map(|linear| &*linear.matrix)
+    }
+
     fn forward(&self, context: &Context<'_>, store: &mut KvStore, buffers: &mut Buffers) {
         let Buffers { x, qkv, normed, attended, gated, .. } = buffers;
         let (machine, adapters) = (context.machine, context.adapters.as_slice());
-        normalise_rows(context, x, &self.input_norm, &self.q, normed);
         let layers = [&self.q, &self.k, &self.v];
+        normalise_rows(context, x, &self.input_norm, &layers, normed);
         let rows = context.pass.tokens.len();
         qkv.resize(rows * layers.iter().map(|layer| layer.matrix.outputs).sum::<usize>(), 0.0);
         Stage::new(machine, &layers, normed, adapters).run(qkv, Write::Set);
         self.rotate(context, qkv);
         self.attend(context, store, qkv, attended);
-        attended.quantise(self.o.matrix.format(), machine.team);
+        attended.quantise([&*self.o.matrix], machine.team);
         Stage::new(machine, &[&self.o], attended, adapters).run(x, Write::Add(1.0));
-        normalise_rows(context, x, &self.post_norm, &self.gate, normed);
+        let layers = [&self.gate, &self.up];
+        normalise_rows(context, x, &self.post_norm, &layers, normed);
         let inner = gated.reset(rows, self.gate.matrix.outputs);
-        Stage::new(machine, &[&self.gate, &self.up], normed, adapters).run_gated(inner);
-        gated.quantise(self.down.matrix.format(), machine.team);
+        Stage::new(machine, &layers, normed, adapters).run_gated(inner);
+        gated.quantise([&*self.down.matrix], machine.team);
         Stage::new(machine, &[&self.down], gated, adapters).run(x, Write::Add(1.0));
     }
 
@@ -205,7 +229,7 @@ impl Block {
     fn rotate(&self, context: &Context<'_>, qkv: &mut [f32]) {
         let (query, key) = (self.q.matrix.outputs, self.k.matrix.outputs);
         let (width, work) = (query + 2 * key, qkv.len() * 4);
-        context.machine.team.each(work, &Chunks::new(qkv, width), |index, row| {
+        context.machine.team.each(work, Chunks::new(qkv, width), |index, row| {
             let (queries, rest) = row.split_at_mut(query);
             let keys = &mut rest[..key];
             let norms = self.qk_norm.as_ref().map(|[q, k]| [q.as_slice(), k.as_slice()]);
@@ -231,14 +255,14 @@ impl Block {
     }
 }
 
-/// RMSNorm of every row, in the form that `reader` takes.
-fn normalise_rows(context: &Context<'_>, x: &[f32], weight: &[f32], reader: &Linear, out: &mut Inputs) {
+/// RMSNorm of every row, in the forms that `readers` take.
+fn normalise_rows(context: &Context<'_>, x: &[f32], weight: &[f32], readers: &[&Linear], out: &mut Inputs) {
     let (width, eps) = (weight.len(), context.eps);
     let floats = out.reset(x.len() / width, width);
-    context.machine.team.each(4 * x.len(), &Chunks::new(floats, width), |row, y| {
+    context.machine.team.each(4 * x.len(), Chunks::new(floats, width), |row, y| {
         vectorised(Normalise { x: &x[row * width..(row + 1) * width], weight, eps, y });
     });
-    out.quantise(reader.matrix.format(), context.machine.team);
+    out.quantise(readers.iter().map(|reader| &*reader.matrix), context.machine.team);
 }
 
 struct Normalise<'a> {

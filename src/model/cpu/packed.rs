@@ -9,6 +9,7 @@ use crate::model::stored::Stored;
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
+use std::fmt;
 use std::ops::Range;
 
 /// Inputs that share a scale.
@@ -28,6 +29,18 @@ pub(super) enum Format {
     BF16,
     Q8,
     Q4,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+            Self::Q8 => "Q8_0",
+            Self::Q4 => "Q4_K",
+        })
+    }
 }
 
 /// 32 inputs of 16 rows, 8 bits each, with one scale (`f16` bits) per row.
@@ -217,7 +230,9 @@ impl Q8Block {
     fn quantise(&mut self, lane: usize, values: &[f32]) {
         let largest = values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
         let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
-        let scale = f16::from_f32(largest / 127.0).to_bits();
+        // A value that is no number must show in every result.
+        let poison = if values.iter().any(|value| value.is_nan()) { f32::NAN } else { 0.0 };
+        let scale = f16::from_f32(largest / 127.0 + poison).to_bits();
         self.set(lane, scale, values.iter().map(|value| (value * inverse).round() as i8));
     }
 }

@@ -161,7 +161,7 @@ mod tests {
         let team = Team::new(3);
         let mut matrix = vec![0.0; 6 * 10];
         let cut = [(0..4, 0..3), (0..4, 3..10), (4..6, 0..10)];
-        team.each(MUCH, &Tiles::new(&mut matrix, 10, &cut), |index, mut tile| {
+        team.each(MUCH, Tiles::new(&mut matrix, 10, &cut), |index, mut tile| {
             for row in tile.rows() {
                 tile.row(row).iter_mut().for_each(|value| *value += (index + 1) as f32);
             }

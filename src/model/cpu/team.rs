@@ -121,7 +121,8 @@ impl Team {
     }
 
     /// Hands each part to one call of `task`, together with its number. `work` is the number of multiplications in all.
-    pub(super) fn each<P: Parts>(&self, work: usize, parts: &P, task: impl Fn(usize, P::Part) + Sync) {
+    #[expect(clippy::needless_pass_by_value, reason = "parts are handed out once: nobody may ask for them again")]
+    pub(super) fn each<P: Parts>(&self, work: usize, parts: P, task: impl Fn(usize, P::Part) + Sync) {
         let count = parts.count();
         #[expect(unsafe_code, reason = "the parts of a slice go to several threads")]
         // SAFETY: `share` and the loop below use each number below `count` once.
@@ -231,7 +232,7 @@ mod tests {
             let team = Team::new(threads);
             let mut data = vec![0usize; 1003];
             for round in 0..200 {
-                team.each(MUCH, &Chunks::new(&mut data, 10), |index, part| {
+                team.each(MUCH, Chunks::new(&mut data, 10), |index, part| {
                     part.iter_mut().for_each(|value| *value += index + round);
                 });
             }
@@ -245,10 +246,10 @@ mod tests {
         let team = Team::new(3);
         let mut data = vec![0; 64];
         let broken = catch_unwind(AssertUnwindSafe(|| {
-            team.each(MUCH, &Chunks::new(&mut data, 1), |index, _| assert_ne!(index, 40, "task {index}"));
+            team.each(MUCH, Chunks::new(&mut data, 1), |index, _| assert_ne!(index, 40, "task {index}"));
         }));
         assert!(broken.unwrap_err().downcast_ref::<String>().unwrap().contains("task 40"));
-        team.each(MUCH, &Chunks::new(&mut data, 1), |_, part| part[0] = 1);
+        team.each(MUCH, Chunks::new(&mut data, 1), |_, part| part[0] = 1);
         assert_eq!(data, [1; 64]);
     }
 
@@ -257,7 +258,7 @@ mod tests {
         let team = Team::new(3);
         let count = || {
             let mut data = vec![0; 500];
-            (0..200).for_each(|_| team.each(MUCH, &Chunks::new(&mut data, 1), |_, part| part[0] += 1));
+            (0..200).for_each(|_| team.each(MUCH, Chunks::new(&mut data, 1), |_, part| part[0] += 1));
             data
         };
         let all = std::thread::scope(|scope| [(); 3].map(|()| scope.spawn(count)).map(|caller| caller.join().unwrap()));
@@ -272,7 +273,7 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(30));
             // Each task waits until the other has begun, so two threads must take part.
             let begun = AtomicUsize::new(0);
-            team.each(MUCH, &Chunks::new(&mut data, 1), |_, part| {
+            team.each(MUCH, Chunks::new(&mut data, 1), |_, part| {
                 begun.fetch_add(1, SeqCst);
                 while begun.load(SeqCst) < 2 {
                     std::hint::spin_loop();

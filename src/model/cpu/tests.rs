@@ -42,24 +42,27 @@ fn all_rows(count: usize) -> Vec<LogitRow<'static>> {
 
 /// Every row's logits of one sequence, in chunks.
 fn run(decoder: &mut CpuDecoder, tokens: &[u32], chunks: &[usize], adapters: &AdapterBatch) -> Vec<Vec<f32>> {
-    let (mut logits, mut cached) = (Vec::new(), 0);
-    for &new in chunks {
-        let sequences = [PagedSequence { blocks: BLOCKS[0], cached, new }];
-        let range = cached..cached + new;
-        let rows = all_rows(new);
-        let pass = CpuPass {
-            tokens: &tokens[range.clone()],
-            positions: &positions(tokens.len())[range],
-            sequences: &sequences,
-            adapters,
-            logit_rows: &rows,
-        };
-        let mut all = Vec::new();
-        decoder.forward(&pass, &|| {}, &mut all).unwrap();
-        logits.extend(all.chunks_exact(decoder.config().vocab_size).map(<[f32]>::to_vec));
+    let mut cached = 0;
+    let parts = chunks.iter().map(|&new| {
         cached += new;
-    }
-    logits
+        run_at(decoder, &tokens[..cached], new, adapters)
+    });
+    parts.collect::<Vec<_>>().concat()
+}
+
+/// The logits of the last `new` of these tokens; the others are computed already.
+fn run_at(decoder: &mut CpuDecoder, tokens: &[u32], new: usize, adapters: &AdapterBatch) -> Vec<Vec<f32>> {
+    let cached = tokens.len() - new;
+    let pass = CpuPass {
+        tokens: &tokens[cached..],
+        positions: &positions(tokens.len())[cached..],
+        sequences: &[PagedSequence { blocks: BLOCKS[0], cached, new }],
+        adapters,
+        logit_rows: &all_rows(new),
+    };
+    let mut logits = Vec::new();
+    decoder.forward(&pass, &|| {}, &mut logits).unwrap();
+    logits.chunks_exact(decoder.config().vocab_size).map(<[f32]>::to_vec).collect()
 }
 
 fn largest_difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
@@ -93,6 +96,28 @@ fn every_instruction_set_gives_the_same_bits() {
         assert!(runs.iter().all(|run| *run == runs[0]), "{precision:?}");
     }
 }
+
+#[test]
+fn an_adapters_rows_do_not_depend_on_chunks_either() {
+    let (config, tokens) = (wide(Family::Llama), tokens(40, 1));
+    for (precision, packing) in precisions().into_iter().zip(PACKINGS) {
+        let adapter = Arc::new(random_adapter(&config, 3, 5).into_packed(packing).unwrap());
+        let with = |threads: usize, chunks: &[usize]| {
+            let mut decoder = packed(&config, precision, threads);
+            let mut start = 0;
+            let parts = chunks.iter().map(|&new| {
+                start += new;
+                run_at(&mut decoder, &tokens[..start], new, &AdapterBatch::uniform(new, Arc::clone(&adapter)))
+            });
+            parts.collect::<Vec<_>>().concat()
+        };
+        let whole = with(1, &[40]);
+        assert_eq!([with(3, &[40]), with(2, &[3, 17, 1, 16, 3])], [whole.clone(), whole], "{precision:?}");
+    }
+}
+
+/// How adapters are held beside each of [`precisions`].
+const PACKINGS: [Packing; 5] = [Packing::Full, Packing::Halves, Packing::Halves, Packing::Compact, Packing::Compact];
 
 fn precisions() -> [Precision; 5] {
     let floats = |dtype| Precision { dtype, ..Precision::FULL };
@@ -143,6 +168,44 @@ fn a_row_does_not_depend_on_its_company() {
 }
 
 #[test]
+fn a_row_that_is_no_number_spoils_no_other() {
+    let config = wide(Family::Llama);
+    let mut tensors = random_tensors(&config, 7);
+    let table = tensors["model.embed_tokens.weight"].clone();
+    // Token 9 is no number.
+    let broken = Tensor::full(f32::NAN, (1, config.hidden_size), &Device::Cpu).unwrap();
+    tensors.insert(
+        "model.embed_tokens.weight".to_owned(),
+        table.slice_assign(&[9..10, 0..config.hidden_size], &broken).unwrap(),
+    );
+    let checkpoint = Checkpoint::from_tensors(config.clone(), tensors);
+    for precision in precisions() {
+        let mut decoder = CpuDecoder::load(&checkpoint, precision, 2, &|_| {}).unwrap();
+        decoder.reset_store(8);
+        let sequences = [0, 1].map(|i| PagedSequence { blocks: BLOCKS[i], cached: 0, new: 2 });
+        let mut run = |tokens: [u32; 4]| {
+            let mut logits = Vec::new();
+            let (none, logit_rows) = (AdapterBatch::none(), [1, 3].map(|row| LogitRow { row, wanted: None }));
+            let pass = CpuPass {
+                tokens: &tokens,
+                positions: &[0, 1, 0, 1],
+                sequences: &sequences,
+                adapters: &none,
+                logit_rows: &logit_rows,
+            };
+            decoder.forward(&pass, &|| {}, &mut logits).unwrap();
+            logits.chunks_exact(config.vocab_size).map(<[f32]>::to_vec).collect::<Vec<_>>()
+        };
+        let (whole, broken) = (run([5, 6, 7, 8]), run([5, 9, 7, 8]));
+        assert!(broken[0].iter().all(|logit| logit.is_nan()), "{precision:?}");
+        // The head is the table, and its row of token 9 is broken in both.
+        let sound =
+            |row: &[f32]| row.iter().map(|x| x.to_bits()).enumerate().filter(|(id, _)| *id != 9).collect::<Vec<_>>();
+        assert_eq!(sound(&broken[1]), sound(&whole[1]), "{precision:?}");
+    }
+}
+
+#[test]
 fn an_adapter_changes_what_it_changes_in_the_plain_decoder() {
     let (config, tokens) = (config(Family::Llama), tokens(12, 1));
     let adapter = random_adapter(&config, 3, 5);
@@ -189,9 +252,8 @@ fn a_compact_adapter_changes_nearly_the_same() {
 #[test]
 fn adapters_are_as_exact_as_the_weights_beside_them() {
     let config = wide(Family::Llama);
-    let packing = |precision: Precision| precision.packing(&checkpoint(&config)).unwrap();
-    let expected = [Packing::Full, Packing::Halves, Packing::Halves, Packing::Compact, Packing::Compact];
-    assert_eq!(precisions().map(packing), expected);
+    let packing = |precision: Precision| packed(&config, precision, 1).packing();
+    assert_eq!(precisions().map(packing), PACKINGS);
 }
 
 #[test]

@@ -155,6 +155,7 @@ fn halved(stored: &Stored<'_>, heads: usize) -> Vec<u8> {
     });
     let mut rows = Vec::with_capacity(stored.bytes.len());
     order.for_each(|row| rows.extend_from_slice(stored.row_range(row..row + 1)));
+    stored.release(0..stored.shape[0]);
     rows
 }
 

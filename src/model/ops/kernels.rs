@@ -1,6 +1,6 @@
 //! CPU loops on `f32` slices: the arithmetic under the ops, vectorised for whatever the processor has.
 //!
-//! Knows no tensors and no gradients. The only `unsafe` of the model is the call into `gemm`, behind checked bounds.
+//! Knows no tensors and no gradients. The only `unsafe` is the call into `gemm`, behind checked bounds.
 
 use rayon::prelude::*;
 

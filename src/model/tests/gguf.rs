@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::gguf::{Header, Metadata, TensorInfo, TensorPlan, write as write_file};
+use crate::model::decoder::parameter_shapes;
 use crate::model::gguf::{Contents, Encoding, write};
 use crate::model::weights::{Checkpoint, load_config, load_decoder};
+use crate::model::{AdapterBatch, CpuDecoder, CpuPass, KvType, LogitRow, PagedSequence, Precision};
 use candle_core::quantized::{GgmlDType, QTensor};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
@@ -119,7 +121,7 @@ fn every_encoding_that_is_read_gives_its_rows_back() {
     let config = wide(Family::Llama);
     let name = "model.layers.1.self_attn.k_proj.weight";
     for encoding in [F32, F16, BF16, Q8_0, Q6K, Q5K, Q5_1, Q5_0, Q4K, Q4_1, Q4_0, Q3K, Q2K] {
-        let path = rewritten(dir.path(), &config, encoding, |_| {}, &[]);
+        let path = rewritten(dir.path(), &config, |_| encoding, |_| {}, &[]);
         let checkpoint = Checkpoint::open(&path).unwrap();
         let error = difference(&checkpoint.tensor(name).unwrap(), &random_tensors(&config, 3)[name]);
         // Rows in the wrong order differ by up to twice the largest value.
@@ -131,7 +133,7 @@ fn every_encoding_that_is_read_gives_its_rows_back() {
 fn rewritten(
     dir: &Path,
     config: &ModelConfig,
-    encoding: GgmlDType,
+    encoding: impl Fn(&str) -> GgmlDType,
     alter: impl Fn(&mut Metadata),
     extra: &[(&str, &[f32])],
 ) -> PathBuf {
@@ -140,7 +142,7 @@ fn rewritten(
     let file = std::fs::read(&path).unwrap();
     let header = Header::parse(&file).unwrap();
     let plan = |name: &str, shape: &[usize]| {
-        let encoding = if shape.len() == 2 { encoding } else { GgmlDType::F32 };
+        let encoding = if shape.len() == 2 { encoding(name) } else { GgmlDType::F32 };
         TensorPlan { name: name.to_owned(), encoding, shape: shape.to_vec() }
     };
     let mut plans: Vec<TensorPlan> = header.tensors().iter().map(|(name, info)| plan(name, &info.shape)).collect();
@@ -183,7 +185,7 @@ fn least_metadata(header: &Header<'_>, alter: impl Fn(&mut Metadata)) -> Metadat
 
 /// The small Llama's file with other metadata, or more tensors.
 fn altered(dir: &Path, alter: impl Fn(&mut Metadata), extra: &[(&str, &[f32])]) -> PathBuf {
-    rewritten(dir, &config(Family::Llama), GgmlDType::F32, alter, extra)
+    rewritten(dir, &config(Family::Llama), |_| GgmlDType::F32, alter, extra)
 }
 
 /// Changed metadata, further tensors, and what the refusal names.
@@ -261,5 +263,70 @@ proptest! {
         if let Err(error) = load_decoder(&path, DType::F32, &Device::Cpu) {
             prop_assert!(!error.to_string().is_empty());
         }
+    }
+}
+
+/// All logits of a prompt by the packed decoder, one pass.
+fn packed_prompt(checkpoint: &Checkpoint<'_>, tokens: &[u32]) -> Vec<Vec<f32>> {
+    let precision = Precision { kv: Some(KvType::F32), ..Precision::FULL };
+    let mut decoder = CpuDecoder::load(checkpoint, precision, 2, &|_| {}).unwrap();
+    decoder.reset_store(4);
+    let rows: Vec<_> = (0..tokens.len() as u32).map(|row| LogitRow { row, wanted: None }).collect();
+    let pass = CpuPass {
+        tokens,
+        positions: &positions(tokens.len()),
+        sequences: &[PagedSequence { blocks: &[2, 0, 3], cached: 0, new: tokens.len() }],
+        adapters: &AdapterBatch::none(),
+        logit_rows: &rows,
+    };
+    let mut logits = Vec::new();
+    decoder.forward(&pass, &|| {}, &mut logits).unwrap();
+    logits.chunks_exact(decoder.config().vocab_size).map(<[f32]>::to_vec).collect()
+}
+
+/// The plain decoder on a file's values, some of its matrices rounded to 8 bits.
+fn plain_decoder(checkpoint: &Checkpoint<'_>, becomes_8_bits: impl Fn(&str) -> bool) -> Decoder {
+    let config = checkpoint.config();
+    let tensors = parameter_shapes(config).into_iter().map(|(name, _)| {
+        let tensor = checkpoint.tensor(&name).unwrap();
+        let tensor = match tensor.rank() == 2 && becomes_8_bits(&name) {
+            true => QTensor::quantize(&tensor, GgmlDType::Q8_0).unwrap().dequantize(&Device::Cpu).unwrap(),
+            false => tensor,
+        };
+        (name, tensor)
+    });
+    Decoder::from_tensors(config.clone(), &tensors.collect()).unwrap()
+}
+
+#[test]
+fn the_packed_decoder_computes_with_every_encoding_and_with_mixtures() {
+    let (config, tokens) = (wide(Family::Llama), tokens(30, 1));
+    let dir = tempfile::tempdir().unwrap();
+    let mixed = |name: &str| match name {
+        _ if name.contains("attn_q") || name.contains("ffn_gate") => GgmlDType::F16,
+        _ if name.contains("attn_k") || name.contains("token_embd") => GgmlDType::Q4K,
+        _ if name.contains("ffn_down") => GgmlDType::Q6K,
+        _ => GgmlDType::Q8_0,
+    };
+    // What has no kernel of its own becomes 8 bits.
+    type Choice<'a, T> = &'a dyn Fn(&str) -> T;
+    let cases: [(Choice<'_, GgmlDType>, Choice<'_, bool>); 5] = [
+        (&|_| GgmlDType::F16, &|_| false),
+        (&|_| GgmlDType::Q8_0, &|_| false),
+        (&|_| GgmlDType::Q4K, &|_| false),
+        (&|_| GgmlDType::Q6K, &|_| true),
+        (&mixed, &|name| name.contains("down_proj")),
+    ];
+    for (index, (encoding, becomes_8_bits)) in cases.into_iter().enumerate() {
+        let path = rewritten(dir.path(), &config, encoding, |_| {}, &[]);
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let expected = whole_prompt(&plain_decoder(&checkpoint, becomes_8_bits), &tokens);
+        let found = packed_prompt(&checkpoint, &tokens);
+        let spread = expected.iter().flatten().fold(0f32, |most, x| most.max(x.abs()));
+        let pairs = found.iter().flatten().zip(expected.iter().flatten());
+        let difference = pairs.map(|(a, b)| (a - b).abs()).fold(0f32, f32::max) / spread;
+        // Values half-way between two steps may be rounded either way.
+        let allowed = if index < 3 { 2e-3 } else { 0.03 };
+        assert!(difference < allowed, "case {index}: {difference}");
     }
 }

@@ -167,6 +167,20 @@ fn files_beside_win_and_metadata_fill_what_they_leave_open() {
 }
 
 #[test]
+fn files_beside_that_are_complete_mend_metadata_that_are_not() {
+    let (dir, path) = file(&Metadata::default());
+    let error = ChatTokenizer::load(&path, 300).err().unwrap().to_string();
+    assert!(error.contains("tokenizer.json"), "{error}");
+    let json = small_json();
+    let control = json["added_tokens"][0]["content"].clone();
+    std::fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+    assert!(ChatTokenizer::load(&path, 300).is_err(), "nothing says what ends a turn");
+    let config = json!({"bos_token": control, "eos_token": control, "chat_template": "t"});
+    std::fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    assert_eq!(ChatTokenizer::load(&path, 300).unwrap().chat_template(), Some("t"));
+}
+
+#[test]
 fn control_tokens_that_end_turns_by_their_name_end_them() {
     let mut metadata = entries(&[]);
     metadata.texts("tokenizer.ggml.tokens", ["a", "<|eot_id|>", "<|eom_id|>", "<s>"].into_iter());
