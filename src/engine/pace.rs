@@ -1,17 +1,22 @@
 //! How many prompt tokens a step may take in beside running answers, learned from how long steps took.
 //!
-//! An answer that runs waits for its next token less than twice as long as without prompts, but for the odd step. Knows durations and counts:
-//! no sequence, no clock.
+//! An answer that runs waits for its next token less than twice as long as without prompts, but for the odd step. What a token
+//! costs depends on how many there are, on the context and on the machine, so the number is found by trial, not computed. Knows
+//! durations and counts: no sequence, no clock.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What prompts may add to a step, as a part of what it takes without them.
-const SHARE: f64 = 0.75;
+/// How much longer a step may take because of prompts.
+const LONGER: f64 = 1.7;
 /// Prompts get on even beside a crowd.
-const LEAST_TOKENS: usize = 2;
-/// Weight of the newest observation.
-const NEWEST: f64 = 0.2;
+const LEAST_TOKENS: f64 = 2.0;
+/// Prompt tokens of the first step that has answers too.
+const FIRST_TOKENS: f64 = 16.0;
+/// Weights of the newest step without prompts, if it was faster than what is known and if it was slower: something else may
+/// have kept the processor busy, most of all the reading of a long prompt.
+const FASTER: f64 = 0.2;
+const SLOWER: f64 = 0.02;
 
 /// What one step computes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,35 +27,40 @@ pub(super) struct Load {
     pub(super) prompts: usize,
 }
 
-/// What steps took lately, in seconds.
-#[derive(Debug, Default)]
+/// What is known of the steps so far.
+#[derive(Debug)]
 pub(super) struct Pace {
-    /// Steps without prompts, by the tokens of their answers.
+    /// How long steps without prompts took lately, in seconds, by the tokens of their answers.
     answers: BTreeMap<usize, f64>,
-    /// What a prompt's token adds.
-    prompt_token: Option<f64>,
+    /// Prompt tokens that make a step as long as it may be.
+    tokens: f64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { answers: BTreeMap::new(), tokens: FIRST_TOKENS }
+    }
 }
 
 impl Pace {
     /// Takes note of a step.
     pub(super) fn observe(&mut self, load: Load, took: Duration) {
         let took = took.as_secs_f64();
-        if load.prompts > 0 {
-            let without = self.without_prompts(load.answers.max(1)).unwrap_or(0.0);
-            let each = (took - without).max(0.0) / load.prompts as f64;
-            self.prompt_token = Some(blend(self.prompt_token, each));
-        } else if load.answers > 0 {
-            let known = self.answers.get(&load.answers).copied();
-            self.answers.insert(load.answers, blend(known, took));
+        if load.answers > 0 && load.prompts == 0 {
+            let known = self.answers.entry(load.answers).or_insert(took);
+            *known += if took < *known { FASTER } else { SLOWER } * (took - *known);
+        } else if let (true, Some(without)) = (load.answers > 0, self.without_prompts(load.answers)) {
+            if took > LONGER * without {
+                self.tokens = (self.tokens * 0.9).max(LEAST_TOKENS);
+            } else if load.prompts >= self.tokens as usize {
+                self.tokens += (self.tokens * 0.05).max(1.0);
+            }
         }
     }
 
     /// Most prompt tokens of a step that computes so many tokens of answers; any number where nobody waits or nothing is known.
     pub(super) fn prompt_tokens(&self, answers: usize) -> usize {
-        match (self.without_prompts(answers), self.prompt_token) {
-            (Some(without), Some(each)) if answers > 0 => ((SHARE * without / each) as usize).max(LEAST_TOKENS),
-            _ => usize::MAX,
-        }
+        if answers == 0 || self.answers.is_empty() { usize::MAX } else { self.tokens as usize }
     }
 
     /// A step of fewer tokens takes no longer: where this many were never seen, the next lower number is on the safe side.
@@ -60,42 +70,56 @@ impl Pace {
     }
 }
 
-fn blend(known: Option<f64>, newest: f64) -> f64 {
-    known.map_or(newest, |known| known + NEWEST * (newest - known))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn observed(steps: &[(usize, usize, u64)]) -> Pace {
+    const fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// A pace that knows steps without prompts, after many steps of a machine on which those with prompts take `cost`.
+    fn after(pace: &mut Pace, answers: usize, cost: impl Fn(usize) -> u64) -> Vec<u64> {
+        let step = |pace: &mut Pace| {
+            let prompts = pace.prompt_tokens(answers).min(512);
+            pace.observe(Load { answers, prompts }, millis(cost(prompts)));
+            cost(prompts)
+        };
+        (0..200).map(|_| step(pace)).collect()
+    }
+
+    #[test]
+    fn prompts_take_what_they_may_and_no_more() {
         let mut pace = Pace::default();
-        for &(answers, prompts, millis) in steps {
-            pace.observe(Load { answers, prompts }, Duration::from_millis(millis));
-        }
-        pace
-    }
-
-    #[test]
-    fn prompts_may_not_double_a_step() {
-        let pace = observed(&[(1, 0, 20), (0, 512, 20 + 1024)]);
-        assert_eq!(pace.prompt_tokens(1), 7);
+        assert_eq!(pace.prompt_tokens(1), usize::MAX, "nothing is known");
+        pace.observe(Load { answers: 1, prompts: 0 }, millis(20));
+        // The first token beside an answer costs most: 34 ms are 11 tokens.
+        let steps = after(&mut pace, 1, |tokens| 20 + 3 + tokens as u64);
+        assert!(steps[20..].iter().all(|took| (30..=36).contains(took)), "{steps:?}");
+        // A longer context: 34 ms are 3 tokens.
+        let steps = after(&mut pace, 1, |tokens| 20 + 3 + 3 * tokens as u64);
+        assert!(steps[20..].iter().all(|took| (29..=38).contains(took)), "{steps:?}");
         assert_eq!(pace.prompt_tokens(0), usize::MAX, "nobody waits");
-        // What steps with both take says more than a guess.
-        let pace = observed(&[(1, 0, 20), (0, 512, 20 + 1024), (1, 7, 48), (1, 7, 48), (1, 7, 48)]);
-        assert!((4..7).contains(&pace.prompt_tokens(1)), "{}", pace.prompt_tokens(1));
     }
 
     #[test]
-    fn more_answers_leave_more_room() {
-        let pace = observed(&[(1, 0, 20), (8, 0, 50), (0, 100, 20 + 200)]);
-        assert_eq!([1, 7, 8, 30].map(|answers| pace.prompt_tokens(answers)), [7, 7, 18, 18]);
+    fn steps_that_are_longer_anyway_leave_more_room() {
+        let mut pace = Pace::default();
+        pace.observe(Load { answers: 1, prompts: 0 }, millis(20));
+        pace.observe(Load { answers: 8, prompts: 0 }, millis(50));
+        after(&mut pace, 1, |tokens| 20 + tokens as u64);
+        let beside_one = pace.prompt_tokens(1);
+        after(&mut pace, 8, |tokens| 50 + tokens as u64);
+        assert!(beside_one <= 16 && (30..40).contains(&pace.prompt_tokens(8)), "{beside_one} {pace:?}");
     }
 
     #[test]
     fn prompts_get_on_whatever_they_cost() {
-        assert_eq!(observed(&[(1, 0, 1), (1, 10, 5000)]).prompt_tokens(1), LEAST_TOKENS);
-        assert_eq!(observed(&[(1, 0, 20)]).prompt_tokens(1), usize::MAX);
-        assert_eq!(observed(&[(1, 0, 20), (1, 50, 20)]).prompt_tokens(1), usize::MAX, "they cost nothing");
+        let mut pace = Pace::default();
+        pace.observe(Load { answers: 1, prompts: 0 }, millis(1));
+        after(&mut pace, 1, |_| 5000);
+        assert_eq!(pace.prompt_tokens(1), 2);
+        after(&mut pace, 1, |_| 1);
+        assert!(pace.prompt_tokens(1) > 512, "they cost nothing");
     }
 }
