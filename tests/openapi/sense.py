@@ -21,6 +21,8 @@ LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 # The limit that a request takes which has this member.
 OWN_LIMIT = {"messages": "max_completion_tokens", "input": "max_output_tokens", "text_input": "max_tokens"}
 FORMS = {"json": SCHEMA, "json_object": True, "regex": "[a-z]+", "choice": ["yes", "no"], "grammar": 'start: "yes"'}
+# Members that say what an answer may be.
+RULES = ("tools", "response_format", "structured_outputs", "text")
 # Members of Triton's parameters that may come as JSON text, and what they say here.
 AS_TEXT = {
     "tools": [{"type": "function", "function": {"name": "f"}}],
@@ -110,6 +112,9 @@ def generation(fields):
         fields["logit_bias"] = {str(int(key) % TOKENS): bias for key, bias in given if bias is not None}
     calls(fields)
     form(fields)
+    # Free text alone can go on for ever.
+    if fields.get("ignore_eos") and any(fields.get(rule) for rule in RULES):
+        fields["ignore_eos"] = False
 
 
 def calls(fields):
