@@ -131,16 +131,14 @@ impl Checked {
         Ok(Self { config, plans, layers: model.num_layers, rank, head, config_bytes, files })
     }
 
-    /// Memory the tensors will take in this type.
-    pub(super) fn bytes(&self, dtype: DType) -> u64 {
+    /// Memory the adapter will take, packed or as tensors of this type.
+    pub(super) fn bytes(&self, dtype: DType, packing: Option<Packing>) -> u64 {
         let elements = |tensor: &Declared| tensor.bytes.len() / tensor.stored.size();
-        let total: usize = self.plans.values().map(|plan| elements(&plan.a) + elements(&plan.b)).sum();
-        (total * dtype.size_in_bytes()) as u64
-    }
-
-    /// Memory they will take for serving on the CPU.
-    pub(super) fn packed_bytes(&self, packing: Packing) -> u64 {
-        self.plans.values().map(|plan| packing.bytes(&plan.a.shape, &plan.b.shape) as u64).sum()
+        let of_pair = |plan: &Plan| match packing {
+            Some(packing) => packing.bytes(&plan.a.shape, &plan.b.shape),
+            None => (elements(&plan.a) + elements(&plan.b)) * dtype.size_in_bytes(),
+        };
+        self.plans.values().map(of_pair).sum::<usize>() as u64
     }
 
     /// Reads the rest into memory: the file may then change or vanish.
@@ -242,7 +240,7 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Makes the tensors; refuses values that are not finite, or do not fit the type or what is then made of them.
+    /// Makes the tensors, or packs them; refuses values that are not finite or that cannot be held so.
     pub(super) fn build(
         &self,
         dtype: DType,
@@ -262,7 +260,10 @@ impl Snapshot {
             let pair = LoraPair { a: tensor(&plan.a, Factor::A)?, b: tensor(&plan.b, Factor::B)?, scale: plan.scale };
             weights.insert(*site, pair);
         }
-        Ok(weights)
+        Ok(match packing {
+            Some(packing) => weights.into_packed(packing)?,
+            None => weights,
+        })
     }
 
     fn values(&self, tensor: &Declared, largest: f32) -> Option<Vec<f32>> {

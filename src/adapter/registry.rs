@@ -291,10 +291,7 @@ impl Registry {
         if checked.rank > self.options.max_rank {
             return Err(AdapterError::Rank { rank: checked.rank, most: self.options.max_rank });
         }
-        let bytes = match self.options.packing {
-            Some(packing) => checked.packed_bytes(packing),
-            None => checked.bytes(self.dtype),
-        };
+        let bytes = checked.bytes(self.dtype, self.options.packing);
         self.budget.admit(bytes)?;
         let snapshot = checked.read()?;
         let id = snapshot.digest[..ID_LEN].to_owned();
@@ -302,11 +299,7 @@ impl Registry {
             return Ok((id, weights));
         }
         let reservation = self.reserve(name, bytes)?;
-        let weights = snapshot.build(self.dtype, &self.device, self.options.packing)?;
-        let weights = Arc::new(match self.options.packing {
-            Some(packing) => weights.into_packed(packing)?,
-            None => weights,
-        });
+        let weights = Arc::new(snapshot.build(self.dtype, &self.device, self.options.packing)?);
         reservation.settle(snapshot.digest, &weights);
         Ok((id, weights))
     }

@@ -46,15 +46,18 @@ impl Pace {
     /// Takes note of a step.
     pub(super) fn observe(&mut self, load: Load, took: Duration) {
         let took = took.as_secs_f64();
-        if load.answers > 0 && load.prompts == 0 {
-            let known = self.answers.entry(load.answers).or_insert(took);
-            *known += if took < *known { FASTER } else { SLOWER } * (took - *known);
-        } else if let (true, Some(without)) = (load.answers > 0, self.without_prompts(load.answers)) {
-            if took > LONGER * without {
-                self.tokens = (self.tokens * 0.9).max(LEAST_TOKENS);
-            } else if load.prompts >= self.tokens as usize {
-                self.tokens += (self.tokens * 0.05).max(1.0);
+        match load {
+            // Nobody waited for it.
+            Load { answers: 0, .. } => {}
+            Load { answers, prompts: 0 } => {
+                let known = self.answers.entry(answers).or_insert(took);
+                *known += if took < *known { FASTER } else { SLOWER } * (took - *known);
             }
+            Load { answers, prompts } => match self.without_prompts(answers) {
+                Some(without) if took > LONGER * without => self.tokens = (self.tokens * 0.9).max(LEAST_TOKENS),
+                Some(_) if prompts >= self.tokens as usize => self.tokens += (self.tokens * 0.05).max(1.0),
+                _ => {}
+            },
         }
     }
 

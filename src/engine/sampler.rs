@@ -67,8 +67,9 @@ impl Sampler {
     pub fn choose(&self, logits: &[f32], index: u64) -> Result<Choice, InvalidLogits> {
         let best = argmax(logits)?;
         let greedy = self.params.temperature.partial_cmp(&0.0) != Some(Ordering::Greater);
-        let token = if greedy { best } else { self.draw(logits, logits[best as usize], index) };
-        let logprobs = self.params.logprobs.map(|top| log_probabilities(logits, token, top));
+        let most = logits[best as usize];
+        let token = if greedy { best } else { self.draw(logits, most, index) };
+        let logprobs = self.params.logprobs.map(|top| log_probabilities(logits, most, token, top));
         Ok(Choice { token, logprobs })
     }
 
@@ -240,9 +241,8 @@ fn uniform(seed: u64, index: u64) -> f64 {
     (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Log-softmax of the token and of the `top` most likely ones.
-fn log_probabilities(logits: &[f32], token: u32, top: usize) -> TokenLogprobs {
-    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+/// Log-softmax of the token and of the `top` most likely ones; `best` is the greatest logit.
+fn log_probabilities(logits: &[f32], best: f32, token: u32, top: usize) -> TokenLogprobs {
     let sum: f64 = logits.iter().map(|&logit| f64::from((logit - best).exp())).sum();
     let logprob = |logit: f32| logit - best - sum.ln() as f32;
     let allowed = logits.iter().enumerate().filter(|(_, logit)| **logit > f32::NEG_INFINITY);

@@ -137,27 +137,11 @@ fn floats<L: Lanes, T, const R: usize>(
     let mut even = [lanes.splat(0.0); R];
     let mut odd = even;
     let (pairs, last) = panel.as_chunks::<2>();
-    if R <= 3 {
-        for (i, [first, second]) in pairs.iter().enumerate() {
-            let (first, second) = (load(first), load(second));
-            for r in 0..R {
-                even[r] = lanes.mul_add(first, lanes.splat(x[r][2 * i]), even[r]);
-                odd[r] = lanes.mul_add(second, lanes.splat(x[r][2 * i + 1]), odd[r]);
-            }
-        }
-    } else {
-        // Many rows have sums enough; one after the other, the two of each stay in registers.
-        for (i, [first, _]) in pairs.iter().enumerate() {
-            let first = load(first);
-            for r in 0..R {
-                even[r] = lanes.mul_add(first, lanes.splat(x[r][2 * i]), even[r]);
-            }
-        }
-        for (i, [_, second]) in pairs.iter().enumerate() {
-            let second = load(second);
-            for r in 0..R {
-                odd[r] = lanes.mul_add(second, lanes.splat(x[r][2 * i + 1]), odd[r]);
-            }
+    for (i, [first, second]) in pairs.iter().enumerate() {
+        let (first, second) = (load(first), load(second));
+        for r in 0..R {
+            even[r] = lanes.mul_add(first, lanes.splat(x[r][2 * i]), even[r]);
+            odd[r] = lanes.mul_add(second, lanes.splat(x[r][2 * i + 1]), odd[r]);
         }
     }
     for unit in last {

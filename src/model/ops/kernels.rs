@@ -147,7 +147,7 @@ pub(super) fn sum(row: &[f32]) -> f32 {
 }
 
 /// `y[t, o] = x[t, :] · w[o, :]` where every output depends on its own row alone: the result of a row is the same
-/// whatever other rows are in the batch. Used for serving; training uses [`matmul`], which is faster for many rows.
+/// whatever other rows are in the batch. Used where nothing is trained; training uses [`matmul`], which is faster for many rows.
 pub(super) fn linear_rows(x: &[f32], w: &[f32], width: usize) -> Vec<f32> {
     let (rows, outputs) = (x.len() / width, w.len() / width);
     let mut transposed = vec![0f32; rows * outputs];
