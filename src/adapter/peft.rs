@@ -11,13 +11,13 @@ mod save;
 #[cfg(test)]
 mod tests;
 
+pub use config::{SiteSpec, resolve};
 pub use save::save;
 
 use super::files::{AdapterFiles, CONFIG_FILE, OpenFile, WEIGHTS_FILE};
 use super::{AdapterError, shown};
-use crate::model::{AdapterWeights, LoraPair, ModelConfig, Packing, Site, TargetModule};
+use crate::model::{AdapterWeights, Checkpoint, LoraPair, Magnitude, ModelConfig, Packing, Site, TargetModule};
 use candle_core::{DType, Device, Tensor};
-use config::SiteSpec;
 use half::{bf16, f16};
 use header::{Declared, Stored};
 use sha2::{Digest, Sha256};
@@ -31,7 +31,9 @@ pub struct PeftConfig {
     pub rank: usize,
     pub alpha: f64,
     pub use_rslora: bool,
+    pub use_dora: bool,
     pub dropout: f64,
+    /// Modules that are adapted in some layer.
     pub target_modules: Vec<TargetModule>,
     pub base_model: Option<String>,
 }
@@ -48,7 +50,7 @@ pub struct LoadedAdapter {
 /// Reads and checks a PEFT directory.
 pub fn load(dir: &Path, model: &ModelConfig, dtype: DType, device: &Device) -> Result<LoadedAdapter, AdapterError> {
     let snapshot = Checked::open(AdapterFiles::open(dir, None)?, model)?.read()?;
-    let weights = snapshot.build(dtype, device, None)?;
+    let weights = snapshot.build(dtype, device)?;
     Ok(LoadedAdapter { config: snapshot.config, weights, digest: snapshot.digest })
 }
 
@@ -56,18 +58,31 @@ fn invalid(reason: impl Into<String>) -> AdapterError {
     AdapterError::Invalid(reason.into())
 }
 
-/// One of the two factors of a site.
+/// One of the tensors of a site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Factor {
     A,
     B,
+    /// DoRA's lengths of rows.
+    Magnitude,
+}
+
+impl Factor {
+    /// What PEFT puts behind the path of the layer.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::A => "lora_A.weight",
+            Self::B => "lora_B.weight",
+            Self::Magnitude => "lora_magnitude_vector",
+        }
+    }
 }
 
 const PREFIX: &str = "base_model.model.model.layers.";
 
 /// PEFT's name of a tensor.
 fn tensor_name(site: Site, factor: Factor) -> String {
-    format!("{PREFIX}{}.{}.lora_{factor:?}.weight", site.layer, site.module.path())
+    format!("{PREFIX}{}.{}.{}", site.layer, site.module.path(), factor.suffix())
 }
 
 /// The reverse of [`tensor_name`]; also reads names that kept the adapter name `default`.
@@ -77,6 +92,7 @@ fn parse_tensor_name(name: &str) -> Option<(Site, Factor)> {
     let factor = match factor {
         "A.weight" | "A.default.weight" => Factor::A,
         "B.weight" | "B.default.weight" => Factor::B,
+        "magnitude_vector" | "magnitude_vector.weight" | "magnitude_vector.default.weight" => Factor::Magnitude,
         _ => return None,
     };
     let module = TargetModule::ALL.into_iter().find(|module| module.path() == path)?;
@@ -98,10 +114,11 @@ fn widths(model: &ModelConfig, module: TargetModule) -> (usize, usize) {
     }
 }
 
-/// Where both factors of a site lie in the file, and the factor on their product.
+/// Where the tensors of a site lie in the file, and the factor on their product.
 struct Plan {
     a: Declared,
     b: Declared,
+    magnitude: Option<Declared>,
     scale: f64,
 }
 
@@ -127,16 +144,19 @@ impl Checked {
             other => other,
         })?;
         let rank = specs.values().map(|spec| spec.rank).max().unwrap_or(config.rank);
-        let plans = plan(declared, &specs, model)?;
+        let plans = plan(declared, &specs, config.use_dora, model)?;
         Ok(Self { config, plans, layers: model.num_layers, rank, head, config_bytes, files })
     }
 
     /// Memory the adapter will take, packed or as tensors of this type.
     pub(super) fn bytes(&self, dtype: DType, packing: Option<Packing>) -> u64 {
         let elements = |tensor: &Declared| tensor.bytes.len() / tensor.stored.size();
-        let of_pair = |plan: &Plan| match packing {
-            Some(packing) => packing.bytes(&plan.a.shape, &plan.b.shape),
-            None => (elements(&plan.a) + elements(&plan.b)) * dtype.size_in_bytes(),
+        let of_pair = |plan: &Plan| {
+            let magnitude = plan.magnitude.as_ref().map_or(0, elements);
+            match packing {
+                Some(packing) => packing.bytes(&plan.a.shape, &plan.b.shape) + magnitude * size_of::<f32>(),
+                None => (elements(&plan.a) + elements(&plan.b) + magnitude) * dtype.size_in_bytes(),
+            }
         };
         self.plans.values().map(of_pair).sum::<usize>() as u64
     }
@@ -170,6 +190,7 @@ fn read_header(file: &mut OpenFile) -> Result<(Vec<u8>, BTreeMap<String, Declare
 fn plan(
     declared: BTreeMap<String, Declared>,
     specs: &BTreeMap<Site, SiteSpec>,
+    use_dora: bool,
     model: &ModelConfig,
 ) -> Result<BTreeMap<Site, Plan>, AdapterError> {
     let mut found = BTreeMap::new();
@@ -184,7 +205,8 @@ fn plan(
         let (input, output) = widths(model, site.module);
         let a = take(&mut found, (*site, Factor::A), &[spec.rank, input])?;
         let b = take(&mut found, (*site, Factor::B), &[output, spec.rank])?;
-        plans.insert(*site, Plan { a, b, scale: spec.scale });
+        let magnitude = use_dora.then(|| take(&mut found, (*site, Factor::Magnitude), &[output])).transpose()?;
+        plans.insert(*site, Plan { a, b, magnitude, scale: spec.scale });
     }
     match found.keys().next() {
         None => Ok(plans),
@@ -240,14 +262,32 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Makes the tensors, or packs them; refuses values that are not finite or that cannot be held so.
-    pub(super) fn build(
+    /// The tensors; refuses values that are not finite or that cannot be held so.
+    fn build(&self, dtype: DType, device: &Device) -> Result<AdapterWeights, AdapterError> {
+        self.weights((dtype, device), largest(dtype))
+    }
+
+    /// The same for serving beside this base, packed if need be.
+    pub(super) fn serve(
         &self,
-        dtype: DType,
-        device: &Device,
+        (dtype, device): (DType, &Device),
         packing: Option<Packing>,
+        base: Option<&Checkpoint<'_>>,
     ) -> Result<AdapterWeights, AdapterError> {
         let largest = largest(dtype).min(packing.map_or(f32::MAX, Packing::largest));
+        let weights = self.weights((dtype, device), largest)?;
+        let weights = match (self.config.use_dora, base) {
+            (false, _) => weights,
+            (true, Some(base)) => weights.beside(base).map_err(|error| invalid(error.to_string()))?,
+            (true, None) => return Err(invalid("`use_dora` needs the base weights, which are not at hand")),
+        };
+        Ok(match packing {
+            Some(packing) => weights.into_packed(packing)?,
+            None => weights,
+        })
+    }
+
+    fn weights(&self, (dtype, device): (DType, &Device), largest: f32) -> Result<AdapterWeights, AdapterError> {
         let mut weights = AdapterWeights::empty(self.layers);
         for (site, plan) in &self.plans {
             let tensor = |declared: &Declared, factor| {
@@ -257,13 +297,11 @@ impl Snapshot {
                 })?;
                 Ok::<_, AdapterError>(Tensor::from_vec(values, declared.shape.as_slice(), device)?.to_dtype(dtype)?)
             };
-            let pair = LoraPair { a: tensor(&plan.a, Factor::A)?, b: tensor(&plan.b, Factor::B)?, scale: plan.scale };
-            weights.insert(*site, pair);
+            let magnitude = plan.magnitude.as_ref().map(|declared| tensor(declared, Factor::Magnitude)).transpose()?;
+            let (a, b) = (tensor(&plan.a, Factor::A)?, tensor(&plan.b, Factor::B)?);
+            weights.insert(*site, LoraPair { a, b, scale: plan.scale, magnitude: magnitude.map(Magnitude::Wanted) });
         }
-        Ok(match packing {
-            Some(packing) => weights.into_packed(packing)?,
-            None => weights,
-        })
+        Ok(weights)
     }
 
     fn values(&self, tensor: &Declared, largest: f32) -> Option<Vec<f32>> {

@@ -10,7 +10,7 @@ pub use super::generation::{Card, Generation, Lease};
 use super::peft::Checked;
 use super::shelf::{Shelf, Source};
 use super::{AdapterError, shown};
-use crate::model::{AdapterWeights, ModelConfig, Packing};
+use crate::model::{AdapterWeights, Checkpoint, ModelConfig, Packing};
 use candle_core::{DType, Device};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeSet;
@@ -65,6 +65,7 @@ pub struct Registry {
     model: ModelConfig,
     dtype: DType,
     device: Device,
+    base: Option<Arc<Checkpoint<'static>>>,
     budget: Budget,
     /// Held while files are read; lookups do not need it.
     loading: Mutex<()>,
@@ -78,7 +79,12 @@ impl Registry {
         let budget = Budget::new(options.byte_budget);
         let (loading, shelf, evictions) = (Mutex::default(), RwLock::default(), AtomicU64::new(0));
         let swaps = AtomicU64::new(0);
-        Self { options, model, dtype, device, budget, loading, shelf, evictions, swaps }
+        Self { options, model, dtype, device, base: None, budget, loading, shelf, evictions, swaps }
+    }
+
+    /// With the base weights at hand, which DoRA adapters are measured against when they load.
+    pub fn with_base(self, base: Arc<Checkpoint<'static>>) -> Self {
+        Self { base: Some(base), ..self }
     }
 
     /// Reads a directory and publishes it under `name`. Blocking: call it off the async threads.
@@ -299,7 +305,8 @@ impl Registry {
             return Ok((id, weights));
         }
         let reservation = self.reserve(name, bytes)?;
-        let weights = Arc::new(snapshot.build(self.dtype, &self.device, self.options.packing)?);
+        let (target, packing) = ((self.dtype, &self.device), self.options.packing);
+        let weights = Arc::new(snapshot.serve(target, packing, self.base.as_deref())?);
         reservation.settle(snapshot.digest, &weights);
         Ok((id, weights))
     }

@@ -44,6 +44,7 @@ pub(super) fn config(targets: &[TargetModule]) -> PeftConfig {
         rank: 2,
         alpha: 6.0,
         use_rslora: false,
+        use_dora: false,
         dropout: 0.25,
         target_modules: targets.to_vec(),
         base_model: Some("tiny".into()),
@@ -60,8 +61,12 @@ pub(super) fn weights(config: &PeftConfig, start: f32) -> AdapterWeights {
     for layer in 0..2 {
         for module in &config.target_modules {
             let (input, output) = widths(*module);
-            let pair =
-                LoraPair { a: counted(config.rank, input), b: counted(output, config.rank), scale: config.scale() };
+            let pair = LoraPair {
+                a: counted(config.rank, input),
+                b: counted(output, config.rank),
+                scale: config.scale(),
+                magnitude: None,
+            };
             weights.insert(Site { layer, module: *module }, pair);
         }
     }

@@ -213,13 +213,14 @@ fn write_adapter(dir: &Path, config: &ModelConfig, args: &MakeModelArgs, number:
             let (out, input) = module_shape(config, module);
             let a = random((rank, input), (input as f32).powf(-0.5)).map_err(crate::adapter::AdapterError::from)?;
             let b = random((out, rank), 0.01).map_err(crate::adapter::AdapterError::from)?;
-            weights.insert(Site { layer, module }, LoraPair { a, b, scale: 2.0 });
+            weights.insert(Site { layer, module }, LoraPair { a, b, scale: 2.0, magnitude: None });
         }
     }
     let settings = PeftConfig {
         rank,
         alpha: 2.0 * rank as f64,
         use_rslora: false,
+        use_dora: false,
         dropout: 0.0,
         target_modules: TargetModule::ALL.to_vec(),
         base_model: None,

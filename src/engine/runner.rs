@@ -103,7 +103,7 @@ impl Runner for DecoderRunner {
     fn reset(&mut self) -> Result<(), ModelError> {
         self.cache = None;
         self.cache =
-            Some(KvCache::new(self.decoder.config(), self.blocks, self.decoder.dtype(), self.decoder.device())?);
+            Some(KvCache::new(self.decoder.config(), self.blocks, self.decoder.dtype(), &self.decoder.device())?);
         Ok(())
     }
 }

@@ -7,12 +7,11 @@ use super::linear::Linear;
 use super::lora::{Site, TargetModule};
 use super::mlp::Mlp;
 use super::ops::{self, PagedLayout, Rotary};
+use super::weight::Weight;
 use super::weights::{Tensors, expect_shape};
 use super::{Attention as AttentionKind, ForwardPass, ModelConfig, ModelError};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
-
-pub use super::ops::HeadLoss as TokenLosses;
 
 /// Name (as in Hugging Face checkpoints) and shape of every parameter, in a fixed order.
 pub fn parameter_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
@@ -27,6 +26,11 @@ pub fn parameter_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
         shapes.push(("lm_head.weight".to_owned(), vec![config.vocab_size, config.hidden_size]));
     }
     shapes
+}
+
+/// Values of all parameters together.
+pub fn parameter_count(config: &ModelConfig) -> usize {
+    parameter_shapes(config).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
 }
 
 /// `[out, in]` of one of a block's linear layers.
@@ -62,7 +66,7 @@ pub(super) fn has_bias(config: &ModelConfig, module: TargetModule) -> bool {
     config.family.qkv_bias() && matches!(module, TargetModule::Q | TargetModule::K | TargetModule::V)
 }
 
-struct Block {
+pub(super) struct Block {
     input_norm: Tensor,
     attention: Attention,
     post_norm: Tensor,
@@ -72,34 +76,62 @@ struct Block {
 impl Block {
     fn load(config: &ModelConfig, layer: usize, tensors: &mut dyn Tensors) -> Result<Self, ModelError> {
         let mut shapes: HashMap<String, Vec<usize>> = block_shapes(config).into_iter().collect();
-        let mut get = |name: String| {
-            let shape = shapes.remove(&name).unwrap_or_default();
-            take(tensors, &format!("model.layers.{layer}.{name}"), &shape)
-        };
+        let mut shape = |name: &str| shapes.remove(name).unwrap_or_default();
+        let full = |name: &str| format!("model.layers.{layer}.{name}");
         let mut linear = |module: TargetModule| {
-            let bias = has_bias(config, module).then(|| get(format!("{}.bias", module.path()))).transpose()?;
-            let weight = get(format!("{}.weight", module.path()))?;
+            let [weight, bias] = ["weight", "bias"].map(|part| format!("{}.{part}", module.path()));
+            let bias = has_bias(config, module).then(|| take(tensors, &full(&bias), &shape(&bias))).transpose()?;
+            let weight = take_matrix(tensors, &full(&weight), &shape(&weight))?;
             Ok::<_, ModelError>(Linear { site: Site { layer, module }, weight, bias })
         };
         let [q, k, v, o, gate, up, down] = TargetModule::ALL.map(&mut linear);
+        let mut get = |name: &str| take(tensors, &full(name), &shape(name));
         let qk_norm = match config.family.qk_norm() {
-            true => Some((get("self_attn.q_norm.weight".into())?, get("self_attn.k_norm.weight".into())?)),
+            true => Some((get("self_attn.q_norm.weight")?, get("self_attn.k_norm.weight")?)),
             false => None,
         };
         Ok(Self {
-            input_norm: get("input_layernorm.weight".into())?,
+            input_norm: get("input_layernorm.weight")?,
             attention: Attention { q: q?, k: k?, v: v?, o: o?, qk_norm },
-            post_norm: get("post_attention_layernorm.weight".into())?,
+            post_norm: get("post_attention_layernorm.weight")?,
             mlp: Mlp { gate: gate?, up: up?, down: down? },
         })
     }
 
-    fn forward(&self, x: &Tensor, context: &LayerContext<'_>) -> candle_core::Result<Tensor> {
-        let eps = context.config.rms_norm_eps;
-        let x = (x + self.attention.forward(&ops::rms_norm(x, &self.input_norm, eps)?, context)?)?;
-        let fed = self.mlp.forward(&ops::rms_norm(&x, &self.post_norm, eps)?, context.adapters)?;
-        x + fed
+    fn linear(&self, module: TargetModule) -> &Linear {
+        match module {
+            TargetModule::Q => &self.attention.q,
+            TargetModule::K => &self.attention.k,
+            TargetModule::V => &self.attention.v,
+            TargetModule::O => &self.attention.o,
+            TargetModule::Gate => &self.mlp.gate,
+            TargetModule::Up => &self.mlp.up,
+            TargetModule::Down => &self.mlp.down,
+        }
     }
+
+    fn forward(&self, x: &Tensor, context: &LayerContext<'_>) -> candle_core::Result<Tensor> {
+        self.feed(&self.attend(x, context)?, context)
+    }
+
+    /// The first half: `x + attention(norm(x))`.
+    pub(super) fn attend(&self, x: &Tensor, context: &LayerContext<'_>) -> candle_core::Result<Tensor> {
+        let normed = ops::rms_norm(x, &self.input_norm, context.config.rms_norm_eps)?;
+        x + self.attention.forward(&normed, context)?
+    }
+
+    /// The second half: `x + mlp(norm(x))`.
+    pub(super) fn feed(&self, x: &Tensor, context: &LayerContext<'_>) -> candle_core::Result<Tensor> {
+        let normed = ops::rms_norm(x, &self.post_norm, context.config.rms_norm_eps)?;
+        x + self.mlp.forward(&normed, context.adapters)?
+    }
+}
+
+/// Takes a matrix of a known shape.
+fn take_matrix(tensors: &mut dyn Tensors, name: &str, shape: &[usize]) -> Result<Weight, ModelError> {
+    let matrix = tensors.matrix(name)?;
+    expect_shape(name, matrix.dims(), shape)?;
+    Ok(matrix)
 }
 
 /// Takes a tensor of a known shape.
@@ -111,12 +143,12 @@ fn take(tensors: &mut dyn Tensors, name: &str, shape: &[usize]) -> Result<Tensor
 
 /// A Llama-shaped causal decoder.
 pub struct Decoder {
-    config: ModelConfig,
-    embedding: Tensor,
-    blocks: Vec<Block>,
-    norm: Tensor,
+    pub(super) config: ModelConfig,
+    pub(super) embedding: Weight,
+    pub(super) blocks: Vec<Block>,
+    pub(super) norm: Tensor,
     /// `[vocab, hidden]`; the embedding itself when tied.
-    head: Tensor,
+    pub(super) head: Weight,
 }
 
 impl Decoder {
@@ -129,13 +161,13 @@ impl Decoder {
     /// Takes every parameter from `tensors`; names what is missing or misshapen.
     pub(super) fn load(config: ModelConfig, tensors: &mut dyn Tensors) -> Result<Self, ModelError> {
         let table = [config.vocab_size, config.hidden_size];
-        let embedding = take(tensors, "model.embed_tokens.weight", &table)?;
+        let embedding = take_matrix(tensors, "model.embed_tokens.weight", &table)?;
         let blocks =
             (0..config.num_layers).map(|layer| Block::load(&config, layer, tensors)).collect::<Result<_, _>>()?;
         let norm = take(tensors, "model.norm.weight", &[config.hidden_size])?;
         let head = match config.tie_word_embeddings {
             true => embedding.clone(),
-            false => take(tensors, "lm_head.weight", &table)?,
+            false => take_matrix(tensors, "lm_head.weight", &table)?,
         };
         Ok(Self { config, embedding, blocks, norm, head })
     }
@@ -146,7 +178,7 @@ impl Decoder {
     }
 
     /// The device that holds the weights.
-    pub fn device(&self) -> &Device {
+    pub fn device(&self) -> Device {
         self.embedding.device()
     }
 
@@ -162,8 +194,7 @@ impl Decoder {
 
     /// As [`Self::hidden_states`]; calls `after_block` after each block, for whoever watches a long pass.
     pub fn hidden_states_observed(&self, pass: ForwardPass<'_>, after_block: &dyn Fn()) -> Result<Tensor, ModelError> {
-        let tokens = Tensor::new(pass.tokens, self.device())?;
-        let mut x = self.embedding.index_select(&tokens, 0)?;
+        let mut x = self.embedding.select(pass.tokens)?;
         let lookback = match pass.attention {
             AttentionKind::Causal(lengths) => Lookback::Segments(lengths),
             AttentionKind::Paged { cache, sequences } => {
@@ -186,9 +217,9 @@ impl Decoder {
         Ok(ops::linear(hidden, &self.head, None)?.to_dtype(DType::F32)?)
     }
 
-    /// Cross entropy of selected rows of the hidden states `[n, hidden]` against `targets` (length n); the full logits
-    /// matrix is never kept.
-    pub fn token_losses(&self, hidden: &Tensor, targets: &[u32]) -> Result<TokenLosses, ModelError> {
-        Ok(ops::head_loss(hidden, &self.head, targets)?)
+    /// Length of each row of a site's matrix, `[out]` in f32.
+    pub fn row_norms(&self, site: Site) -> Result<Tensor, ModelError> {
+        let block = self.blocks.get(site.layer).ok_or_else(|| ModelError::MissingTensor(format!("{site:?}")))?;
+        Ok(ops::row_norms(&block.linear(site.module).weight)?)
     }
 }

@@ -1,14 +1,14 @@
 //! A linear layer of the decoder: base product plus the adapters' deltas. The one line where LoRA meets the model.
 
 use super::lora::{AdapterBatch, Site};
-use super::ops;
+use super::weight::Weight;
 use candle_core::{Result, Tensor};
 
-/// `y = x Wᵀ + b + Σ adapter deltas`.
+/// `y = x Wᵀ + Σ adapter deltas + b`.
 pub(super) struct Linear {
     pub(super) site: Site,
     /// `[out, in]`
-    pub(super) weight: Tensor,
+    pub(super) weight: Weight,
     /// `[out]`
     pub(super) bias: Option<Tensor>,
 }
@@ -16,6 +16,10 @@ pub(super) struct Linear {
 impl Linear {
     /// `x: [T, in]` → `[T, out]`.
     pub(super) fn forward(&self, x: &Tensor, adapters: &AdapterBatch) -> Result<Tensor> {
-        adapters.add_delta(self.site, x, ops::linear(x, &self.weight, self.bias.as_ref())?)
+        let y = adapters.project(self.site, x, &self.weight)?;
+        match &self.bias {
+            Some(bias) => y.broadcast_add(bias),
+            None => Ok(y),
+        }
     }
 }

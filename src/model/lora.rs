@@ -3,8 +3,10 @@
 //! Knows no files (see `adapter::peft`) and no lifecycle (see `adapter::registry`).
 
 use super::cpu::PackedAdapter;
-use super::ops;
-use candle_core::{Result, Tensor};
+use super::ops::{self, Dropout, Factors};
+use super::weight::Weight;
+use super::{Checkpoint, ModelError};
+use candle_core::{DType, Result, Tensor};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -70,6 +72,26 @@ pub struct LoraPair {
     pub b: Tensor,
     /// `alpha / rank`, or `alpha / sqrt(rank)` for rsLoRA.
     pub scale: f64,
+    /// DoRA: how long each row of the adapted matrix is to be (Liu et al. 2024).
+    pub magnitude: Option<Magnitude>,
+}
+
+/// The lengths of an adapted matrix's rows, `[out]`.
+#[derive(Debug, Clone)]
+pub enum Magnitude {
+    /// As trained. What the rows measure is computed in each pass, since training changes it.
+    Wanted(Tensor),
+    /// Wanted over measured length, for serving.
+    Ratio(Tensor),
+}
+
+impl Magnitude {
+    /// Its values.
+    pub fn tensor(&self) -> &Tensor {
+        match self {
+            Self::Wanted(tensor) | Self::Ratio(tensor) => tensor,
+        }
+    }
 }
 
 /// How serving on the CPU holds the factors.
@@ -124,6 +146,21 @@ impl AdapterWeights {
         self.pairs.get(site.index()).and_then(Option::as_ref)
     }
 
+    /// The same adapter with what DoRA's magnitudes come to beside this base, so that no pass has to measure rows.
+    pub fn beside(mut self, base: &Checkpoint<'_>) -> std::result::Result<Self, ModelError> {
+        let sites: Vec<Site> = self.iter().map(|(site, _)| site).collect();
+        for site in sites {
+            let Some(pair) = &mut self.pairs[site.index()] else { continue };
+            if let Some(Magnitude::Wanted(wanted)) = &pair.magnitude {
+                let measured = ops::adapted_norms(&base.matrix(site)?, &pair.factors(None))?;
+                let ratio = (wanted.to_dtype(DType::F32)?.to_device(measured.device())? / measured)?;
+                let ratio = ratio.to_dtype(pair.a.dtype())?.to_device(pair.a.device())?;
+                pair.magnitude = Some(Magnitude::Ratio(ratio));
+            }
+        }
+        Ok(self)
+    }
+
     /// The same adapter for serving on the CPU alone: its tensors are let go, and no request waits while it is packed.
     pub fn into_packed(self, packing: Packing) -> Result<Self> {
         let packed = OnceLock::from(Arc::new(PackedAdapter::new(&self, packing)?));
@@ -156,7 +193,8 @@ impl AdapterWeights {
     /// Memory held by the factors, in bytes.
     pub fn bytes(&self) -> usize {
         let tensor = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
-        let tensors: usize = self.iter().map(|(_, pair)| tensor(&pair.a) + tensor(&pair.b)).sum();
+        let magnitude = |pair: &LoraPair| pair.magnitude.as_ref().map_or(0, |magnitude| tensor(magnitude.tensor()));
+        let tensors: usize = self.iter().map(|(_, pair)| tensor(&pair.a) + tensor(&pair.b) + magnitude(pair)).sum();
         tensors + self.packed.get().map_or(0, |packed| packed.bytes())
     }
 }
@@ -165,6 +203,7 @@ impl AdapterWeights {
 #[derive(Default, Clone)]
 pub struct AdapterBatch {
     groups: Vec<(Range<usize>, Arc<AdapterWeights>)>,
+    dropout: Option<Dropout>,
 }
 
 impl AdapterBatch {
@@ -190,22 +229,63 @@ impl AdapterBatch {
         &self.groups
     }
 
-    /// Adds each group's delta for this site to `y` (`[rows, out]`), given the layer's input `x` (`[rows, in]`).
-    pub fn add_delta(&self, site: Site, x: &Tensor, y: Tensor) -> Result<Tensor> {
-        let mut y = y;
+    /// Drops a share of what goes through the factors, as training does.
+    pub fn with_dropout(self, dropout: Option<Dropout>) -> Self {
+        Self { dropout, ..self }
+    }
+
+    /// `x Wᵀ` plus each group's delta for this site; `x: [rows, in]`.
+    pub(super) fn project(&self, site: Site, x: &Tensor, weight: &Weight) -> Result<Tensor> {
+        if let Some(pair) = self.trained(site, x) {
+            return pair.trained(x, weight, self.dropout.map(|dropout| dropout.at(site.index())));
+        }
+        let mut y = ops::linear(x, weight, None)?;
         for (rows, weights) in &self.groups {
             if let Some(pair) = weights.get(site) {
-                y = add_rows(y, rows, &pair.delta(&narrow(x, rows)?)?)?;
+                let adapted = pair.beside(&narrow(x, rows)?, &narrow(&y, rows)?, weight)?;
+                y = replace_rows(y, rows, adapted)?;
             }
         }
         Ok(y)
     }
+
+    /// The factors of this site if all rows use them and a gradient is wanted.
+    fn trained(&self, site: Site, x: &Tensor) -> Option<&LoraPair> {
+        let [(rows, weights)] = self.groups.as_slice() else { return None };
+        let pair = weights.get(site)?;
+        let wanted = x.track_op() || pair.a.track_op();
+        (wanted && x.dim(0).is_ok_and(|total| rows.len() == total)).then_some(pair)
+    }
 }
 
 impl LoraPair {
-    /// `scale * (x Aᵀ) Bᵀ` of `x: [n, in]`.
-    fn delta(&self, x: &Tensor) -> Result<Tensor> {
-        ops::linear(&ops::linear(x, &self.a, None)?, &self.b, None)? * self.scale
+    fn factors(&self, dropout: Option<Dropout>) -> Factors<'_> {
+        Factors { a: &self.a, b: &self.b, scale: self.scale, dropout }
+    }
+
+    /// The whole layer as training computes it.
+    fn trained(&self, x: &Tensor, weight: &Weight, dropout: Option<Dropout>) -> Result<Tensor> {
+        let factors = self.factors(dropout);
+        self.at_magnitude(ops::adapted(x, weight, &factors)?, weight)
+    }
+
+    /// `y + scale * (x Aᵀ) Bᵀ` of `x: [n, in]`, where `y: [n, out]` is the base's product.
+    fn beside(&self, x: &Tensor, y: &Tensor, weight: &Weight) -> Result<Tensor> {
+        let delta = (ops::project(&ops::project(x, &self.a)?, &self.b)? * self.scale)?;
+        self.at_magnitude((y + delta)?, weight)
+    }
+
+    /// DoRA: each output as if the adapted matrix's row had the trained length. The length that it has is a constant of
+    /// the step, as the paper has it (section 4.3).
+    fn at_magnitude(&self, y: Tensor, weight: &Weight) -> Result<Tensor> {
+        match &self.magnitude {
+            None => Ok(y),
+            Some(Magnitude::Ratio(ratio)) => y.broadcast_mul(ratio),
+            Some(Magnitude::Wanted(wanted)) => {
+                let ratio = (wanted / ops::adapted_norms(weight, &self.factors(None))?)?;
+                y.broadcast_mul(&ratio.to_dtype(y.dtype())?)
+            }
+        }
     }
 }
 
@@ -213,14 +293,13 @@ fn narrow(x: &Tensor, rows: &Range<usize>) -> Result<Tensor> {
     if rows.len() == x.dim(0)? { Ok(x.clone()) } else { x.narrow(0, rows.start, rows.len())?.contiguous() }
 }
 
-/// `y[rows] += delta`, leaving every other row exactly as it is.
-fn add_rows(y: Tensor, rows: &Range<usize>, delta: &Tensor) -> Result<Tensor> {
+/// `y` with other values in some rows, leaving every other row exactly as it is.
+fn replace_rows(y: Tensor, rows: &Range<usize>, values: Tensor) -> Result<Tensor> {
     let total = y.dim(0)?;
     if rows.len() == total {
-        return y + delta;
+        return Ok(values);
     }
     let part = |range: Range<usize>| (!range.is_empty()).then(|| y.narrow(0, range.start, range.len())).transpose();
-    let middle = (y.narrow(0, rows.start, rows.len())? + delta)?;
-    let parts = [part(0..rows.start)?, Some(middle), part(rows.end..total)?];
+    let parts = [part(0..rows.start)?, Some(values), part(rows.end..total)?];
     Tensor::cat(&parts.into_iter().flatten().collect::<Vec<_>>(), 0)
 }

@@ -4,6 +4,7 @@
 //! ([`lora::AdapterBatch`]), never a part of the model, so one batch may hold rows of many adapters and the trainer
 //! uses the same decoder. There is no prefill or decode mode: a pass computes the new tokens of each sequence.
 
+pub mod backward;
 pub mod config;
 pub mod cpu;
 pub mod decoder;
@@ -17,12 +18,15 @@ mod attention;
 mod linear;
 mod mlp;
 mod stored;
+mod weight;
 
+pub use backward::{Found, Predict, Recompute};
 pub use config::{Family, ModelConfig, RopeScaling};
 pub use cpu::{CpuDecoder, CpuPass, KvType, LogitRow, Precision, Quantise};
 pub use decoder::Decoder;
 pub use kv_cache::KvCache;
-pub use lora::{AdapterBatch, AdapterWeights, LoraPair, Packing, Site, TargetModule};
+pub use lora::{AdapterBatch, AdapterWeights, LoraPair, Magnitude, Packing, Site, TargetModule};
+pub use ops::Dropout;
 pub use weights::Checkpoint;
 
 /// What went wrong while loading or running a model. Messages name the tensor, the field or the file.

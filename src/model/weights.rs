@@ -2,8 +2,10 @@
 //!
 //! Base weights are memory-mapped; adapters are not read here.
 
+use super::gguf::{self, Encoding};
 use super::stored::{Source, Stored};
-use super::{Decoder, ModelConfig, ModelError, gguf};
+use super::weight::Weight;
+use super::{Decoder, ModelConfig, ModelError, Site};
 use candle_core::quantized::GgmlDType;
 use candle_core::safetensors::{MmapedSafetensors, SliceSafetensors};
 use candle_core::{DType, Device, Tensor};
@@ -16,6 +18,11 @@ use std::path::{Path, PathBuf};
 pub(super) trait Tensors {
     /// The tensor of this name, or an error that names it.
     fn take(&mut self, name: &str) -> Result<Tensor, ModelError>;
+
+    /// A matrix, held as this supply holds matrices.
+    fn matrix(&mut self, name: &str) -> Result<Weight, ModelError> {
+        self.take(name).map(Weight::Dense)
+    }
 }
 
 impl Tensors for &HashMap<String, Tensor> {
@@ -34,6 +41,22 @@ struct Cast<'a> {
 impl Tensors for Cast<'_> {
     fn take(&mut self, name: &str) -> Result<Tensor, ModelError> {
         self.source.stored(name)?.tensor(self.dtype, self.device)
+    }
+}
+
+/// Stored tensors whose matrices stay packed.
+struct Packed<'a> {
+    cast: Cast<'a>,
+    encoding: Encoding,
+}
+
+impl Tensors for Packed<'_> {
+    fn take(&mut self, name: &str) -> Result<Tensor, ModelError> {
+        self.cast.take(name)
+    }
+
+    fn matrix(&mut self, name: &str) -> Result<Weight, ModelError> {
+        Weight::pack(&self.cast.source.stored(name)?, self.encoding, self.cast.dtype, self.cast.device)
     }
 }
 
@@ -110,9 +133,20 @@ impl<'a> Checkpoint<'a> {
         self.source.stored(name)?.tensor(DType::F32, &Device::Cpu)
     }
 
+    /// A site's matrix in f32 on the CPU.
+    pub(super) fn matrix(&self, site: Site) -> Result<Weight, ModelError> {
+        self.tensor(&format!("model.layers.{}.{}.weight", site.layer, site.module.path())).map(Weight::Dense)
+    }
+
     /// The decoder with its weights in `dtype`.
     pub fn decoder(&self, dtype: DType, device: &Device) -> Result<Decoder, ModelError> {
         Decoder::load(self.config.clone(), &mut Cast { source: self.source.as_ref(), dtype, device })
+    }
+
+    /// The decoder with frozen matrices that are held in `encoding` and computed with in `dtype`.
+    pub fn frozen_decoder(&self, encoding: Encoding, dtype: DType, device: &Device) -> Result<Decoder, ModelError> {
+        let cast = Cast { source: self.source.as_ref(), dtype, device };
+        Decoder::load(self.config.clone(), &mut Packed { cast, encoding })
     }
 }
 

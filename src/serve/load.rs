@@ -36,7 +36,7 @@ pub fn load(settings: &Settings) -> Result<(Arc<AppState>, String), ServeError> 
     let quiet_template = template.clone().without_thoughts();
     let level = if device.is_cpu() { "cpu" } else { "gpu" };
     let Started { engine, options, weights, packing } = start_engine(settings, &checkpoint, &device)?;
-    let registry = load_adapters(settings, &config, device.clone(), packing)?;
+    let registry = load_adapters(settings, Arc::new(checkpoint), device.clone(), packing)?;
     let limits = Limits {
         max_requests: options.max_batch + options.max_queue,
         max_queue: options.max_queue,
@@ -134,7 +134,7 @@ fn template(tokenizer: &ChatTokenizer, dialect: Arc<dyn Dialect>) -> Result<Chat
 
 fn load_adapters(
     settings: &Settings,
-    config: &ModelConfig,
+    base: Arc<Checkpoint<'static>>,
     device: Device,
     packing: Option<Packing>,
 ) -> Result<Registry, ServeError> {
@@ -146,7 +146,7 @@ fn load_adapters(
         packing,
     };
     let dtype = if device.is_cpu() { DType::F32 } else { settings.precision.dtype };
-    let registry = Registry::new(options, config.clone(), dtype, device);
+    let registry = Registry::new(options, base.config().clone(), dtype, device).with_base(base);
     for (name, dir) in &settings.adapters {
         let loaded = registry.load_trusted(name, dir);
         loaded.map_err(|source| ServeError::Adapter { name: name.clone(), source })?;

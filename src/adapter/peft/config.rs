@@ -8,7 +8,7 @@ use crate::adapter::{AdapterError, shown};
 use crate::model::{Site, TargetModule};
 use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const MAX_RANK: u64 = 4096;
 const MAX_PATTERNS: usize = 1024;
@@ -21,8 +21,9 @@ const PEFT_DEFAULT: u64 = 8;
 
 /// Settings that may be switched on: they are followed, or matter to training alone. PEFT gains new ones every few
 /// months, so it is the switched-on unknown that is refused, and not a list of what was known once.
-const UNDERSTOOD: [&str; 14] = [
+const UNDERSTOOD: [&str; 15] = [
     "use_rslora",
+    "use_dora",
     "target_modules",
     "layers_to_transform",
     "layers_pattern",
@@ -42,9 +43,10 @@ const NEUTRAL_INITS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
 /// Rank and scale of one site.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct SiteSpec {
-    pub(super) rank: usize,
-    pub(super) scale: f64,
+pub struct SiteSpec {
+    pub rank: usize,
+    /// The factor on `B A x`: `alpha / rank`, or `alpha / sqrt(rank)` for rsLoRA.
+    pub scale: f64,
 }
 
 impl PeftConfig {
@@ -53,9 +55,9 @@ impl PeftConfig {
         scale(self.alpha, self.rank, self.use_rslora)
     }
 
-    /// The file's content; `layers` where only some blocks are adapted.
-    pub(super) fn to_json(&self, layers: Option<&[usize]>) -> Value {
-        let targets: Vec<&str> = self.target_modules.iter().map(|module| module.peft_name()).collect();
+    /// The file's content for an adapter with these sites, in the shortest words that PEFT reads so.
+    pub(super) fn to_json(&self, sites: &BTreeMap<Site, SiteSpec>) -> Value {
+        let words = Words { config: self, sites };
         json!({
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
@@ -64,15 +66,64 @@ impl PeftConfig {
             "lora_alpha": self.alpha,
             "lora_dropout": self.dropout,
             "use_rslora": self.use_rslora,
-            "target_modules": targets,
-            "layers_to_transform": layers,
+            "target_modules": words.targets(),
+            "layers_to_transform": words.layers(),
+            "rank_pattern": words.pattern(|spec| (spec.rank != self.rank).then(|| json!(spec.rank))),
+            "alpha_pattern": words.pattern(|spec| self.other_alpha(spec).map(|alpha| json!(alpha))),
             "bias": "none",
             "fan_in_fan_out": false,
             "init_lora_weights": true,
             "inference_mode": true,
             "modules_to_save": null,
-            "use_dora": false,
+            "use_dora": self.use_dora,
         })
+    }
+
+    /// The alpha of a site where it is not the adapter's.
+    fn other_alpha(&self, spec: &SiteSpec) -> Option<f64> {
+        let usual = scale(self.alpha, spec.rank, self.use_rslora);
+        let differs = (spec.scale - usual).abs() > 1e-9 * usual.abs();
+        differs.then(|| spec.scale / scale(1.0, spec.rank, self.use_rslora))
+    }
+}
+
+/// How the adapted sites are described.
+struct Words<'a> {
+    config: &'a PeftConfig,
+    sites: &'a BTreeMap<Site, SiteSpec>,
+}
+
+impl Words<'_> {
+    fn layer_set(&self) -> BTreeSet<usize> {
+        self.sites.keys().map(|site| site.layer).collect()
+    }
+
+    /// Whether every adapted layer has every target module.
+    fn is_regular(&self) -> bool {
+        self.sites.len() == self.layer_set().len() * self.config.target_modules.len()
+    }
+
+    fn targets(&self) -> Vec<String> {
+        match self.is_regular() {
+            true => self.config.target_modules.iter().map(|module| module.peft_name().to_owned()).collect(),
+            false => self.sites.keys().map(|site| module_path(*site)).collect(),
+        }
+    }
+
+    /// The adapted layers, unless they are simply the first ones.
+    fn layers(&self) -> Option<Vec<usize>> {
+        let layers = self.layer_set();
+        let leading = layers.iter().copied().eq(0..layers.len());
+        (self.is_regular() && !leading).then(|| layers.into_iter().collect())
+    }
+
+    /// What differs from the adapter's own value, by the names of sites.
+    fn pattern(&self, value: impl Fn(&SiteSpec) -> Option<Value>) -> Map<String, Value> {
+        let named = |(site, spec): (&Site, &SiteSpec)| {
+            let name = regex::escape(&format!("layers.{}.{}", site.layer, site.module.path()));
+            value(spec).map(|value| (name, value))
+        };
+        self.sites.iter().filter_map(named).collect()
     }
 }
 
@@ -83,13 +134,21 @@ fn scale(alpha: f64, rank: usize, use_rslora: bool) -> f64 {
 
 /// Reads the file for a decoder of `layers` blocks.
 pub(super) fn parse(bytes: &[u8], layers: usize) -> Result<(PeftConfig, BTreeMap<Site, SiteSpec>), AdapterError> {
-    let value: Value = serde_json::from_slice(bytes).map_err(|e| invalid(format!("adapter_config.json: {e}")))?;
+    resolve(&serde_json::from_slice(bytes).map_err(|e| invalid(format!("adapter_config.json: {e}")))?, layers)
+}
+
+/// What settings in PEFT's words adapt in a decoder of `layers` blocks.
+///
+/// # Errors
+/// A setting that is wrong or not supported, by name.
+pub fn resolve(value: &Value, layers: usize) -> Result<(PeftConfig, BTreeMap<Site, SiteSpec>), AdapterError> {
     let fields = Fields(value.as_object().ok_or_else(|| invalid("adapter_config.json: is not an object"))?);
     fields.refuse_unsupported()?;
     let mut config = PeftConfig {
         rank: rank("r", fields.get("r").unwrap_or(&json!(PEFT_DEFAULT)))?,
         alpha: alpha("lora_alpha", fields.get("lora_alpha").unwrap_or(&json!(PEFT_DEFAULT)))?,
         use_rslora: fields.flag("use_rslora")?,
+        use_dora: fields.flag("use_dora")?,
         dropout: fields.dropout()?,
         target_modules: Vec::new(),
         base_model: fields.get("base_model_name_or_path").and_then(Value::as_str).map(str::to_owned),

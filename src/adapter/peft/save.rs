@@ -1,14 +1,14 @@
 //! Writes a PEFT directory so that a reader, or a crash at any moment, sees the old one or the new one, never a part.
 
-use super::{CONFIG_FILE, Factor, PeftConfig, WEIGHTS_FILE, invalid, tensor_name};
+use super::{CONFIG_FILE, Factor, PeftConfig, SiteSpec, WEIGHTS_FILE, invalid, tensor_name};
 use crate::adapter::AdapterError;
-use crate::model::{AdapterWeights, LoraPair, Site, TargetModule};
+use crate::model::{AdapterWeights, LoraPair, Magnitude, Site, TargetModule};
 use crate::staging::{beside, parent};
 use candle_core::{DType, Tensor};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 use safetensors::tensor::{Dtype, TensorView};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 ///
 /// An adapter directory that is already there is replaced; one that holds anything else is left alone and refused.
 pub fn save(dir: &Path, config: &PeftConfig, weights: &AdapterWeights) -> Result<(), AdapterError> {
-    let layers = check(config, weights)?;
+    let sites = check(config, weights)?;
     let tensors = serialize(weights)?;
-    let settings = format!("{:#}\n", config.to_json(layers.as_deref()));
+    let settings = format!("{:#}\n", config.to_json(&sites));
     // A link to a directory stays a link: what it points to is replaced.
     let dir = &dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     let fail = |source| AdapterError::Io { path: dir.display().to_string(), source };
@@ -34,39 +34,36 @@ pub fn save(dir: &Path, config: &PeftConfig, weights: &AdapterWeights) -> Result
     staging.publish(dir).map_err(fail)
 }
 
-/// What would make the directory unreadable is refused before anything is written.
-///
-/// Returns the adapted layers unless they are simply the first ones.
-fn check(config: &PeftConfig, weights: &AdapterWeights) -> Result<Option<Vec<usize>>, AdapterError> {
-    for (site, pair) in weights.iter() {
-        check_pair(config, site, pair)?;
+/// What would make the directory unreadable is refused before anything is written. Gives the rank and scale of each site.
+fn check(config: &PeftConfig, weights: &AdapterWeights) -> Result<BTreeMap<Site, SiteSpec>, AdapterError> {
+    let specs = weights.iter().map(|(site, pair)| Ok((site, check_pair(config, site, pair)?)));
+    let specs: BTreeMap<_, _> = specs.collect::<Result<_, AdapterError>>()?;
+    let found: BTreeSet<TargetModule> = specs.keys().map(|site| site.module).collect();
+    if found.is_empty() || found != config.target_modules.iter().copied().collect() {
+        return Err(invalid("the weights are not of exactly target_modules"));
     }
-    let targets: BTreeSet<TargetModule> = config.target_modules.iter().copied().collect();
-    let sites: BTreeSet<Site> = weights.iter().map(|(site, _)| site).collect();
-    let layers: BTreeSet<usize> = sites.iter().map(|site| site.layer).collect();
-    let wanted = layers.iter().flat_map(|layer| targets.iter().map(|module| Site { layer: *layer, module: *module }));
-    if sites.is_empty() || wanted.collect::<BTreeSet<_>>() != sites {
-        return Err(invalid("the weights are not exactly target_modules in each adapted layer"));
-    }
-    let leading = layers.iter().copied().eq(0..layers.len());
-    Ok((!leading).then(|| layers.into_iter().collect()))
+    Ok(specs)
 }
 
-fn check_pair(config: &PeftConfig, site: Site, pair: &LoraPair) -> Result<(), AdapterError> {
+fn check_pair(config: &PeftConfig, site: Site, pair: &LoraPair) -> Result<SiteSpec, AdapterError> {
     let name = format!("layer {} {}", site.layer, site.module.path());
-    if pair.a.dims2()?.0 != config.rank || pair.b.dims2()?.1 != config.rank {
-        return Err(invalid(format!("{name} does not have rank {}", config.rank)));
+    let (rank, other) = (pair.a.dims2()?.0, pair.b.dims2()?.1);
+    if rank != other {
+        return Err(invalid(format!("{name} has an A of rank {rank} and a B of rank {other}")));
     }
-    if (pair.scale - config.scale()).abs() > 1e-9 * config.scale().abs() {
-        return Err(invalid(format!("{name} has scale {}, the settings give {}", pair.scale, config.scale())));
+    let as_trained = matches!(pair.magnitude, None | Some(Magnitude::Wanted(_)));
+    if pair.magnitude.is_some() != config.use_dora || !as_trained {
+        return Err(invalid(format!("{name}: use_dora and a magnitude vector as trained go together")));
     }
-    Ok(())
+    Ok(SiteSpec { rank, scale: pair.scale })
 }
 
 fn serialize(weights: &AdapterWeights) -> Result<Vec<u8>, AdapterError> {
     let mut tensors = Vec::new();
     for (site, pair) in weights.iter() {
-        for (factor, tensor) in [(Factor::A, &pair.a), (Factor::B, &pair.b)] {
+        let magnitude = pair.magnitude.as_ref().map(Magnitude::tensor);
+        let factors = [(Factor::A, Some(&pair.a)), (Factor::B, Some(&pair.b)), (Factor::Magnitude, magnitude)];
+        for (factor, tensor) in factors.into_iter().filter_map(|(factor, tensor)| Some((factor, tensor?))) {
             let name = tensor_name(site, factor);
             let bytes =
                 f32_bytes(tensor)?.ok_or_else(|| invalid(format!("tensor `{name}` has a value that is not finite")))?;

@@ -2,7 +2,7 @@
 
 mod hostile;
 
-use super::super::testing::{self, Raw, config, model, weights};
+use super::super::testing::{self, Raw, config, model, weights, widths};
 use super::*;
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
@@ -208,10 +208,44 @@ fn nothing_unreadable_is_written() {
         assert_eq!(std::fs::read_dir(target.path()).unwrap().count(), 0);
     };
     refused(&good, &AdapterWeights::empty(2));
-    refused(&PeftConfig { rank: 4, alpha: 12.0, ..good.clone() }, &weights(&good, 1.0));
-    refused(&PeftConfig { alpha: 7.0, ..good.clone() }, &weights(&good, 1.0));
+    refused(&PeftConfig { use_dora: true, ..good.clone() }, &weights(&good, 1.0));
     refused(&config(&[Q, TargetModule::V]), &weights(&good, 1.0));
     refused(&good, &weights(&good, f32::NAN));
+    let mut uneven = weights(&good, 1.0);
+    let site = Site { layer: 0, module: Q };
+    let pair = uneven.get(site).unwrap().clone();
+    uneven.insert(site, LoraPair { b: pair.b.narrow(1, 0, 1).unwrap().contiguous().unwrap(), ..pair });
+    refused(&good, &uneven);
+}
+
+#[test]
+fn what_differs_from_site_to_site_is_read_back_as_it_was_written() {
+    let vector =
+        |count: usize| Tensor::new((0..count).map(|i| i as f32 + 0.5).collect::<Vec<_>>(), &Device::Cpu).unwrap();
+    let matrix = |rows: usize, columns: usize| vector(rows * columns).reshape((rows, columns)).unwrap();
+    let sites = [(0, Q, 2, 3.0), (1, Q, 3, 0.25), (1, TargetModule::Down, 2, 3.0)];
+    for (use_dora, use_rslora) in [(false, false), (true, true)] {
+        let config = PeftConfig { use_dora, use_rslora, ..config(&[Q, TargetModule::Down]) };
+        let mut written = AdapterWeights::empty(2);
+        for (layer, module, rank, scale) in sites {
+            let (input, output) = widths(module);
+            let magnitude = use_dora.then(|| Magnitude::Wanted(vector(output)));
+            let pair = LoraPair { a: matrix(rank, input), b: matrix(output, rank), scale, magnitude };
+            written.insert(Site { layer, module }, pair);
+        }
+        let dir = tempdir().unwrap();
+        save(&dir.path().join("a"), &config, &written).unwrap();
+        let read = load(&dir.path().join("a"), &model(), DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(read.config, config);
+        assert_eq!(read.weights.iter().count(), 3);
+        for (layer, module, rank, scale) in sites {
+            let pair = read.weights.get(Site { layer, module }).unwrap();
+            assert_eq!(pair.a.dims()[0], rank);
+            assert!((pair.scale - scale).abs() < 1e-9, "{} is not {scale}", pair.scale);
+            let magnitude = pair.magnitude.as_ref().map(|m| m.tensor().to_vec1::<f32>().unwrap());
+            assert_eq!(magnitude, use_dora.then(|| vector(widths(module).1).to_vec1().unwrap()));
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::packed::{Format, Matrix};
 use super::simd::LANES;
-use crate::model::lora::{AdapterBatch, AdapterWeights, LoraPair, Packing, Site};
+use crate::model::lora::{AdapterBatch, AdapterWeights, LoraPair, Magnitude, Packing, Site};
 use candle_core::{DType, Result, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,6 +15,8 @@ pub(super) struct PackedPair {
     /// `[out, rank]`
     pub(super) b: Matrix,
     pub(super) scale: f32,
+    /// On the layer's output, base product included (DoRA), `[out]`.
+    pub(super) ratio: Option<Vec<f32>>,
 }
 
 /// All factors of one adapter, indexed by [`Site::index`].
@@ -62,7 +64,8 @@ impl PackedAdapter {
 
     /// Memory of the factors, in bytes.
     pub(in crate::model) fn bytes(&self) -> usize {
-        self.pairs.iter().flatten().map(|pair| pair.a.bytes() + pair.b.bytes()).sum()
+        let ratio = |pair: &PackedPair| pair.ratio.as_ref().map_or(0, |ratio| ratio.len() * size_of::<f32>());
+        self.pairs.iter().flatten().map(|pair| pair.a.bytes() + pair.b.bytes() + ratio(pair)).sum()
     }
 
     /// The factors of one site, if it is adapted.
@@ -84,7 +87,12 @@ fn formats(packing: Packing) -> (Format, Format) {
 impl PackedPair {
     fn new(pair: &LoraPair, packing: Packing) -> Result<Self> {
         let (a, b) = formats(packing);
-        Ok(Self { a: pack(&pair.a, a)?, b: pack(&pair.b, b)?, scale: pair.scale as f32 })
+        let ratio = match &pair.magnitude {
+            None => None,
+            Some(Magnitude::Ratio(ratio)) => Some(ratio.to_dtype(DType::F32)?.to_vec1()?),
+            Some(Magnitude::Wanted(_)) => candle_core::bail!("magnitudes are not yet ratios beside the base"),
+        };
+        Ok(Self { a: pack(&pair.a, a)?, b: pack(&pair.b, b)?, scale: pair.scale as f32, ratio })
     }
 }
 

@@ -111,19 +111,48 @@ impl<'a> Stage<'a> {
     }
 
     fn compute(&self, piece: &Piece, tile: &mut Tile<'_>, write: Write) {
+        let stretched = self.parts.iter().any(|part| part.layer == piece.layer && part.pair.ratio.is_some());
+        match (stretched, write) {
+            (true, Write::Add(factor)) => self.compute_apart(piece, tile, factor),
+            _ => self.compute_here(piece, tile, write),
+        }
+    }
+
+    /// Where outputs are added to what is there, a ratio is on the outputs alone: they are computed by themselves first.
+    fn compute_apart(&self, piece: &Piece, tile: &mut Tile<'_>, factor: f32) {
+        super::swiglu::with_scratch(tile.rows().len() * tile.columns().len(), |outputs| {
+            let width = tile.columns().len();
+            self.compute_here(piece, &mut Tile::whole(outputs, width), Write::Set);
+            for (row, outputs) in tile.rows().zip(outputs.chunks_exact(width)) {
+                tile.row(row).iter_mut().zip(outputs).for_each(|(y, output)| *y += factor * output);
+            }
+        });
+    }
+
+    fn compute_here(&self, piece: &Piece, tile: &mut Tile<'_>, write: Write) {
         let layer = self.layers[piece.layer];
         let (first_panel, rows) = (piece.first_panel, 0..self.inputs.rows());
         let (matrix, inputs) = (&*layer.matrix, self.inputs);
         self.machine.isa.run(Product { matrix, first_panel, inputs, rows, first_row: 0, out: tile, write });
-        if let Some(bias) = &layer.bias {
-            add_bias(&bias[first_panel * LANES..], tile);
-        }
         for part in self.parts.iter().filter(|part| part.layer == piece.layer) {
             let (matrix, inputs) = (&part.pair.b, part.reduced(self.machine.isa, self.inputs));
             let (rows, first_row) = (0..inputs.rows(), part.rows.start);
             let write = Write::Add(part.pair.scale);
             self.machine.isa.run(Product { matrix, first_panel, inputs, rows, first_row, out: tile, write });
+            if let Some(ratio) = &part.pair.ratio {
+                stretch(&ratio[first_panel * LANES..], tile, &part.rows);
+            }
         }
+        if let Some(bias) = &layer.bias {
+            add_bias(&bias[first_panel * LANES..], tile);
+        }
+    }
+}
+
+/// Multiplies some rows by a factor for each column.
+fn stretch(ratio: &[f32], tile: &mut Tile<'_>, rows: &Range<usize>) {
+    for row in rows.clone() {
+        tile.row(row).iter_mut().zip(ratio).for_each(|(y, ratio)| *y *= ratio);
     }
 }
 

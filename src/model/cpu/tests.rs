@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::tests::{config, configs, in_chunks, positions, random_adapter, random_tensors, tokens};
 use crate::model::weights::Checkpoint;
-use crate::model::{AdapterWeights, Decoder, Family, Packing};
+use crate::model::{AdapterWeights, Decoder, Family, LoraPair, Magnitude, Packing};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
@@ -232,6 +232,42 @@ fn an_adapter_changes_what_it_changes_in_the_plain_decoder() {
     // What needs integers finds none here.
     let compact = uniform(adapter.into_packed(Packing::Compact).unwrap());
     assert!(Group::all(&compact, decoder.packing).is_err());
+}
+
+/// A random adapter with magnitudes (DoRA).
+fn random_dora(config: &ModelConfig) -> AdapterWeights {
+    let mut adapter = AdapterWeights::empty(config.num_layers);
+    for (site, pair) in random_adapter(config, 3, 5).iter() {
+        let lengths: Vec<f32> = (0..pair.b.dims()[0]).map(|i| 1.0 + (i % 7) as f32 / 5.0).collect();
+        let magnitude = Some(Magnitude::Wanted(Tensor::new(lengths, &Device::Cpu).unwrap()));
+        adapter.insert(site, LoraPair { magnitude, ..pair.clone() });
+    }
+    adapter
+}
+
+#[test]
+fn a_dora_adapter_is_served_as_it_is_trained_and_its_neighbours_are_not_touched() {
+    let (config, tokens) = (config(Family::Qwen2), tokens(12, 1));
+    let (adapter, checkpoint) = (random_dora(&config), checkpoint(&config));
+    let plain = Decoder::from_tensors(config.clone(), &random_tensors(&config, 7)).unwrap();
+    let (uniform, lengths) = (AdapterBatch::uniform(12, Arc::new(adapter.clone())), [12]);
+    let pass = crate::model::ForwardPass {
+        tokens: &tokens,
+        positions: &positions(12),
+        attention: crate::model::Attention::Causal(&lengths),
+        adapters: &uniform,
+    };
+    let hidden = plain.hidden_states(pass).unwrap();
+    let expected: Vec<Vec<f32>> = plain.logits(&hidden).unwrap().to_vec2().unwrap();
+    let mut decoder = packed(&config, Precision::FULL, 2);
+    let served = adapter.clone().beside(&checkpoint).unwrap().into_packed(Packing::Full).unwrap();
+    let served = AdapterBatch::uniform(12, Arc::new(served));
+    let found = run(&mut decoder, &tokens, &[12], &served);
+    assert!(largest_difference(&found, &expected) <= 1e-4);
+    let base = run(&mut decoder, &tokens, &[12], &AdapterBatch::none());
+    assert!(largest_difference(&base, &expected) > 0.1);
+    // Without the base its rows cannot be measured.
+    assert!(adapter.into_packed(Packing::Full).is_err());
 }
 
 #[test]

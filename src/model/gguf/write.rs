@@ -21,7 +21,7 @@ pub enum Encoding {
 
 impl Encoding {
     /// The encoding of a matrix with rows of `width` values: the next finer one where they are not whole blocks.
-    fn of_rows(self, width: usize) -> GgmlDType {
+    pub(in crate::model) fn of_rows(self, width: usize) -> GgmlDType {
         let wanted = match self {
             Self::F32 => &[GgmlDType::F32][..],
             Self::F16 => &[GgmlDType::F16],

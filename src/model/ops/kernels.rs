@@ -220,46 +220,73 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    pub(super) fn columns(&self) -> usize {
+        self.columns
+    }
+
     fn last(&self) -> usize {
         (self.rows - 1) * self.row_stride + (self.columns - 1) * self.column_stride
     }
 }
 
+/// `scale * a b`, to be written or added to what is there.
+#[derive(Clone, Copy)]
+pub(super) struct Product<'a> {
+    pub(super) a: Matrix<'a>,
+    pub(super) b: Matrix<'a>,
+    pub(super) scale: f32,
+    pub(super) accumulate: bool,
+}
+
 /// `dst = scale * a b` (or `dst += …`), `dst` row-major and dense. One thread.
-#[expect(unsafe_code, reason = "gemm takes raw pointers; the bounds of all three matrices are checked here")]
 pub(super) fn matmul(dst: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, scale: f32, accumulate: bool) {
-    let (m, n, k) = (a.rows, b.columns, a.columns);
-    assert_eq!(k, b.rows, "inner dimensions differ");
-    assert_eq!(dst.len(), m * n, "destination has another size");
-    if m == 0 || n == 0 || k == 0 {
-        return;
-    }
-    assert!(a.last() < a.data.len() && b.last() < b.data.len(), "matrix does not fit its slice");
-    let stride = |s: usize| s as isize;
-    // SAFETY: a, b lie inside their slices (checked above), dst holds exactly m * n values and is borrowed mutably, so
-    // it overlaps neither.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            dst.as_mut_ptr(),
-            1,
-            stride(n),
-            accumulate,
-            a.data.as_ptr(),
-            stride(a.column_stride),
-            stride(a.row_stride),
-            b.data.as_ptr(),
-            stride(b.column_stride),
-            stride(b.row_stride),
-            1.0,
-            scale,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+    assert_eq!(dst.len(), a.rows * b.columns, "destination has another size");
+    Product { a, b, scale, accumulate }.write(dst, b.columns, gemm::Parallelism::None);
+}
+
+/// The same with all threads, into the first `b.columns` values of rows that lie `stride` apart.
+pub(super) fn matmul_wide(dst: &mut [f32], stride: usize, product: Product<'_>) {
+    // 0: as many as the pool has.
+    product.write(dst, stride, gemm::Parallelism::Rayon(0));
+}
+
+impl Product<'_> {
+    #[expect(unsafe_code, reason = "gemm takes raw pointers; the bounds of all three matrices are checked here")]
+    fn write(self, dst: &mut [f32], dst_stride: usize, parallelism: gemm::Parallelism) {
+        let Self { a, b, scale, accumulate } = self;
+        let (m, n, k) = (a.rows, b.columns, a.columns);
+        assert_eq!(k, b.rows, "inner dimensions differ");
+        if m == 0 || n == 0 || k == 0 {
+            return;
+        }
+        assert!(n <= dst_stride && (m - 1) * dst_stride + n <= dst.len(), "destination is too small");
+        assert!(a.last() < a.data.len() && b.last() < b.data.len(), "matrix does not fit its slice");
+        let stride = |s: usize| s as isize;
+        // SAFETY: a, b lie inside their slices and every row of the product inside dst (checked above), which is borrowed
+        // mutably, so it overlaps neither.
+        unsafe {
+            gemm::gemm(
+                m,
+                n,
+                k,
+                dst.as_mut_ptr(),
+                1,
+                stride(dst_stride),
+                accumulate,
+                a.data.as_ptr(),
+                stride(a.column_stride),
+                stride(a.row_stride),
+                b.data.as_ptr(),
+                stride(b.column_stride),
+                stride(b.row_stride),
+                1.0,
+                scale,
+                false,
+                false,
+                false,
+                parallelism,
+            );
+        }
     }
 }
 
@@ -286,6 +313,19 @@ mod tests {
         let batch = linear_rows(&x, &w, 50);
         for row in 0..7 {
             assert_eq!(linear_rows(&x[row * 50..(row + 1) * 50], &w, 50), batch[row * 23..(row + 1) * 23]);
+        }
+    }
+
+    #[test]
+    fn a_product_may_fill_a_part_of_each_row() {
+        let (a, b) = (ramp(5 * 8), ramp(6 * 8));
+        let (a, b) = (Matrix::new(&a, 5, 8, 8), Matrix::new(&b, 6, 8, 8).t());
+        let mut dense = vec![0f32; 30];
+        matmul(&mut dense, a, b, 2.0, false);
+        let mut wide = vec![7f32; 5 * 9];
+        matmul_wide(&mut wide, 9, Product { a, b, scale: 2.0, accumulate: false });
+        for (row, expected) in wide.chunks(9).zip(dense.chunks(6)) {
+            assert_eq!((&row[..6], &row[6..]), (expected, &[7.0; 3][..]));
         }
     }
 

@@ -1,68 +1,152 @@
-//! The vocabulary head with its loss: cross entropies of selected rows without ever keeping all logits.
-//!
-//! Forward and gradient are computed together, chunk by chunk; the backward pass only scales what is there.
+//! The vocabulary head with its loss: cross entropies of selected rows and their gradients, some rows and some of the
+//! vocabulary at a time, so that the logits of all rows never exist together.
 
-use super::kernels::{RowKernel, for_rows, softmax};
-use super::{View, composed, is_fused, output, tensor};
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use super::kernels::{Matrix, Product, RowKernel, for_rows, matmul_wide, softmax};
+use super::{View, composed, is_fused, tensor};
+use crate::model::weight::Weight;
+use candle_core::{DType, Result, Tensor};
+use std::ops::Range;
 use std::sync::Mutex;
 
-/// Rows whose logits exist at the same time.
-const ROWS: usize = 512;
+/// Logits that exist at the same time (256 MiB in f32).
+const LOGITS: usize = 1 << 26;
+/// Most rows whose logits exist at the same time.
+const MAX_ROWS: usize = 2048;
+/// Rows of the head that are read at the same time.
+const PANEL: usize = 4096;
 
 /// What the head says about some rows.
 pub struct HeadLoss {
-    /// Σ cross entropy (natural logarithm), differentiable.
-    pub sum: Tensor,
-    /// Cross entropy of each row.
+    /// Cross entropy of each row (natural logarithm).
     pub losses: Vec<f32>,
     /// Most likely token of each row.
     pub predictions: Vec<u32>,
+    /// Of `Σ factor · loss`, where they were asked for.
+    pub gradients: Option<HeadGradients>,
 }
 
-/// Cross entropy of `hidden: [n, d]` through the head `w: [vocab, d]` against `targets` (length n).
-pub fn head_loss(hidden: &Tensor, w: &Tensor, targets: &[u32]) -> Result<HeadLoss> {
-    if is_fused(hidden) { fused(&hidden.contiguous()?, w, targets) } else { plain(hidden, w, targets) }
+/// Gradients of the weighted sum of losses.
+pub struct HeadGradients {
+    /// `[n, d]`, like the hidden states.
+    pub hidden: Tensor,
+    /// `[vocab, d]`, where the head is trained.
+    pub head: Option<Tensor>,
 }
 
-fn plain(hidden: &Tensor, w: &Tensor, targets: &[u32]) -> Result<HeadLoss> {
-    let logits = composed::linear(hidden, w)?;
-    let losses = composed::cross_entropies(&logits, &Tensor::new(targets, hidden.device())?)?;
-    let predictions = logits.argmax(1)?.to_vec1::<u32>()?;
-    Ok(HeadLoss { sum: losses.sum_all()?, losses: losses.to_vec1()?, predictions })
-}
-
-fn fused(hidden: &Tensor, w: &Tensor, targets: &[u32]) -> Result<HeadLoss> {
-    let (rows, width) = hidden.dims2()?;
-    let frozen = w.detach();
-    let (mut losses, mut predictions) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
-    let mut input_parts = Vec::new();
-    let mut weight_sum: Option<Tensor> = None;
-    for (chunk, targets) in targets.chunks(ROWS).enumerate() {
-        let x = hidden.narrow(0, chunk * ROWS, targets.len())?.detach();
-        let logits = x.matmul(&frozen.t()?)?;
-        let residual = softmax_minus_target(&logits, targets, &mut losses, &mut predictions)?;
-        if hidden.track_op() {
-            input_parts.push(residual.matmul(&frozen)?);
-        }
-        if w.track_op() {
-            let part = residual.t()?.matmul(&x)?;
-            weight_sum = Some(weight_sum.map_or(Ok(part.clone()), |sum| sum + part)?);
-        }
+/// Cross entropy of `hidden: [n, d]` through `head: [vocab, d]` against `targets` (length n). With `factors` (length n,
+/// each row's weight in the sum) also the gradients.
+pub fn head_loss(hidden: &Tensor, head: &Weight, targets: &[u32], factors: Option<&[f32]>) -> Result<HeadLoss> {
+    let (hidden, vocab) = (hidden.detach().contiguous()?, head.dims()[0]);
+    let rows = (LOGITS / vocab.max(1)).clamp(1, MAX_ROWS);
+    let mut sum = Sum { found: Vec::with_capacity(targets.len()), hidden: Vec::new(), head: None };
+    for start in (0..targets.len()).step_by(rows) {
+        let range = start..(start + rows).min(targets.len());
+        let x = hidden.narrow(0, start, range.len())?;
+        let part = Part { x: &x, head, targets: &targets[range.clone()], factors: factors.map(|all| &all[range]) };
+        if is_fused(&hidden) { part.fused(&mut sum) } else { part.composed(&mut sum) }?;
     }
-    let total = losses.iter().map(|l| f64::from(*l)).sum::<f64>() as f32;
-    let input = match input_parts.is_empty() {
-        true => None,
-        false => Some(Tensor::cat(&input_parts, 0)?.reshape((rows, width))?),
+    let gradients = match factors.is_some() && !sum.hidden.is_empty() {
+        true => Some(HeadGradients { hidden: Tensor::cat(&sum.hidden, 0)?, head: sum.head }),
+        false => None,
     };
-    let node = Node { total, gradients: Mutex::new((input, weight_sum)) };
-    Ok(HeadLoss { sum: hidden.apply_op2(w, node)?, losses, predictions })
+    let (losses, predictions) = sum.found.into_iter().unzip();
+    Ok(HeadLoss { losses, predictions, gradients })
 }
 
-/// Turns a row of logits into `softmax - onehot(target)` and notes its loss and most likely token.
+/// What the parts have given so far.
+struct Sum {
+    /// Loss and most likely token of each row.
+    found: Vec<(f32, u32)>,
+    hidden: Vec<Tensor>,
+    head: Option<Tensor>,
+}
+
+impl Sum {
+    fn add(&mut self, hidden: Tensor, head: Option<Tensor>) -> Result<()> {
+        self.hidden.push(hidden);
+        if let Some(part) = head {
+            self.head = Some(self.head.take().map_or(Ok(part.clone()), |sum| sum + part)?);
+        }
+        Ok(())
+    }
+}
+
+/// Rows whose logits exist together.
+struct Part<'a> {
+    x: &'a Tensor,
+    head: &'a Weight,
+    targets: &'a [u32],
+    factors: Option<&'a [f32]>,
+}
+
+impl Part<'_> {
+    fn fused(&self, sum: &mut Sum) -> Result<()> {
+        let ((rows, width), vocab) = (self.x.dims2()?, self.head.dims()[0]);
+        let view = View::new(self.x)?;
+        let x = Matrix::new(&view, rows, width, width);
+        let mut logits = vec![0f32; rows * vocab];
+        self.panels(|range, w| {
+            let product = Product { a: x, b: w.t(), scale: 1.0, accumulate: false };
+            matmul_wide(&mut logits[range.start..], vocab, product);
+        })?;
+        sum.found.extend(self.residuals(&mut logits, vocab));
+        if self.factors.is_none() {
+            return Ok(());
+        }
+        let mut hidden = vec![0f32; rows * width];
+        let mut head = self.head.is_trained().then(|| vec![0f32; vocab * width]);
+        self.panels(|range, w| {
+            let residual = Matrix::new(&logits[range.start..], rows, range.len(), vocab);
+            matmul_wide(&mut hidden, width, Product { a: residual, b: w, scale: 1.0, accumulate: true });
+            if let Some(head) = &mut head {
+                let part = &mut head[range.start * width..range.end * width];
+                matmul_wide(part, width, Product { a: residual.t(), b: x, scale: 1.0, accumulate: false });
+            }
+        })?;
+        let head = head.map(|head| tensor(head, (vocab, width))).transpose()?;
+        sum.add(tensor(hidden, (rows, width))?, head)
+    }
+
+    /// Hands out the head's rows, some at a time.
+    fn panels(&self, mut work: impl FnMut(Range<usize>, Matrix<'_>)) -> Result<()> {
+        let (vocab, width) = (self.head.dims()[0], self.head.dims()[1]);
+        for start in (0..vocab).step_by(PANEL) {
+            let range = start..(start + PANEL).min(vocab);
+            let panel = self.head.rows(range.clone())?.detach();
+            work(range.clone(), Matrix::new(&View::new(&panel)?, range.len(), width, width));
+        }
+        Ok(())
+    }
+
+    /// Turns logits into `factor · (softmax - onehot(target))`; gives each row's loss and most likely token.
+    fn residuals(&self, logits: &mut [f32], vocab: usize) -> Vec<(f32, u32)> {
+        let found: Vec<_> = self.targets.iter().map(|_| Mutex::new((0.0, 0))).collect();
+        for_rows(logits, vocab, &Residual { targets: self.targets, factors: self.factors, found: &found });
+        found.into_iter().map(|found| found.into_inner().unwrap_or_default()).collect()
+    }
+
+    fn composed(&self, sum: &mut Sum) -> Result<()> {
+        let (head, device) = (self.head.expand()?.detach(), self.x.device());
+        let logits = composed::linear(self.x, &head)?.to_dtype(DType::F32)?;
+        let targets = Tensor::new(self.targets, device)?;
+        let losses = composed::cross_entropies(&logits, &targets)?.to_vec1::<f32>()?;
+        sum.found.extend(losses.into_iter().zip(logits.argmax(1)?.to_vec1::<u32>()?));
+        let Some(factors) = self.factors else { return Ok(()) };
+        let shares = logits.broadcast_sub(&logits.max_keepdim(1)?)?.exp()?;
+        let shares = shares.broadcast_div(&shares.sum_keepdim(1)?)?;
+        let ones = Tensor::ones((self.targets.len(), 1), DType::F32, device)?.neg()?;
+        let residual = shares.scatter_add(&targets.unsqueeze(1)?, &ones, 1)?;
+        let factors = Tensor::new(factors, device)?.unsqueeze(1)?;
+        let residual = residual.broadcast_mul(&factors)?.to_dtype(head.dtype())?;
+        let trained = self.head.is_trained().then(|| residual.t()?.matmul(self.x)).transpose()?;
+        sum.add(residual.matmul(&head)?, trained)
+    }
+}
+
 struct Residual<'a> {
     targets: &'a [u32],
-    results: &'a [Mutex<(f32, u32)>],
+    factors: Option<&'a [f32]>,
+    found: &'a [Mutex<(f32, u32)>],
 }
 
 impl RowKernel for Residual<'_> {
@@ -71,30 +155,14 @@ impl RowKernel for Residual<'_> {
         let target = self.targets[i] as usize;
         let (best, chosen) = (argmax(row), row[target]);
         let normaliser = softmax(row);
-        row[target] -= 1.0;
-        if let Ok(mut slot) = self.results[i].lock() {
+        if let Some(factors) = self.factors {
+            row[target] -= 1.0;
+            row.iter_mut().for_each(|value| *value *= factors[i]);
+        }
+        if let Ok(mut slot) = self.found[i].lock() {
             *slot = (normaliser - chosen, best as u32);
         }
     }
-}
-
-/// `softmax(logits) - onehot(target)`; appends each row's loss and most likely token.
-fn softmax_minus_target(
-    logits: &Tensor,
-    targets: &[u32],
-    losses: &mut Vec<f32>,
-    predictions: &mut Vec<u32>,
-) -> Result<Tensor> {
-    let (rows, vocab) = logits.dims2()?;
-    let mut values = View::new(logits)?.to_vec();
-    let results: Vec<Mutex<(f32, u32)>> = (0..rows).map(|_| Mutex::new((0.0, 0))).collect();
-    for_rows(&mut values, vocab, &Residual { targets, results: &results });
-    for result in results {
-        let (loss, best) = result.into_inner().unwrap_or_default();
-        losses.push(loss);
-        predictions.push(best);
-    }
-    tensor(values, (rows, vocab))
 }
 
 #[inline(always)]
@@ -106,27 +174,4 @@ fn argmax(row: &[f32]) -> usize {
         }
     }
     best
-}
-
-/// The tape node: holds the finished gradients.
-struct Node {
-    total: f32,
-    gradients: Mutex<(Option<Tensor>, Option<Tensor>)>,
-}
-
-impl CustomOp2 for Node {
-    fn name(&self) -> &'static str {
-        "head-loss"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        Ok(output(vec![self.total], ()))
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let factor = f64::from(grad.to_scalar::<f32>()?);
-        let gradients = self.gradients.lock().map(|g| g.clone()).unwrap_or_default();
-        let scaled = |g: Option<Tensor>| g.map(|g| g * factor).transpose();
-        Ok((scaled(gradients.0)?, scaled(gradients.1)?))
-    }
 }

@@ -4,8 +4,10 @@
 //! without a word, and its matmul also computes the gradient of frozen weights. On devices other than the CPU the
 //! [`composed`] versions run, which candle differentiates itself; tests compare the two.
 
+mod adapted;
 mod attention;
 pub mod composed;
+mod dropout;
 pub(super) mod kernels;
 mod linear;
 mod loss;
@@ -14,9 +16,11 @@ mod paged;
 mod rope;
 mod swiglu;
 
+pub use adapted::{Factors, adapted, adapted_norms, row_norms};
 pub use attention::causal_attention;
-pub use linear::linear;
-pub use loss::{HeadLoss, head_loss};
+pub use dropout::Dropout;
+pub use linear::{linear, project};
+pub use loss::{HeadGradients, HeadLoss, head_loss};
 pub use norm::rms_norm;
 pub use paged::{PagedLayout, paged_attention};
 pub use rope::{Rotary, rope, rope_divisors};

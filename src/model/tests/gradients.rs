@@ -1,8 +1,11 @@
 //! Backward passes: fused against candle's own autograd of composed ops, and the whole decoder against differences.
 
 use super::*;
+use crate::model::gguf::Encoding;
 use crate::model::ops::{self, composed};
-use candle_core::Var;
+use crate::model::weight::Weight;
+use candle_core::quantized::QTensor;
+use candle_core::{TensorId, Var};
 
 fn var(shape: &[usize], seed: u64) -> Var {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -51,7 +54,11 @@ fn rope_and_its_gradient_agree_with_composed_ops() {
 #[test]
 fn linear_and_its_gradients_agree_with_composed_ops() {
     let (x, w) = (var(&[9, 24], 1), var(&[10, 24], 2));
-    assert_same(&ops::linear(&x, &w, None).unwrap(), &composed::linear(&x, &w).unwrap(), &[&x, &w]);
+    assert_same(
+        &ops::linear(&x, &Weight::Dense(w.as_tensor().clone()), None).unwrap(),
+        &composed::linear(&x, &w).unwrap(),
+        &[&x, &w],
+    );
 }
 
 #[test]
@@ -77,29 +84,95 @@ fn packed_attention_and_its_gradients_agree_with_composed_ops_segment_by_segment
 #[test]
 fn the_head_loss_and_its_gradients_agree_with_composed_ops() {
     let (x, w) = (var(&[700, 12], 1), var(&[61, 12], 2));
-    let targets = tokens(700, 5);
-    let fused = ops::head_loss(&x, &w, &targets).unwrap();
+    let (targets, factors) = (tokens(700, 5), (0..700).map(|i| (i % 3) as f32 * 0.5).collect::<Vec<_>>());
+    let head = Weight::Dense(w.as_tensor().clone());
+    let fused = ops::head_loss(&x, &head, &targets, Some(&factors)).unwrap();
     let ids = Tensor::new(targets.as_slice(), &Device::Cpu).unwrap();
-    let plain = composed::cross_entropies(&composed::linear(&x, &w).unwrap(), &ids).unwrap();
-    let total: f32 = fused.losses.iter().sum();
-    assert!((total - plain.sum_all().unwrap().to_scalar::<f32>().unwrap()).abs() < 0.05);
     let logits = composed::linear(&x, &w).unwrap();
+    let losses = composed::cross_entropies(&logits, &ids).unwrap();
+    for (found, expected) in fused.losses.iter().zip(losses.to_vec1::<f32>().unwrap()) {
+        assert!((found - expected).abs() < 1e-4);
+    }
     assert_eq!(fused.predictions, logits.argmax(1).unwrap().to_vec1::<u32>().unwrap());
-    let (fused, plain) = (fused.sum.backward().unwrap(), plain.sum_all().unwrap().backward().unwrap());
-    for v in [&x, &w] {
-        let (a, b) = (fused.get(v).unwrap(), plain.get(v).unwrap());
-        let difference = (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+    let weighted = (losses * Tensor::new(factors.as_slice(), &Device::Cpu).unwrap()).unwrap().sum_all().unwrap();
+    let expected = weighted.backward().unwrap();
+    let gradients = fused.gradients.unwrap();
+    for (found, var) in [(gradients.hidden, &x), (gradients.head.unwrap(), &w)] {
+        let difference = (found - expected.get(var).unwrap()).unwrap().abs().unwrap().max_all().unwrap();
         assert!(difference.to_scalar::<f32>().unwrap() < 1e-4);
     }
 }
 
-/// Loss of two packed sequences.
-fn loss(config: &ModelConfig, tensors: &HashMap<String, Tensor>, adapters: &AdapterBatch) -> Tensor {
-    let decoder = Decoder::from_tensors(config.clone(), tensors).unwrap();
-    let (tokens, targets) = (tokens(24, 1), tokens(24, 2));
-    let at: Vec<u32> = positions(10).into_iter().chain(positions(14)).collect();
-    let pass = ForwardPass { tokens: &tokens, positions: &at, attention: Attention::Causal(&[10, 14]), adapters };
-    decoder.token_losses(&decoder.hidden_states(pass).unwrap(), &targets).unwrap().sum
+#[test]
+fn without_factors_the_head_gives_no_gradients_and_frozen_it_gives_none_of_its_own() {
+    let (x, w) = (var(&[5, 12], 1), var(&[61, 12], 2));
+    let frozen = Weight::Dense(w.as_tensor().detach());
+    let targets = tokens(5, 5);
+    assert!(ops::head_loss(&x, &frozen, &targets, None).unwrap().gradients.is_none());
+    assert!(ops::head_loss(&x, &frozen, &targets, Some(&[1.0; 5])).unwrap().gradients.unwrap().head.is_none());
+}
+
+#[test]
+fn an_adapted_layer_and_its_gradients_agree_with_composed_ops() {
+    let (x, w) = (var(&[9, 24], 1), var(&[10, 24], 2));
+    let (a, b) = (var(&[3, 24], 3), var(&[10, 3], 4));
+    let weight = Weight::Dense(w.as_tensor().detach());
+    for dropout in [None, Some(Dropout { share: 0.4, seed: 9 })] {
+        let factors = ops::Factors { a: &a, b: &b, scale: 1.7, dropout };
+        let fused = ops::adapted(&x, &weight, &factors).unwrap();
+        let input = match dropout {
+            None => x.as_tensor().clone(),
+            Some(dropout) => (x.as_tensor() * dropout.factors(&x).unwrap()).unwrap(),
+        };
+        let low = composed::linear(&composed::linear(&input, &a).unwrap(), &b).unwrap();
+        let plain = (composed::linear(&x, &w.as_tensor().detach()).unwrap() + (low * 1.7).unwrap()).unwrap();
+        assert_same(&fused, &plain, &[&x, &a, &b]);
+    }
+}
+
+/// Two packed sequences, every second token of which is predicted.
+struct Task {
+    tokens: Vec<u32>,
+    positions: Vec<u32>,
+    rows: Vec<u32>,
+    targets: Vec<u32>,
+    factors: Vec<f32>,
+}
+
+impl Task {
+    const LENGTHS: [usize; 2] = [10, 14];
+
+    fn new() -> Self {
+        let rows: Vec<u32> = (0..24).step_by(2).collect();
+        Self {
+            tokens: tokens(24, 1),
+            positions: positions(10).into_iter().chain(positions(14)).collect(),
+            targets: tokens(rows.len(), 2),
+            factors: (0..rows.len()).map(|i| 0.5 + i as f32 / 8.0).collect(),
+            rows,
+        }
+    }
+
+    fn predict<'a>(&'a self, adapters: &'a AdapterBatch) -> Predict<'a> {
+        let Self { tokens, positions, rows, targets, .. } = self;
+        Predict { tokens, positions, lengths: &Self::LENGTHS, adapters, rows, targets }
+    }
+
+    fn loss(&self, decoder: &Decoder, adapters: &AdapterBatch) -> f64 {
+        let found = decoder.evaluate(&self.predict(adapters)).unwrap();
+        found.losses.iter().zip(&self.factors).map(|(loss, factor)| f64::from(loss * factor)).sum()
+    }
+
+    fn gradients(&self, decoder: &Decoder, adapters: &AdapterBatch, recompute: Recompute) -> HashMap<TensorId, Tensor> {
+        let mut sums: HashMap<TensorId, Tensor> = HashMap::new();
+        let mut sink = |id, gradient: &Tensor| {
+            let sum = sums.remove(&id).map_or(Ok(gradient.clone()), |sum| sum + gradient)?;
+            sums.insert(id, sum);
+            Ok(())
+        };
+        decoder.differentiate(&self.predict(adapters), &self.factors, recompute, &mut sink).unwrap();
+        sums
+    }
 }
 
 /// Moves one weight up and down and compares the slope with the gradient.
@@ -121,39 +194,141 @@ fn check_slopes(name: &str, var: &Var, grad: &Tensor, loss: impl Fn() -> f64) {
     }
 }
 
+fn variables(config: &ModelConfig) -> HashMap<String, Var> {
+    random_tensors(config, 3).into_iter().map(|(n, t)| (n, Var::from_tensor(&t).unwrap())).collect()
+}
+
+fn over(config: &ModelConfig, vars: &HashMap<String, Var>) -> Decoder {
+    let tensors = vars.iter().map(|(n, v)| (n.clone(), v.as_tensor().clone())).collect();
+    Decoder::from_tensors(config.clone(), &tensors).unwrap()
+}
+
 #[test]
 fn every_parameter_of_every_family_has_the_gradient_that_differences_show() {
     for family in [Family::Llama, Family::Mistral, Family::Qwen2, Family::Qwen3] {
         let config = config(family);
-        let vars: HashMap<String, Var> =
-            random_tensors(&config, 3).into_iter().map(|(n, t)| (n, Var::from_tensor(&t).unwrap())).collect();
-        let tensors: HashMap<String, Tensor> = vars.iter().map(|(n, v)| (n.clone(), v.as_tensor().clone())).collect();
-        let run = || loss(&config, &tensors, &AdapterBatch::none());
-        let grads = run().backward().unwrap();
+        let (vars, task, none) = (variables(&config), Task::new(), AdapterBatch::none());
+        let decoder = over(&config, &vars);
+        let grads = task.gradients(&decoder, &none, Recompute::Off);
         for (name, var) in &vars {
-            let grad = grads.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
-            check_slopes(name, var, grad, || f64::from(run().to_scalar::<f32>().unwrap()));
+            let grad = grads.get(&var.id()).unwrap_or_else(|| panic!("{name} has no gradient"));
+            check_slopes(name, var, grad, || task.loss(&decoder, &none));
         }
     }
 }
 
+fn bits(gradients: &HashMap<TensorId, Tensor>) -> Vec<(String, Vec<u32>)> {
+    let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect();
+    let mut all: Vec<_> = gradients.iter().map(|(id, t)| (format!("{id:?}"), flat(t))).collect();
+    all.sort();
+    all
+}
+
 #[test]
-fn lora_factors_get_gradients_and_the_frozen_base_gets_none() {
-    let config = config(Family::Llama);
-    let tensors = random_tensors(&config, 3);
+fn what_is_computed_again_gives_the_same_bits_as_what_was_kept() {
+    let (task, none) = (Task::new(), AdapterBatch::none());
+    for family in [Family::Llama, Family::Mistral, Family::Qwen2, Family::Qwen3] {
+        let config = config(family);
+        let vars = variables(&config);
+        let decoder = over(&config, &vars);
+        let kept = bits(&task.gradients(&decoder, &none, Recompute::Off));
+        assert_eq!(bits(&task.gradients(&decoder, &none, Recompute::Selective)), kept);
+        assert_eq!(bits(&task.gradients(&decoder, &none, Recompute::All)), kept);
+    }
+}
+
+/// A random adapter whose tensors are variables, and they by name.
+fn trained_adapter(config: &ModelConfig, dora: bool) -> (AdapterWeights, Vec<(String, Var)>) {
     let mut adapter = AdapterWeights::empty(config.num_layers);
     let mut vars = Vec::new();
-    for (site, pair) in random_adapter(&config, 3, 5).iter() {
-        let (a, b) = (Var::from_tensor(&pair.a).unwrap(), Var::from_tensor(&pair.b).unwrap());
-        adapter.insert(site, LoraPair { a: a.as_tensor().clone(), b: b.as_tensor().clone(), scale: pair.scale });
-        vars.extend([(format!("{site:?} A"), a), (format!("{site:?} B"), b)]);
+    for (site, pair) in random_adapter(config, 3, 5).iter() {
+        let mut variable = |name: &str, tensor: &Tensor| {
+            let var = Var::from_tensor(tensor).unwrap();
+            vars.push((format!("{site:?} {name}"), var.clone()));
+            var.as_tensor().clone()
+        };
+        let magnitude = Tensor::from_vec(
+            (0..pair.b.dim(0).unwrap()).map(|i| 0.8 + i as f32 / 50.0).collect::<Vec<_>>(),
+            pair.b.dim(0).unwrap(),
+            &Device::Cpu,
+        );
+        let magnitude = dora.then(|| Magnitude::Wanted(variable("magnitude", &magnitude.unwrap())));
+        let (a, b) = (variable("A", &pair.a), variable("B", &pair.b));
+        adapter.insert(site, LoraPair { a, b, scale: pair.scale, magnitude });
     }
+    (adapter, vars)
+}
+
+#[test]
+fn lora_factors_get_gradients_and_the_frozen_base_gets_none() {
+    let config = config(Family::Qwen2);
+    let (tensors, task) = (random_tensors(&config, 3), Task::new());
+    let decoder = Decoder::from_tensors(config.clone(), &tensors).unwrap();
+    for dropout in [None, Some(Dropout { share: 0.3, seed: 1 })] {
+        let (adapter, vars) = trained_adapter(&config, false);
+        let batch = AdapterBatch::uniform(24, Arc::new(adapter)).with_dropout(dropout);
+        let grads = task.gradients(&decoder, &batch, Recompute::All);
+        for (name, var) in &vars {
+            let grad = grads.get(&var.id()).unwrap_or_else(|| panic!("{name} has no gradient"));
+            check_slopes(name, var, grad, || task.loss(&decoder, &batch));
+        }
+        assert!(tensors.values().all(|t| !grads.contains_key(&t.id())));
+    }
+}
+
+/// The lengths that DoRA divides by are constants of a step: the slopes are those of a loss where they stand still.
+#[test]
+fn dora_magnitudes_have_the_gradient_that_differences_show() {
+    let config = config(Family::Llama);
+    let (tensors, task) = (random_tensors(&config, 3), Task::new());
+    let decoder = Decoder::from_tensors(config.clone(), &tensors).unwrap();
+    let (adapter, vars) = trained_adapter(&config, true);
     let batch = AdapterBatch::uniform(24, Arc::new(adapter));
-    let run = || loss(&config, &tensors, &batch);
-    let grads = run().backward().unwrap();
-    for (name, var) in &vars {
-        let grad = grads.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
-        check_slopes(name, var, grad, || f64::from(run().to_scalar::<f32>().unwrap()));
+    let grads = task.gradients(&decoder, &batch, Recompute::Selective);
+    for (name, var) in vars.iter().filter(|(name, _)| name.ends_with("magnitude")) {
+        check_slopes(name, var, &grads[&var.id()], || task.loss(&decoder, &batch));
     }
-    assert!(tensors.values().all(|t| grads.get(t).is_none()));
+    assert!(vars.iter().all(|(_, var)| grads.contains_key(&var.id())));
+}
+
+#[test]
+fn dora_with_the_lengths_of_the_base_and_no_delta_is_the_base() {
+    let config = config(Family::Qwen3);
+    let (tensors, task) = (random_tensors(&config, 3), Task::new());
+    let decoder = Decoder::from_tensors(config.clone(), &tensors).unwrap();
+    let mut adapter = AdapterWeights::empty(config.num_layers);
+    for (site, pair) in random_adapter(&config, 3, 5).iter() {
+        let (b, magnitude) = (pair.b.zeros_like().unwrap(), Some(Magnitude::Wanted(decoder.row_norms(site).unwrap())));
+        adapter.insert(site, LoraPair { a: pair.a.clone(), b, scale: 1.0, magnitude });
+    }
+    let adapted = task.loss(&decoder, &AdapterBatch::uniform(24, Arc::new(adapter)));
+    let base = task.loss(&decoder, &AdapterBatch::none());
+    assert!((adapted - base).abs() < 1e-4 * base, "{adapted} is not {base}");
+}
+
+#[test]
+fn a_packed_base_trains_an_adapter_as_its_expanded_values_do() {
+    // Rows of 32 are whole blocks of Q8_0.
+    let config = ModelConfig { intermediate_size: 64, ..config(Family::Llama) };
+    let checkpoint = Checkpoint::from_tensors(config.clone(), random_tensors(&config, 3));
+    let task = Task::new();
+    for encoding in [Encoding::Bf16, Encoding::Q8_0] {
+        let packed = checkpoint.frozen_decoder(encoding, DType::F32, &Device::Cpu).unwrap();
+        let expanded = random_tensors(&config, 3).into_iter().map(|(name, tensor)| {
+            let rounded = match tensor.rank() {
+                2 => QTensor::quantize(&tensor, encoding.of_rows(tensor.dims()[1]))
+                    .unwrap()
+                    .dequantize(&Device::Cpu)
+                    .unwrap(),
+                _ => tensor,
+            };
+            (name, rounded)
+        });
+        let plain = Decoder::from_tensors(config.clone(), &expanded.collect()).unwrap();
+        let (adapter, _) = trained_adapter(&config, false);
+        let batch = AdapterBatch::uniform(24, Arc::new(adapter));
+        let [a, b] = [&packed, &plain].map(|decoder| bits(&task.gradients(decoder, &batch, Recompute::Off)));
+        assert!(!a.is_empty());
+        assert_eq!(a, b, "{encoding:?}");
+    }
 }

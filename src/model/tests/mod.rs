@@ -157,7 +157,7 @@ pub(super) fn random_adapter(config: &ModelConfig, rank: usize, seed: u64) -> Ad
                 let values: Vec<f32> = (0..rows * columns).map(|_| rng.random_range(-0.3f32..0.3)).collect();
                 Tensor::from_vec(values, (rows, columns), &Device::Cpu).unwrap()
             };
-            let pair = LoraPair { a: matrix(rank, input), b: matrix(out, rank), scale: 1.7 };
+            let pair = LoraPair { a: matrix(rank, input), b: matrix(out, rank), scale: 1.7, magnitude: None };
             adapter.insert(Site { layer, module }, pair);
         }
     }

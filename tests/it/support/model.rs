@@ -89,13 +89,14 @@ pub(crate) fn random_adapter(dir: &Path, seed: u64) {
     for layer in 0..LAYERS {
         for (module, out) in [(TargetModule::Q, HIDDEN), (TargetModule::V, HIDDEN / 2)] {
             let (a, b) = (random.tensor(&[4, HIDDEN], 1.0), random.tensor(&[out, 4], 1.0));
-            adapter.insert(Site { layer, module }, LoraPair { a, b, scale: 2.0 });
+            adapter.insert(Site { layer, module }, LoraPair { a, b, scale: 2.0, magnitude: None });
         }
     }
     let config = PeftConfig {
         rank: 4,
         alpha: 8.0,
         use_rslora: false,
+        use_dora: false,
         dropout: 0.0,
         target_modules: vec![TargetModule::Q, TargetModule::V],
         base_model: None,

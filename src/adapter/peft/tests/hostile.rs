@@ -19,7 +19,7 @@ fn unsupported_and_absurd_settings_are_refused_by_name() {
         ("peft_type", json!("LOHA")),
         ("peft_type", json!(null)),
         ("bias", json!("all")),
-        ("use_dora", json!(true)),
+        ("use_bdlora", json!(true)),
         ("modules_to_save", json!(["lm_head"])),
         ("exclude_modules", json!(["q_proj"])),
         ("exclude_modules", json!(".*q_proj")),
@@ -126,12 +126,13 @@ fn a_configuration_that_is_no_json_object_is_refused() {
 #[test]
 fn tensors_that_do_not_fit_are_refused_by_name() {
     type Damage = fn(&mut Raw);
-    let cases: [(&str, Damage); 14] = [
+    let cases: [(&str, Damage); 15] = [
         ("layers.1.self_attn.q_proj.lora_B.weight` is missing", |raw| drop(raw.tensors.remove(3))),
         ("layers.0.self_attn.q_proj.lora_A.weight` is missing", |raw| drop(raw.tensors.remove(0))),
         ("layers.0.self_attn.q_proj.lora_A.weight` is missing", |raw| raw.tensors.clear()),
         ("`lm_head.weight` is not known", |raw| raw.push("lm_head.weight", &[2, 8])),
-        ("lora_magnitude_vector` is not known", |raw| {
+        ("lora_magnitude_vector` is missing", |raw| raw.set("use_dora", json!(true))),
+        ("lora_magnitude_vector` is not selected", |raw| {
             raw.push("base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector", &[12]);
         }),
         ("is not known", |raw| raw.tensors[0].name = raw.tensors[0].name.replace(".0.", ".00.")),
