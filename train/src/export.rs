@@ -7,8 +7,9 @@ use crate::optim::Slot;
 use crate::progress;
 use crate::recipe::{Method, Recipe};
 use crate::trainable;
+use crate::trainable::factors::Factors;
 use callsmith::adapter::peft;
-use callsmith::model::{ModelConfig, decoder};
+use callsmith::model::{Checkpoint, ModelConfig};
 use candle_core::{DType, Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -60,13 +61,32 @@ pub fn write(
     check_finite(tensors)?;
     match recipe.method {
         Method::Full => {
-            atomic::directory(target, |dir| write_model(recipe.tokenizer_dir()?, config, tensors, dir, precision))
+            let tensors = with_frozen(recipe, config, tensors)?;
+            atomic::directory(target, |dir| write_model(recipe.tokenizer_dir()?, config, &tensors, dir, precision))
         }
         Method::Lora => {
-            let peft = trainable::peft_config(recipe)?;
-            Ok(peft::save(target, &peft, &trainable::adapter_weights(config, &peft, tensors)?)?)
+            let factors = Factors::of(recipe, config)?;
+            Ok(peft::save(target, &factors.settings, &factors.weights(config, tensors)?)?)
         }
     }
+}
+
+/// The trained tensors and, from the base, those that stayed as they were.
+fn with_frozen(
+    recipe: &Recipe,
+    config: &ModelConfig,
+    trained: &BTreeMap<String, Tensor>,
+) -> Result<BTreeMap<String, Tensor>> {
+    let mut tensors = trained.clone();
+    let (_, frozen) = trainable::partition(recipe, config)?;
+    if let (Some(dir), false) = (&recipe.model.path, frozen.is_empty()) {
+        let base = Checkpoint::open(dir)?;
+        for name in frozen {
+            let tensor = base.tensor(&name)?;
+            tensors.insert(name, tensor);
+        }
+    }
+    Ok(tensors)
 }
 
 fn check_finite(tensors: &BTreeMap<String, Tensor>) -> Result<()> {
@@ -112,8 +132,8 @@ pub fn from_run(run: &Path, target: &Path, precision: Precision) -> Result<()> {
     let recipe = Recipe::load(&run.join("recipe.toml"), &[])?;
     let config = trainable::model_config(&recipe)?;
     let slots = match recipe.method {
-        Method::Full => Slot::layout(decoder::parameter_shapes(&config)),
-        Method::Lora => trainable::factor_slots(&config, &trainable::peft_config(&recipe)?)?,
+        Method::Full => trainable::partition(&recipe, &config)?.0,
+        Method::Lora => Factors::of(&recipe, &config)?.slots(&config),
     };
     let found = checkpoint::newest(run, &slots, progress::note)?;
     let found = found.ok_or_else(|| TrainError::output(run, "holds no checkpoint to export"))?;

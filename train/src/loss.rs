@@ -3,8 +3,8 @@
 use crate::collate::{Label, MicroBatch};
 use crate::dataset::Tag;
 use crate::error::Result;
-use callsmith::model::{AdapterBatch, Decoder, ForwardPass};
-use candle_core::Tensor;
+use callsmith::model::backward::Sink;
+use callsmith::model::{AdapterBatch, Decoder, Found, Predict, Recompute};
 
 /// Right predictions of how many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -87,59 +87,61 @@ impl Tally {
 
 /// The loss of one micro-batch.
 pub struct MicroLoss {
-    /// Sum of weight · cross entropy, a scalar that can be differentiated; `None` without labels.
-    pub sum: Option<Tensor>,
     pub tally: Tally,
     /// For each answer of the micro-batch: were all of its tokens predicted right?
     pub exact: Vec<bool>,
 }
 
+/// How gradients are computed.
+pub struct Backward<'a, 'b> {
+    /// What the weights of the labels are divided by.
+    pub weight_sum: f64,
+    pub recompute: Recompute,
+    pub sink: &'a mut Sink<'b>,
+}
+
 /// Runs the decoder over a micro-batch and compares with its labels.
 pub fn evaluate(decoder: &Decoder, adapters: &AdapterBatch, micro: &MicroBatch) -> Result<MicroLoss> {
-    let hidden = decoder.hidden_states(ForwardPass {
-        tokens: &micro.tokens,
-        positions: &micro.positions,
-        attention: callsmith::model::Attention::Causal(&micro.lengths),
-        adapters,
-    })?;
-    let mut loss = MicroLoss { sum: None, tally: Tally::default(), exact: vec![true; micro.answers as usize] };
-    for group in by_weight(&micro.labels) {
-        let sum = loss.add_group(decoder, &hidden, &group)?;
-        loss.sum = Some(match loss.sum.take() {
-            Some(before) => (before + sum)?,
-            None => sum,
-        });
-    }
-    Ok(loss)
+    let (rows, targets) = rows_and_targets(&micro.labels);
+    Ok(compare(micro, &decoder.evaluate(&predict(micro, adapters, (&rows, &targets)))?))
 }
 
-impl MicroLoss {
-    /// The weighted sum over labels of one weight.
-    fn add_group(&mut self, decoder: &Decoder, hidden: &Tensor, labels: &[Label]) -> Result<Tensor> {
-        let rows: Vec<u32> = labels.iter().map(|label| label.row).collect();
-        let targets: Vec<u32> = labels.iter().map(|label| label.target).collect();
-        let rows = Tensor::from_vec(rows, labels.len(), hidden.device())?;
-        let found = decoder.token_losses(&hidden.index_select(&rows, 0)?, &targets)?;
-        for ((label, &loss), &prediction) in labels.iter().zip(&found.losses).zip(&found.predictions) {
-            self.tally.add(label, loss, prediction);
-            if let Some(answer) = label.answer {
-                self.exact[answer as usize] &= prediction == label.target;
-            }
-        }
-        Ok((found.sum * f64::from(labels[0].weight))?)
-    }
+/// The same with the gradients of `Σ weight · loss / weight_sum`.
+pub fn differentiate(
+    decoder: &Decoder,
+    adapters: &AdapterBatch,
+    micro: &MicroBatch,
+    backward: Backward<'_, '_>,
+) -> Result<MicroLoss> {
+    let (rows, targets) = rows_and_targets(&micro.labels);
+    let Backward { weight_sum, recompute, sink } = backward;
+    let factors: Vec<f32> = micro.labels.iter().map(|label| (f64::from(label.weight) / weight_sum) as f32).collect();
+    let predict = predict(micro, adapters, (&rows, &targets));
+    Ok(compare(micro, &decoder.differentiate(&predict, &factors, recompute, sink)?))
 }
 
-/// Labels of equal weight together, so that each group is one call of the vocabulary head.
-fn by_weight(labels: &[Label]) -> Vec<Vec<Label>> {
-    let mut groups: Vec<Vec<Label>> = Vec::new();
-    for label in labels {
-        match groups.iter_mut().find(|group| group[0].weight == label.weight) {
-            Some(group) => group.push(*label),
-            None => groups.push(vec![*label]),
+fn rows_and_targets(labels: &[Label]) -> (Vec<u32>, Vec<u32>) {
+    labels.iter().map(|label| (label.row, label.target)).unzip()
+}
+
+fn predict<'a>(
+    micro: &'a MicroBatch,
+    adapters: &'a AdapterBatch,
+    (rows, targets): (&'a [u32], &'a [u32]),
+) -> Predict<'a> {
+    let MicroBatch { tokens, positions, lengths, .. } = micro;
+    Predict { tokens, positions, lengths, adapters, rows, targets }
+}
+
+fn compare(micro: &MicroBatch, found: &Found) -> MicroLoss {
+    let mut loss = MicroLoss { tally: Tally::default(), exact: vec![true; micro.answers as usize] };
+    for ((label, &found), &prediction) in micro.labels.iter().zip(&found.losses).zip(&found.predictions) {
+        loss.tally.add(label, found, prediction);
+        if let Some(answer) = label.answer {
+            loss.exact[answer as usize] &= prediction == label.target;
         }
     }
-    groups
+    loss
 }
 
 #[cfg(test)]
@@ -148,13 +150,6 @@ mod tests {
 
     fn label(weight: f32, tag: Tag, answer: Option<u32>) -> Label {
         Label { row: 0, target: 7, weight, tag, answer }
-    }
-
-    #[test]
-    fn labels_of_one_weight_form_one_group() {
-        let labels = [0.1, 1.0, 0.1, 3.0, 1.0].map(|weight| label(weight, Tag::Other, None));
-        let sizes: Vec<_> = by_weight(&labels).iter().map(|group| (group[0].weight, group.len())).collect();
-        assert_eq!(sizes, [(0.1, 2), (1.0, 2), (3.0, 1)]);
     }
 
     #[test]

@@ -10,6 +10,9 @@ pub(crate) mod validate;
 use crate::data::synth::SynthConfig;
 use crate::error::{Result, TrainError};
 use callsmith::chat::dialect::DialectChoice;
+use callsmith::model::Recompute;
+use callsmith::model::gguf::Encoding;
+use candle_core::DType;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -52,6 +55,8 @@ pub struct Recipe {
     pub init: InitSection,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraSection>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full: Option<FullSection>,
     pub optim: OptimSection,
     pub batch: BatchSection,
     #[serde(rename = "phase")]
@@ -83,6 +88,48 @@ pub struct ModelSection {
     /// Start from random weights of this shape.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shape: Option<ShapeSection>,
+    /// How the frozen weights beside an adapter are held.
+    #[serde(default)]
+    pub weights: Held,
+    /// What is computed in: `f32`, or on a GPU `bf16`. Trained values and their moments are f32 in any case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compute: Option<Compute>,
+}
+
+/// How frozen weights are held in memory. They are expanded for each product, so that the result is that of the values held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Held {
+    /// In the type that is computed in.
+    #[default]
+    F32,
+    /// Half the memory of f32; exact where the checkpoint is bf16.
+    Bf16,
+    /// Blocks of 32 values in 34 bytes (QLoRA).
+    Q8_0,
+    /// Blocks of 256 values in 144 bytes (QLoRA).
+    #[serde(rename = "q4_k")]
+    Q4K,
+}
+
+impl Held {
+    /// The encoding of GGUF that this is.
+    pub fn encoding(self) -> Encoding {
+        match self {
+            Self::F32 => Encoding::F32,
+            Self::Bf16 => Encoding::Bf16,
+            Self::Q8_0 => Encoding::Q8_0,
+            Self::Q4K => Encoding::Q4K,
+        }
+    }
+}
+
+/// The type that is computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compute {
+    F32,
+    Bf16,
 }
 
 impl ModelSection {
@@ -137,7 +184,7 @@ impl Default for InitSection {
     }
 }
 
-/// The shape of a LoRA adapter.
+/// The shape of a LoRA adapter, in PEFT's words.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoraSection {
@@ -145,11 +192,57 @@ pub struct LoraSection {
     pub alpha: f64,
     #[serde(default)]
     pub rslora: bool,
+    /// Train the lengths of the rows apart from their directions (DoRA).
+    #[serde(default)]
+    pub dora: bool,
+    /// Share of the factors' input that is dropped while training.
     #[serde(default)]
     pub dropout: f64,
-    /// PEFT names, for example `q_proj`; all linear layers when absent.
-    #[serde(default = "default::target_modules")]
-    pub target_modules: Vec<String>,
+    /// Module names or the ends of their paths, one pattern over whole paths, or "all-linear".
+    #[serde(default)]
+    pub target_modules: TargetModules,
+    /// Only these blocks; all when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<usize>>,
+    /// Other ranks by patterns over paths; the first match counts.
+    #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
+    pub rank_pattern: toml::Table,
+    /// Other alphas by patterns over paths; the first match counts.
+    #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
+    pub alpha_pattern: toml::Table,
+}
+
+/// Which linear layers an adapter is for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TargetModules {
+    Pattern(String),
+    Names(Vec<String>),
+}
+
+impl Default for TargetModules {
+    fn default() -> Self {
+        Self::Pattern("all-linear".into())
+    }
+}
+
+impl LoraSection {
+    /// The same as PEFT's `adapter_config.json` says it.
+    pub fn settings(&self) -> serde_json::Value {
+        serde_json::json!({
+            "peft_type": "LORA", "r": self.rank, "lora_alpha": self.alpha, "use_rslora": self.rslora,
+            "use_dora": self.dora, "lora_dropout": self.dropout, "target_modules": self.target_modules,
+            "layers_to_transform": self.layers, "rank_pattern": self.rank_pattern, "alpha_pattern": self.alpha_pattern,
+        })
+    }
+}
+
+/// Which parameters are trained when not all are.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FullSection {
+    /// Patterns over whole parameter names, as they stand in checkpoints; the others stay frozen.
+    pub train: Vec<String>,
 }
 
 /// How the learning rate goes from its peak to its minimum after the warm-up.
@@ -212,10 +305,16 @@ pub struct BatchSection {
     pub tokens: usize,
     /// Longer samples are dropped and counted.
     pub max_len: usize,
-    /// Most tokens of one forward pass; gradients are accumulated. `tokens` when absent. On a CPU as many passes as threads
-    /// run at once, each with activations and gradients of its own.
+    /// Most tokens of one forward pass; gradients are accumulated. `tokens` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro_tokens: Option<usize>,
+    /// Passes that run at once, each with activations of its own. When absent: on a CPU as many as threads for a small model,
+    /// else 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<usize>,
+    /// Which intermediate results are computed again instead of kept: off, selective (those of the feed-forward layers), all.
+    #[serde(default)]
+    pub recompute: Recompute,
     /// Threads that prepare data.
     #[serde(default = "default::workers")]
     pub workers: usize,
@@ -361,7 +460,17 @@ impl Recipe {
         relevant.log = LogSection::default();
         relevant.checkpoint = CheckpointSection::default();
         relevant.batch.workers = 1;
+        relevant.batch.parallel = None;
+        relevant.batch.recompute = Recompute::default();
         Ok(Sha256::digest(relevant.resolved()?.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// The type that is computed in.
+    pub fn dtype(&self) -> DType {
+        match (self.model.compute, self.device) {
+            (Some(Compute::Bf16), _) | (None, DeviceKind::Cuda) => DType::BF16,
+            (Some(Compute::F32), _) | (None, DeviceKind::Cpu) => DType::F32,
+        }
     }
 
     /// Optimizer steps of all phases.

@@ -6,12 +6,13 @@
 use crate::collate::MicroBatch;
 use crate::dataset::feeder::StepBatch;
 use crate::error::{Result, TrainError};
-use crate::loss::{self, Tally};
+use crate::loss::{self, Backward, Tally};
 use crate::optim::{Moments, Optimizer, StepSize, norm};
 use crate::recipe::{OptimSection, Recipe};
 use crate::schedule::Schedule;
 use crate::trainable::{Gradients, Trainable};
-use candle_core::backprop::GradStore;
+use callsmith::model::backward::Sink;
+use candle_core::{Tensor, TensorId};
 use rayon::prelude::*;
 
 /// Runs steps on a trainable.
@@ -89,9 +90,9 @@ impl Trainer {
 
     /// One optimizer step.
     pub fn step(&mut self, batch: &StepBatch) -> Result<StepReport> {
-        let tally = self.backward(&batch.micros, batch.weight())?;
+        let tally = self.backward(batch)?;
         if batch.step == 0 {
-            self.gradients.check_reached(&self.trainable)?;
+            self.gradients.check_reached(&self.trainable.slots)?;
         }
         let lr = self.schedule.at(batch.step);
         let gradient_norm = norm(&self.gradients.values);
@@ -103,21 +104,24 @@ impl Trainer {
     }
 
     /// Fills the gradients of `Σ weight · loss / weight_sum` over all micro-batches.
-    fn backward(&mut self, micros: &[MicroBatch], weight_sum: f64) -> Result<Tally> {
+    fn backward(&mut self, batch: &StepBatch) -> Result<Tally> {
         self.gradients.clear();
+        let pass = Pass { trainable: &self.trainable, step: batch.step, weight_sum: batch.weight() };
         let mut tally = Tally::default();
-        let (trainable, total) = (&self.trainable, &mut self.gradients);
-        let one = |micro| backward(trainable, micro, weight_sum);
-        // On a CPU every thread takes whole micro-batches, which keeps all of them busy in every operation.
-        let width = if trainable.on_cpu() { rayon::current_num_threads() } else { 1 };
-        for group in micros.chunks(width) {
-            let found: Vec<_> = group.par_iter().with_max_len(1).map(one).collect();
+        let micros: Vec<_> = batch.micros.iter().enumerate().collect();
+        for group in micros.chunks(self.trainable.parallel_passes()) {
+            if let [(index, micro)] = group {
+                let gradients = &mut self.gradients;
+                tally.merge(&pass.backward(*index, micro, &mut |id, gradient| gradients.add(id, gradient))?);
+                continue;
+            }
+            // The sums are made in the order of the micro-batches, however many run at once.
+            let found: Vec<_> =
+                group.par_iter().with_max_len(1).map(|(index, micro)| pass.collect(*index, micro)).collect();
             for found in found {
                 let (part, gradients) = found?;
                 tally.merge(&part);
-                if let Some(gradients) = gradients {
-                    total.add(trainable, &gradients)?;
-                }
+                gradients.iter().try_for_each(|(id, gradient)| self.gradients.add(*id, gradient))?;
             }
         }
         Ok(tally)
@@ -135,12 +139,30 @@ impl Trainer {
     }
 }
 
-/// One micro-batch's tally and its part of the step's gradient; no gradient without labels.
-fn backward(trainable: &Trainable, micro: &MicroBatch, weight_sum: f64) -> Result<(Tally, Option<GradStore>)> {
-    let adapters = trainable.adapters(micro.tokens.len());
-    let found = loss::evaluate(&trainable.decoder, &adapters, micro)?;
-    let scaled = found.sum.map(|sum| sum / weight_sum).transpose()?;
-    Ok((found.tally, scaled.map(|sum| sum.backward()).transpose()?))
+/// What all micro-batches of a step share.
+struct Pass<'a> {
+    trainable: &'a Trainable,
+    step: u64,
+    weight_sum: f64,
+}
+
+impl Pass<'_> {
+    fn backward(&self, index: usize, micro: &MicroBatch, sink: &mut Sink<'_>) -> Result<Tally> {
+        let Self { trainable, step, weight_sum } = *self;
+        let adapters = trainable.training_adapters(micro.tokens.len(), (step, index));
+        let backward = Backward { weight_sum, recompute: trainable.recompute, sink };
+        Ok(loss::differentiate(&trainable.decoder, &adapters, micro, backward)?.tally)
+    }
+
+    /// The same with its gradients in a list, for a sum that is made later.
+    fn collect(&self, index: usize, micro: &MicroBatch) -> Result<(Tally, Vec<(TensorId, Tensor)>)> {
+        let mut gradients = Vec::new();
+        let tally = self.backward(index, micro, &mut |id, gradient| {
+            gradients.push((id, gradient.clone()));
+            Ok(())
+        })?;
+        Ok((tally, gradients))
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! Values of absent keys.
 
-use callsmith::model::TargetModule;
-
 pub(super) fn rope_theta() -> f64 {
     10_000.0
 }
@@ -10,9 +8,6 @@ pub(super) fn rms_norm_eps() -> f64 {
 }
 pub(super) fn yes() -> bool {
     true
-}
-pub(super) fn target_modules() -> Vec<String> {
-    TargetModule::ALL.iter().map(|module| module.peft_name().to_owned()).collect()
 }
 pub(super) fn min_lr_ratio() -> f64 {
     0.1

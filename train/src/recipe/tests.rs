@@ -81,8 +81,11 @@ fn lora_needs_its_section_and_known_modules() {
     };
     assert!(message(&lora("")).contains("[lora]"));
     assert!(message(&lora("[lora]\nrank = 4\nalpha = 8\ntarget_modules = [\"x_proj\"]")).contains("x_proj"));
-    assert!(message(&lora("[lora]\nrank = 4\nalpha = 8\ndropout = 0.1")).contains("lora.dropout"));
-    assert_eq!(parse(&lora("[lora]\nrank = 4\nalpha = 8")).unwrap().lora.unwrap().target_modules.len(), 7);
+    assert!(message(&lora("[lora]\nrank = 4\nalpha = 8\ndropout = 1.0")).contains("lora.dropout"));
+    assert!(message(&lora("[lora]\nrank = 4\nalpha = 8\nrank_pattern = { q_proj = 0 }")).contains("rank_pattern"));
+    for targets in ["\"all-linear\"", "[\"q_proj\", \"mlp.up_proj\"]", "'.*\\.(1|2)\\.mlp\\..*'"] {
+        parse(&lora(&format!("[lora]\nrank = 4\nalpha = 8\ntarget_modules = {targets}"))).unwrap();
+    }
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! What a recipe's values must satisfy, beyond their types. Each error names the field and the remedy.
 
 use super::{
-    BatchSection, LoraSection, Method, ModelSection, OptimSection, Phase, Recipe, ShapeSection, SourceSection,
+    BatchSection, Compute, DeviceKind, Held, LoraSection, Method, ModelSection, OptimSection, Phase, Recipe,
+    ShapeSection, SourceSection,
 };
 use crate::error::{Result, TrainError};
-use callsmith::model::TargetModule;
+use callsmith::adapter::peft;
+
+/// More than any model has.
+const MOST_LAYERS: usize = 1024;
 
 fn ensure(holds: bool, field: impl Into<String>, message: impl Into<String>) -> Result<()> {
     if holds { Ok(()) } else { Err(TrainError::field(field, message)) }
@@ -14,6 +18,9 @@ fn ensure(holds: bool, field: impl Into<String>, message: impl Into<String>) -> 
 pub(super) fn recipe(recipe: &Recipe) -> Result<()> {
     model(recipe.method, &recipe.model)?;
     lora(recipe.method, recipe.lora.as_ref())?;
+    precision(recipe)?;
+    let full = recipe.full.is_none() || (recipe.method == Method::Full && recipe.model.path.is_some());
+    ensure(full, "full", "chooses among the parameters of a model.path under method = \"full\"; remove it")?;
     optim(&recipe.optim)?;
     batch(&recipe.batch)?;
     ensure(recipe.threads != Some(0), "threads", "must be at least 1; leave it out for all cores")?;
@@ -25,6 +32,15 @@ pub(super) fn recipe(recipe: &Recipe) -> Result<()> {
     let eval = recipe.eval.as_ref().is_none_or(|eval| eval.every > 0 && eval.samples > 0);
     ensure(eval, "eval", "every and samples must be at least 1; leave [eval] out for none")?;
     init(recipe)
+}
+
+/// What weights are held in and computed in.
+fn precision(recipe: &Recipe) -> Result<()> {
+    let held = recipe.model.weights == Held::F32 || recipe.method == Method::Lora;
+    ensure(held, "model.weights", "only frozen weights can be held packed; remove it or use method = \"lora\"")?;
+    let compute = recipe.device == DeviceKind::Cuda || recipe.model.compute != Some(Compute::Bf16);
+    let message = "bf16 is computed in on a GPU; on a CPU give model.weights = \"bf16\", which halves the memory";
+    ensure(compute, "model.compute", message)
 }
 
 fn init(recipe: &Recipe) -> Result<()> {
@@ -86,21 +102,12 @@ fn lora(method: Method, lora: Option<&LoraSection>) -> Result<()> {
         (Method::Lora, Some(lora)) => {
             ensure(lora.rank > 0, "lora.rank", "must be at least 1")?;
             ensure(lora.alpha > 0.0 && lora.alpha.is_finite(), "lora.alpha", "must be positive")?;
-            ensure(lora.dropout == 0.0, "lora.dropout", "only 0 is supported")?;
-            targets(&lora.target_modules).map(drop)
+            ensure((0.0..1.0).contains(&lora.dropout), "lora.dropout", "must lie in 0..1, below 1")?;
+            // How many layers there are is seen when the model is.
+            let resolved = peft::resolve(&lora.settings(), MOST_LAYERS);
+            resolved.map(drop).map_err(|e| TrainError::field("lora", e.to_string()))
         }
     }
-}
-
-/// PEFT names → modules, in index order and each once.
-pub(crate) fn targets(names: &[String]) -> Result<Vec<TargetModule>> {
-    let known = TargetModule::ALL.map(TargetModule::peft_name);
-    for name in names {
-        let message = format!("unknown module `{name}`; known: {}", known.join(", "));
-        ensure(known.contains(&name.as_str()), "lora.target_modules", message)?;
-    }
-    ensure(!names.is_empty(), "lora.target_modules", "name at least one module, for example q_proj")?;
-    Ok(TargetModule::ALL.into_iter().filter(|module| names.iter().any(|name| name == module.peft_name())).collect())
 }
 
 fn optim(optim: &OptimSection) -> Result<()> {
@@ -119,6 +126,7 @@ fn batch(batch: &BatchSection) -> Result<()> {
     ensure(batch.max_len >= 2, "batch.max_len", "must be at least 2")?;
     ensure(batch.tokens >= batch.max_len, "batch.tokens", "must be at least batch.max_len")?;
     ensure(micro >= batch.max_len, "batch.micro_tokens", "must be at least batch.max_len")?;
+    ensure(batch.parallel != Some(0), "batch.parallel", "must be at least 1; leave it out to have it chosen")?;
     ensure(batch.workers > 0, "batch.workers", "must be at least 1")
 }
 

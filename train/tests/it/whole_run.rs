@@ -169,30 +169,100 @@ fn an_output_in_use_or_with_checkpoints_or_of_another_recipe_is_refused() {
     assert!(run(&other, true, true).unwrap_err().to_string().contains("--allow-changed-recipe"));
 }
 
-#[test]
-fn a_lora_run_trains_on_a_file_and_writes_an_adapter_that_loads() {
-    let root = root();
-    run(&recipe(root.path(), "base", &[]), false, false).unwrap();
-    let data = root.path().join("data.jsonl");
-    let config = callsmith_train::data::synth::SynthConfig::default();
-    callsmith_train::data::synth::write_jsonl(&config, 8, &data).unwrap();
-    let base = root.path().join("base/model");
+/// A trained base and a file of dialogues in `root`, and the recipe of an adapter on them.
+fn lora_recipe(root: &Path, output: &str, sets: &[&str]) -> Recipe {
+    let (base, data) = (root.join("base/model"), root.join("data.jsonl"));
+    if !base.exists() {
+        run(&recipe(root, "base", &[]), false, false).unwrap();
+        let config = callsmith_train::data::synth::SynthConfig::default();
+        callsmith_train::data::synth::write_jsonl(&config, 8, &data).unwrap();
+    }
     let text = format!(
-        "method = \"lora\"\noutput = \"{root}/lora\"\n[model]\npath = \"{base}\"\n[lora]\nrank = 2\nalpha = 4\n[optim]\nlr = 0.01\n\
+        "method = \"lora\"\noutput = \"{root}/{output}\"\n[model]\npath = \"{base}\"\n[lora]\nrank = 2\nalpha = 4\n[optim]\nlr = 0.01\n\
          [batch]\ntokens = 3000\nmax_len = 3000\n[[phase]]\nsteps = 2\nsource = [{{ jsonl = \"{data}\" }}]",
-        root = root.path().display(),
+        root = root.display(),
         base = base.display(),
         data = data.display()
     );
-    let recipe = Recipe::parse(&text, "test", &[]).unwrap();
+    Recipe::parse(&text, "test", &sets.iter().map(|&set| set.to_owned()).collect::<Vec<_>>()).unwrap()
+}
+
+fn load_adapter(dir: &Path, base: &Path) -> callsmith::adapter::peft::LoadedAdapter {
+    let model = weights::load_config(base).unwrap();
+    callsmith::adapter::peft::load(dir, &model, DType::F32, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn a_lora_run_trains_on_a_file_and_writes_an_adapter_that_loads() {
+    let root = root();
+    let recipe = lora_recipe(root.path(), "lora", &[]);
+    let base = root.path().join("base/model");
     assert_eq!(run(&recipe, false, false).unwrap(), Outcome::Finished);
-    let model = weights::load_config(&base).unwrap();
-    let load = |dir: &Path| callsmith::adapter::peft::load(dir, &model, DType::F32, &Device::Cpu).unwrap();
-    let loaded = load(&recipe.output.join("model"));
+    let loaded = load_adapter(&recipe.output.join("model"), &base);
     assert_eq!((loaded.config.rank, loaded.weights.iter().count()), (2, 7));
     let again = root.path().join("again");
     export::from_run(&recipe.output, &again, export::Precision::F32).unwrap();
-    assert_eq!(load(&again).digest, loaded.digest);
+    assert_eq!(load_adapter(&again, &base).digest, loaded.digest);
+}
+
+#[test]
+fn every_kind_of_adapter_trains_and_loads() {
+    let root = root();
+    let kinds: [&[&str]; 5] = [
+        &["lora.dora=true", "lora.dropout=0.2"],
+        &["lora.rslora=true", "lora.target_modules=[\"q_proj\",\"mlp.up_proj\"]"],
+        &["lora.rank_pattern={ \"q_proj\" = 3 }", "lora.alpha_pattern={ \"q_proj\" = 5.0 }"],
+        &["model.weights=q8_0", "lora.target_modules=.*proj"],
+        &["model.weights=bf16", "batch.recompute=all"],
+    ];
+    for (number, sets) in kinds.iter().enumerate() {
+        let recipe = lora_recipe(root.path(), &format!("lora-{number}"), sets);
+        assert_eq!(run(&recipe, false, false).unwrap(), Outcome::Finished, "{sets:?}");
+        let loaded = load_adapter(&recipe.output.join("model"), &root.path().join("base/model"));
+        assert_eq!(loaded.config.use_dora, number == 0, "{sets:?}");
+        let ranks: Vec<usize> = loaded.weights.iter().map(|(_, pair)| pair.a.dims()[0]).collect();
+        assert_eq!(ranks[0], if number == 2 { 3 } else { 2 }, "{sets:?}");
+        assert_eq!(ranks.len(), if number == 1 { 2 } else { 7 }, "{sets:?}");
+        let moved = loaded
+            .weights
+            .iter()
+            .any(|(_, pair)| pair.b.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() > 0.0);
+        assert!(moved, "{sets:?} trained nothing");
+    }
+}
+
+#[test]
+fn dropout_and_what_is_computed_again_do_not_disturb_a_resumed_run() {
+    let root = root();
+    let weights = |recipe: &Recipe| fs::read(recipe.output.join("model/adapter_model.safetensors")).unwrap();
+    let whole = lora_recipe(root.path(), "whole", &["lora.dropout=0.3"]);
+    run(&whole, false, false).unwrap();
+    let pieces =
+        lora_recipe(root.path(), "pieces", &["lora.dropout=0.3", "batch.recompute=selective", "batch.parallel=1"]);
+    assert_eq!(run(&pieces, false, true).unwrap(), Outcome::Stopped { step: 1 });
+    run(&pieces, true, false).unwrap();
+    assert_eq!(weights(&pieces), weights(&whole));
+}
+
+#[test]
+fn parameters_that_are_not_chosen_stay_as_they_were() {
+    let root = root();
+    run(&recipe(root.path(), "base", &[]), false, false).unwrap();
+    let base = root.path().join("base/model");
+    let sets = [
+        format!("model={{ path = \"{}\" }}", base.display()),
+        "full.train=[\".*mlp.*\", \"model.norm.weight\"]".into(),
+    ];
+    let recipe = recipe(root.path(), "part", &sets.each_ref().map(String::as_str));
+    run(&recipe, false, false).unwrap();
+    let read = |dir: &Path| candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu).unwrap();
+    let (before, after) = (read(&base), read(&recipe.output.join("model")));
+    assert_eq!(before.len(), after.len());
+    for (name, tensor) in &before {
+        let moved =
+            (tensor - &after[name]).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() > 0.0;
+        assert_eq!(moved, name.contains("mlp") || name == "model.norm.weight", "{name}");
+    }
 }
 
 #[test]
