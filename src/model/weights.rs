@@ -171,8 +171,11 @@ pub fn load_config(path: &Path) -> Result<ModelConfig, ModelError> {
     ModelConfig::from_json(&read_json(&path.join("config.json"))?)
 }
 
-/// `model.safetensors`, or the files that `model.safetensors.index.json` lists.
-fn shards(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
+/// The files with a model directory's weights: `model.safetensors`, or what `model.safetensors.index.json` lists.
+///
+/// # Errors
+/// When there are none, or the index names one that is absent or lies elsewhere.
+pub fn shards(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let index = dir.join("model.safetensors.index.json");
     if !index.exists() {
         let single = dir.join("model.safetensors");

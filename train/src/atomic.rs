@@ -27,13 +27,41 @@ pub fn directory(target: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Resu
     sync(&parent)
 }
 
+/// As [`directory`], for commands whose target anybody may name: what is there already is never replaced.
+///
+/// # Errors
+/// When `target` is there and not empty, or `write` fails; then nothing is left of what it wrote.
+pub fn new_directory(target: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let taken = match fs::read_dir(target) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    };
+    match taken {
+        true => Err(TrainError::output(target, "is there and not an empty directory; remove it or name another")),
+        false => directory(target, write),
+    }
+}
+
 /// Writes one file.
 pub fn file(path: &Path, bytes: &[u8]) -> Result<()> {
     stream(path, |out| out.write_all(bytes)).map_err(TrainError::io(path))
 }
 
+/// A file that is being written.
+pub type Out<'a> = BufWriter<&'a mut File>;
+
+/// As [`stream`], where making what is written can fail too.
+pub fn produce(path: &Path, write: impl FnOnce(&mut Out<'_>) -> Result<()>) -> Result<()> {
+    let written = staged(path, |out| write(out).map_err(io::Error::other));
+    written.map_err(|error| error.downcast().unwrap_or_else(TrainError::io(path)))
+}
+
 /// Writes one file from what `write` puts out; makes the folder where it is absent.
 pub fn stream(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    staged(path, |out| write(out))
+}
+
+fn staged(path: &Path, write: impl FnOnce(&mut Out<'_>) -> io::Result<()>) -> io::Result<()> {
     let folder = parent(path);
     fs::create_dir_all(&folder)?;
     // As readable as the user's other files: a server that runs as somebody else reads them.
@@ -101,6 +129,25 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(fs::read(&target).unwrap(), b"1");
         assert_eq!(fs::read_dir(target.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_directory_that_holds_something_is_never_replaced_by_a_new_one() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("out");
+        new_directory(&target, |dir| file(&dir.join("a"), b"1")).unwrap();
+        let refused = new_directory(&target, |_| Ok(())).unwrap_err().to_string();
+        assert!(refused.contains("not an empty directory"), "{refused}");
+        assert_eq!(fs::read(target.join("a")).unwrap(), b"1");
+    }
+
+    #[test]
+    fn a_failure_while_producing_keeps_its_own_words() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("out");
+        let failed = produce(&target, |_| Err(TrainError::Data("stop".into()))).unwrap_err();
+        assert_eq!(failed.to_string(), "data: stop");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub enum TrainError {
     /// A checkpoint or output directory cannot be used.
     #[error("{path}: {message}")]
     Output { path: String, message: String },
+    /// A file or directory that was given cannot be used.
+    #[error("{path}: {message}")]
+    Input { path: String, message: String },
     /// Another trainer holds the output directory.
     #[error("{path} is in use by another trainer (pid {pid}); wait for it or choose another `output`")]
     Locked { path: String, pid: String },
@@ -62,6 +65,11 @@ impl TrainError {
     /// An output directory or checkpoint that cannot be used.
     pub fn output(path: &Path, message: impl Into<String>) -> Self {
         Self::Output { path: path.display().to_string(), message: message.into() }
+    }
+
+    /// A file or directory that was given and cannot be used.
+    pub fn input(path: &Path, message: impl Into<String>) -> Self {
+        Self::Input { path: path.display().to_string(), message: message.into() }
     }
 
     /// Wraps an input/output error with its path; for `map_err`.

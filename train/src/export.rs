@@ -3,54 +3,26 @@
 use crate::atomic;
 use crate::checkpoint;
 use crate::error::{Result, TrainError};
+use crate::model_dir;
 use crate::optim::Slot;
 use crate::progress;
 use crate::recipe::{Method, Recipe};
+use crate::tensors::{self, Layout, Plan};
 use crate::trainable;
 use crate::trainable::factors::Factors;
 use callsmith::adapter::peft;
-use callsmith::model::{Checkpoint, ModelConfig};
-use candle_core::{DType, Device, Tensor};
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use callsmith::model::{ModelConfig, decoder};
+use candle_core::{Device, Tensor};
+use safetensors::Dtype;
+use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Files that belong to a tokenizer.
-const TOKENIZER_FILES: [&str; 5] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "generation_config.json",
-];
-
-/// How values are stored in a model directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Precision {
-    F32,
-    Bf16,
-    F16,
-}
-
-impl Precision {
-    fn dtype(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::Bf16 => DType::BF16,
-            Self::F16 => DType::F16,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "float32",
-            Self::Bf16 => "bfloat16",
-            Self::F16 => "float16",
-        }
-    }
-}
+pub use crate::model_dir::Precision;
 
 /// Writes `tensors` (by their names in checkpoints) to `target`, which appears whole or not at all.
+///
+/// # Errors
+/// When a value is not finite, or files cannot be written.
 pub fn write(
     recipe: &Recipe,
     config: &ModelConfig,
@@ -58,7 +30,6 @@ pub fn write(
     target: &Path,
     precision: Precision,
 ) -> Result<()> {
-    check_finite(tensors)?;
     match recipe.method {
         Method::Full => {
             let tensors = with_frozen(recipe, config, tensors)?;
@@ -71,60 +42,21 @@ pub fn write(
     }
 }
 
-/// The trained tensors and, from the base, those that stayed as they were.
-fn with_frozen(
-    recipe: &Recipe,
-    config: &ModelConfig,
-    trained: &BTreeMap<String, Tensor>,
-) -> Result<BTreeMap<String, Tensor>> {
-    let mut tensors = trained.clone();
-    let (_, frozen) = trainable::partition(recipe, config)?;
-    if let (Some(dir), false) = (&recipe.model.path, frozen.is_empty()) {
-        let base = Checkpoint::open(dir)?;
-        for name in frozen {
-            let tensor = base.tensor(&name)?;
-            tensors.insert(name, tensor);
-        }
-    }
-    Ok(tensors)
-}
-
-fn check_finite(tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    for (name, tensor) in tensors {
-        let values = tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-        if !values.iter().all(|value| value.is_finite()) {
-            return Err(TrainError::Data(format!("not exported: `{name}` holds values that are not finite")));
-        }
-    }
-    Ok(())
-}
-
 fn write_model(
     tokenizer_dir: &Path,
     config: &ModelConfig,
-    tensors: &BTreeMap<String, Tensor>,
+    values: &BTreeMap<String, Tensor>,
     dir: &Path,
     precision: Precision,
 ) -> Result<()> {
-    let mut json = config.to_json();
-    json["torch_dtype"] = precision.name().into();
-    let text = serde_json::to_vec_pretty(&json).map_err(|e| TrainError::output(dir, e.to_string()))?;
-    atomic::file(&dir.join("config.json"), &text)?;
-    let cast = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_dtype(precision.dtype())?));
-    let tensors: HashMap<_, _> = tensors.iter().map(cast).collect::<Result<_>>()?;
-    let path = dir.join("model.safetensors");
-    candle_core::safetensors::save(&tensors, &path)?;
-    // The writer above makes a file that others cannot read.
-    let readable = fs::metadata(dir.join("config.json")).map(|config| config.permissions());
-    readable.and_then(|mode| fs::set_permissions(&path, mode)).map_err(TrainError::io(&path))?;
-    fs::File::open(&path).and_then(|file| file.sync_all()).map_err(TrainError::io(&path))?;
-    for name in TOKENIZER_FILES {
-        let from = tokenizer_dir.join(name);
-        if from.exists() {
-            atomic::file(&dir.join(name), &fs::read(&from).map_err(TrainError::io(&from))?)?;
-        }
-    }
-    Ok(())
+    let dtype: Dtype = precision.dtype().into();
+    model_dir::write_config(dir, &config.to_json(), dtype)?;
+    let plan = |(name, tensor): (&String, &Tensor)| Plan::new(name, Layout { dtype, shape: tensor.dims().to_vec() });
+    let plans: Vec<Plan> = values.iter().map(plan).collect();
+    tensors::write::sharded(dir, &plans, tensors::write::SHARD_BYTES, &mut |plan| {
+        tensors::cast(&plan.name, &values[&plan.name], dtype)
+    })?;
+    model_dir::copy_tokenizer(tokenizer_dir, dir)
 }
 
 /// Exports the newest whole checkpoint of a run.

@@ -14,12 +14,15 @@ pub mod error;
 pub mod eval;
 pub mod export;
 pub mod loss;
+pub mod model_dir;
 pub mod optim;
+pub mod pickle;
 pub mod progress;
 pub mod random;
 pub mod recipe;
 pub mod run;
 pub mod schedule;
+pub mod tensors;
 pub mod trainable;
 pub mod trainer;
 
