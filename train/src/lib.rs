@@ -3,17 +3,21 @@
 //! The path of a run ([`run`]): [`recipe`] → [`trainable`] (a decoder whose tensors are variables) → [`dataset`]
 //! (samples by index, rendered and tokenised as the server does it) → [`collate`] → [`trainer`] ([`loss`], [`optim`],
 //! [`schedule`]) → [`checkpoint`] → [`export`] of what the server loads. Trainer and server share files, not state.
+//!
+//! Beside it: [`merge`] of adapters into their base and [`convert`] between forms of checkpoints, both from [`tensors`] in files.
 
 pub mod atomic;
 pub mod checkpoint;
 pub mod cli;
 pub mod collate;
+pub mod convert;
 pub mod data;
 pub mod dataset;
 pub mod error;
 pub mod eval;
 pub mod export;
 pub mod loss;
+pub mod merge;
 pub mod model_dir;
 pub mod optim;
 pub mod pickle;

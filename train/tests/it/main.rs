@@ -2,8 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
 
+mod convert;
 mod encoding;
 mod fixture;
+mod merge;
+mod models;
 mod recipes;
+mod torch_save;
 mod training;
 mod whole_run;
+mod zero;

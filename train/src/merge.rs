@@ -1,0 +1,113 @@
+//! `callsmith-train merge`: a base and LoRA adapters → one model without adapters, `W + Σ weight · scale · B A` (Hu et al. 2021).
+//!
+//! One tensor is in memory at a time, beside the adapters. What no adapter touches is copied byte for byte, also what no decoder
+//! knows. An adapter is read and checked as the server does it, so what fits the server fits here.
+
+use crate::atomic;
+use crate::error::{Result, TrainError};
+use crate::model_dir::{self, Precision};
+use crate::tensors::{self, Layout, Plan, Raw, Weights};
+use callsmith::adapter::peft;
+use callsmith::model::{LoraPair, ModelConfig};
+use candle_core::{DType, Device, Tensor};
+use safetensors::Dtype;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// An adapter and how much of it is merged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Share {
+    /// PEFT directory.
+    pub adapter: PathBuf,
+    /// Factor on all that the adapter adds; 1 is the adapter as it was trained.
+    pub weight: f64,
+}
+
+impl FromStr for Share {
+    type Err = String;
+
+    /// `DIR` or `DIR:WEIGHT`. A colon that no number follows belongs to the directory.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.rsplit_once(':').and_then(|(dir, weight)| Some((dir, weight.parse::<f64>().ok()?)));
+        match number {
+            None if text.is_empty() => Err("expected DIR or DIR:WEIGHT".to_owned()),
+            None => Ok(Self { adapter: text.into(), weight: 1.0 }),
+            Some((dir, weight)) if weight.is_finite() && !dir.is_empty() => Ok(Self { adapter: dir.into(), weight }),
+            Some(_) => Err("expected DIR:WEIGHT with a finite number as WEIGHT".to_owned()),
+        }
+    }
+}
+
+/// How the merged model is stored.
+#[derive(Debug, Clone, Copy)]
+pub struct Storage {
+    /// The type of the decoder's tensors; as the base stores each when absent.
+    pub precision: Option<Precision>,
+    /// Largest file in bytes.
+    pub shard_bytes: u64,
+}
+
+/// Writes `base` with `shares` merged into it as a Hugging Face model directory, whole or not at all.
+///
+/// # Errors
+/// When the base is no such directory, an adapter does not fit it, a merged value is not finite in the wanted type, `out` is there
+/// already, or files cannot be read or written.
+pub fn run(base: &Path, shares: &[Share], out: &Path, storage: Storage) -> Result<()> {
+    let (json, config) = model_dir::read_config(base)?;
+    let weights = Weights::open(base)?;
+    let known = model_dir::check_weights(&weights, &config)?;
+    let additions = Additions::load(shares, &config)?;
+    let layout = |name: &str, layout: &Layout| match storage.precision {
+        Some(precision) if known.contains(name) => Layout { dtype: precision.dtype().into(), ..layout.clone() },
+        _ => layout.clone(),
+    };
+    let plan = |name: &str| Some(Plan::new(name, layout(name, weights.layout(name)?)));
+    let plans: Vec<Plan> = weights.names().filter_map(plan).collect();
+    atomic::new_directory(out, |dir| {
+        model_dir::write_config(dir, &json, main_dtype(&plans))?;
+        model_dir::copy_tokenizer(base, dir)?;
+        tensors::write::sharded(dir, &plans, storage.shard_bytes, &mut |plan| {
+            additions.apply(&plan.name, weights.read(&plan.name)?, plan.layout.dtype)
+        })
+    })
+}
+
+/// The type that `config.json` names: the embedding's.
+fn main_dtype(plans: &[Plan]) -> Dtype {
+    let embedding = plans.iter().find(|plan| plan.name == "model.embed_tokens.weight");
+    embedding.map_or(Dtype::F32, |plan| plan.layout.dtype)
+}
+
+/// What all adapters add, by the name of the tensor that they add it to.
+struct Additions(HashMap<String, Vec<(LoraPair, f64)>>);
+
+impl Additions {
+    fn load(shares: &[Share], config: &ModelConfig) -> Result<Self> {
+        let mut all: HashMap<String, Vec<_>> = HashMap::new();
+        for Share { adapter, weight } in shares {
+            let loaded = peft::load(adapter, config, DType::F32, &Device::Cpu);
+            let loaded = loaded.map_err(|error| TrainError::input(adapter, error.to_string()))?;
+            for (site, pair) in loaded.weights.iter() {
+                let name = format!("model.layers.{}.{}.weight", site.layer, site.module.path());
+                all.entry(name).or_default().push((pair.clone(), *weight));
+            }
+        }
+        Ok(Self(all))
+    }
+
+    /// The bytes of a tensor with what adapters add to it.
+    fn apply(&self, name: &str, base: Raw, dtype: Dtype) -> Result<Vec<u8>> {
+        let Some(pairs) = self.0.get(name) else { return base.into_bytes(name, dtype) };
+        let mut merged = base.tensor()?.to_dtype(DType::F32)?;
+        for (pair, weight) in pairs {
+            merged = with_pair(&merged, pair, *weight)?;
+        }
+        tensors::cast(name, &merged, dtype)
+    }
+}
+
+/// One adapter merged into one layer: `base + weight · scale · B A`, all `[out, in]` in f32.
+fn with_pair(base: &Tensor, pair: &LoraPair, weight: f64) -> candle_core::Result<Tensor> {
+    base + (pair.b.matmul(&pair.a)? * (weight * pair.scale))?
+}
