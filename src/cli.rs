@@ -46,6 +46,12 @@ pub enum Subcommands {
     /// Write a run's newest checkpoint as a model or adapter directory (runs callsmith-train)
     #[command(disable_help_flag = true)]
     Export(TrainerArgs),
+    /// Merge adapters into the weights of their base (runs callsmith-train)
+    #[command(disable_help_flag = true)]
+    Merge(TrainerArgs),
+    /// Convert checkpoints: Meta, Hugging Face, GGUF, DeepSpeed ZeRO (runs callsmith-train)
+    #[command(disable_help_flag = true)]
+    Convert(TrainerArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -287,6 +293,8 @@ impl Subcommands {
             Self::Data(trainer) => (Some("data"), &trainer.args),
             Self::Eval(trainer) => (Some("eval"), &trainer.args),
             Self::Export(trainer) => (Some("export"), &trainer.args),
+            Self::Merge(trainer) => (Some("merge"), &trainer.args),
+            Self::Convert(trainer) => (Some("convert"), &trainer.args),
         };
         Some(command.into_iter().map(OsString::from).chain(rest.iter().cloned()).collect())
     }
@@ -333,6 +341,8 @@ mod tests {
         };
         assert_eq!(passed(&["train", "lora", "r.toml", "--help", "-x"]), ["lora", "r.toml", "--help", "-x"]);
         assert_eq!(passed(&["data", "synth", "--count", "3"]), ["data", "synth", "--count", "3"]);
+        assert_eq!(passed(&["merge", "--base", "m"]), ["merge", "--base", "m"]);
+        assert_eq!(passed(&["convert", "hf-to-gguf", "--help"]), ["convert", "hf-to-gguf", "--help"]);
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! The command line: what was typed, which function does it, which exit code it gives.
 
+mod convert;
+
+use self::convert::{ConvertCommand, MergeArgs};
 use crate::data::synth;
 use crate::data::synth::{Naming, Split, SynthConfig};
 use crate::dataset::encode;
@@ -41,6 +44,11 @@ enum Command {
     Eval(EvalArgs),
     /// Write the newest checkpoint of a run as a model or adapter directory.
     Export(ExportArgs),
+    /// Merge LoRA adapters into the weights of their base.
+    Merge(MergeArgs),
+    /// Convert checkpoints: Meta, Hugging Face, GGUF, DeepSpeed ZeRO.
+    #[command(subcommand)]
+    Convert(ConvertCommand),
 }
 
 #[derive(Args)]
@@ -166,6 +174,8 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Data(command) => data(command),
         Command::Eval(args) => evaluate(&args),
         Command::Export(args) => export::from_run(&args.run, &args.out, args.dtype),
+        Command::Merge(args) => convert::merge(&args),
+        Command::Convert(command) => convert::convert(&command),
     }
 }
 
