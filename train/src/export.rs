@@ -3,9 +3,8 @@
 use crate::atomic;
 use crate::checkpoint;
 use crate::error::{Result, TrainError};
-use crate::model_dir;
+use crate::monitor;
 use crate::optim::Slot;
-use crate::progress;
 use crate::recipe::{Method, Recipe};
 use crate::tensors::{self, Layout, Plan};
 use crate::trainable;
@@ -67,7 +66,7 @@ pub fn from_run(run: &Path, target: &Path, precision: Precision) -> Result<()> {
         Method::Full => trainable::partition(&recipe, &config)?.0,
         Method::Lora => Factors::of(&recipe, &config)?.slots(&config),
     };
-    let found = checkpoint::newest(run, &slots, progress::note)?;
+    let found = checkpoint::newest(run, &slots, monitor::note)?;
     let found = found.ok_or_else(|| TrainError::output(run, "holds no checkpoint to export"))?;
     let tensor = |slot: &Slot| {
         let tensor = Tensor::from_slice(&found.values[slot.range.clone()], slot.shape.as_slice(), &Device::Cpu)?;

@@ -8,7 +8,7 @@ use crate::dataset::source::Mixture;
 use crate::error::{Result, TrainError};
 use crate::eval::teacher::HeldOut;
 use crate::export;
-use crate::progress::{self, Progress, StepLine};
+use crate::monitor::{self, Display, Monitor, StepLine};
 use crate::recipe::Recipe;
 use crate::trainable::{self, Trainable};
 use crate::trainer::{StepReport, Trainer};
@@ -77,7 +77,7 @@ struct Run<'a> {
     batches: std::sync::mpsc::Receiver<Result<StepBatch>>,
     held_out: Option<HeldOut>,
     state: State,
-    progress: Progress,
+    monitor: Monitor,
     saved_at: Option<u64>,
 }
 
@@ -93,14 +93,14 @@ impl<'a> Run<'a> {
         let mut trainer = Trainer::new(recipe, Trainable::build(recipe, config.clone(), &device)?)?;
         let state = start(recipe, options, &mut trainer)?;
         write_resolved(recipe)?;
-        let mut progress = Progress::new(&recipe.output.join("train.jsonl"), state.step, recipe.total_steps())?;
+        let mut monitor = Monitor::new(&recipe.output, state.step, recipe.total_steps(), Display::Auto)?;
         let parameters = trainer.trainable.count();
         let sentence = format!("{parameters} trainable values, step {} of {}", state.step, recipe.total_steps());
         let fields = json!({"step": state.step, "total_steps": recipe.total_steps(), "trainable": parameters, "recipe_digest": state.recipe_digest});
-        progress.event("start", fields, &sentence)?;
+        monitor.event("start", fields, &sentence)?;
         let batches = Feeder::new(recipe, mixtures, state.step, state.cursor.clone())?.spawn();
         let saved_at = (state.step > 0).then_some(state.step);
-        Ok(Self { recipe, config, trainer, batches, held_out, state, progress, saved_at })
+        Ok(Self { recipe, config, trainer, batches, held_out, state, monitor, saved_at })
     }
 
     /// The next step's data; `None` after the last step.
@@ -138,15 +138,25 @@ impl<'a> Run<'a> {
 
     fn show(&mut self, batch: &StepBatch, report: &StepReport) -> Result<()> {
         let State { tokens, skipped, dropped, .. } = self.state;
-        let line = StepLine { step: batch.step, phase: batch.phase, report, tokens, skipped, dropped };
-        self.progress.step(&line, batch.tokens(), self.due(self.recipe.log.every))
+        let line = StepLine {
+            step: batch.step,
+            phase: batch.phase,
+            report,
+            step_tokens: batch.tokens(),
+            step_samples: batch.micros.iter().map(|micro| micro.lengths.len()).sum(),
+            gradient_noise: None,
+            tokens,
+            skipped,
+            dropped,
+        };
+        self.monitor.step(&line, self.due(self.recipe.log.every))
     }
 
     fn evaluate(&mut self) -> Result<()> {
         let Some(held_out) = &self.held_out else { return Ok(()) };
-        let report = self.progress.paused(|| held_out.run(&self.trainer.trainable))?;
+        let report = self.monitor.paused(|| held_out.run(&self.trainer.trainable))?;
         let fields = json!({"step": self.state.step, "held_out": report.to_json()});
-        self.progress.event("eval", fields, &format!("held-out at step {}: {report}", self.state.step))
+        self.monitor.event("eval", fields, &format!("held-out at step {}: {report}", self.state.step))
     }
 
     fn save(&mut self) -> Result<()> {
@@ -157,16 +167,16 @@ impl<'a> Run<'a> {
         let state = self.state.clone();
         let checkpoint = Checkpoint { state, values: trainer.values.clone(), moments: trainer.moments().clone() };
         let (slots, keep) = (&trainer.trainable.slots, self.recipe.checkpoint.keep);
-        let dir = self.progress.paused(|| checkpoint::save(&self.recipe.output, slots, &checkpoint, keep))?;
+        let dir = self.monitor.paused(|| checkpoint::save(&self.recipe.output, slots, &checkpoint, keep))?;
         self.saved_at = Some(self.state.step);
         let fields = json!({"step": self.state.step, "path": dir});
-        self.progress.event("checkpoint", fields, &format!("saved {}", dir.display()))
+        self.monitor.event("checkpoint", fields, &format!("saved {}", dir.display()))
     }
 
     fn stop(mut self) -> Result<Outcome> {
         self.save()?;
         let step = self.state.step;
-        self.progress.event(
+        self.monitor.event(
             "stopped",
             json!({"step": step}),
             &format!("stopped after step {step}; --resume continues"),
@@ -180,7 +190,7 @@ impl<'a> Run<'a> {
         let target = self.recipe.output.join("model");
         export::write(self.recipe, &self.config, &self.trainer.trainable.tensors(), &target, export::Precision::F32)?;
         let fields = json!({"step": self.state.step, "tokens": self.state.tokens, "path": target});
-        self.progress.event("finished", fields, &format!("wrote {}", target.display()))?;
+        self.monitor.event("finished", fields, &format!("wrote {}", target.display()))?;
         Ok(Outcome::Finished)
     }
 }
@@ -207,8 +217,8 @@ fn start(recipe: &Recipe, options: RunOptions, trainer: &mut Trainer) -> Result<
             None => Ok(fresh),
         };
     }
-    let Some(found) = checkpoint::newest(output, &trainer.trainable.slots, progress::note)? else {
-        progress::note("there is no checkpoint yet; starting at step 0");
+    let Some(found) = checkpoint::newest(output, &trainer.trainable.slots, monitor::note)? else {
+        monitor::note("there is no checkpoint yet; starting at step 0");
         return Ok(fresh);
     };
     if found.state.recipe_digest != recipe_digest && !options.allow_changed_recipe {

@@ -9,7 +9,7 @@ use crate::dataset::encode;
 use crate::error::{Result, TrainError};
 use crate::eval::{self, EvalOptions, EvalReport};
 use crate::export::{self, Precision};
-use crate::progress;
+use crate::monitor;
 use crate::recipe::{DeviceKind, Method, Recipe};
 use crate::run::{self, RunOptions};
 use crate::trainable;
@@ -161,7 +161,7 @@ pub fn main() -> ExitCode {
     match dispatch(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            progress::note(&format!("error: {error}"));
+            monitor::note(&format!("error: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -10,5 +10,6 @@ mod models;
 mod recipes;
 mod torch_save;
 mod training;
+mod watching;
 mod whole_run;
 mod zero;
