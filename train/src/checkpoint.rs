@@ -7,6 +7,7 @@ use crate::atomic;
 use crate::dataset::feeder::Cursor;
 use crate::error::{Result, TrainError};
 use crate::optim::{Moments, Slot};
+use crate::selection::Selection;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,7 @@ const MANIFEST: &str = "manifest.json";
 const PREFIX: &str = "checkpoint-";
 
 /// Where a run stands. Random streams need no state: they depend on the seed and on these counters.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// The next step to run.
     pub step: u64,
@@ -33,6 +34,9 @@ pub struct State {
     pub tokens: u64,
     pub skipped: u64,
     pub dropped: u64,
+    /// What evaluations have shown.
+    #[serde(default)]
+    pub selection: Selection,
     /// [`crate::recipe::Recipe::digest`] of the run.
     pub recipe_digest: String,
 }
@@ -64,10 +68,10 @@ impl Entry {
     }
 }
 
-/// Writes `checkpoint-<step>` into `output` and removes all but the last `keep`.
+/// Writes `checkpoint-<step>` into `output` and removes all but the last `keep` and the best.
 pub fn save(output: &Path, slots: &[Slot], checkpoint: &Checkpoint, keep: usize) -> Result<PathBuf> {
     let Checkpoint { state, values, moments } = checkpoint;
-    let dir = output.join(format!("{PREFIX}{}", state.step));
+    let dir = directory(output, state.step);
     let named = |prefix: &'static str| slots.iter().map(move |slot| (format!("{prefix}{}", slot.name), slot));
     let first = named("first.").map(|(name, slot)| (name, slot, moments.first.as_slice()));
     let second = named("second.").map(|(name, slot)| (name, slot, moments.second.as_slice()));
@@ -81,7 +85,7 @@ pub fn save(output: &Path, slots: &[Slot], checkpoint: &Checkpoint, keep: usize)
         files.iter().try_for_each(|(name, bytes)| atomic::file(&temporary.join(name), bytes))?;
         atomic::file(&temporary.join(MANIFEST), &json(&dir, &Manifest { files: entries })?)
     })?;
-    prune(output, keep)?;
+    prune(output, keep, state.selection.best_step())?;
     Ok(dir)
 }
 
@@ -119,8 +123,14 @@ pub fn list(output: &Path) -> Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-fn prune(output: &Path, keep: usize) -> Result<()> {
-    for old in list(output)?.into_iter().skip(keep) {
+/// The directory of the checkpoint after `step` steps.
+pub fn directory(output: &Path, step: u64) -> PathBuf {
+    output.join(format!("{PREFIX}{step}"))
+}
+
+fn prune(output: &Path, keep: usize, best: Option<u64>) -> Result<()> {
+    let best = best.map(|step| directory(output, step));
+    for old in list(output)?.into_iter().skip(keep).filter(|old| best.as_ref() != Some(old)) {
         fs::remove_dir_all(&old).map_err(TrainError::io(&old))?;
     }
     Ok(())

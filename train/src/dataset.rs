@@ -3,6 +3,7 @@
 //! A sample depends on its index and on the progress of its phase alone, so a resumed run needs only a counter. Knows
 //! no batches ([`crate::collate`]) and no tensors.
 
+pub mod conversations;
 pub mod copy;
 pub mod encode;
 pub mod feeder;

@@ -3,6 +3,7 @@
 use crate::atomic;
 use crate::checkpoint;
 use crate::error::{Result, TrainError};
+use crate::model_dir;
 use crate::monitor;
 use crate::optim::Slot;
 use crate::recipe::{Method, Recipe};
@@ -10,7 +11,7 @@ use crate::tensors::{self, Layout, Plan};
 use crate::trainable;
 use crate::trainable::factors::Factors;
 use callsmith::adapter::peft;
-use callsmith::model::{ModelConfig, decoder};
+use callsmith::model::{Checkpoint, ModelConfig};
 use candle_core::{Device, Tensor};
 use safetensors::Dtype;
 use std::collections::BTreeMap;
@@ -39,6 +40,24 @@ pub fn write(
             Ok(peft::save(target, &factors.settings, &factors.weights(config, tensors)?)?)
         }
     }
+}
+
+/// The trained tensors and, from the base, those that stayed as they were.
+fn with_frozen(
+    recipe: &Recipe,
+    config: &ModelConfig,
+    trained: &BTreeMap<String, Tensor>,
+) -> Result<BTreeMap<String, Tensor>> {
+    let mut tensors = trained.clone();
+    let (_, frozen) = trainable::partition(recipe, config)?;
+    if let (Some(dir), false) = (&recipe.model.path, frozen.is_empty()) {
+        let base = Checkpoint::open(dir)?;
+        for name in frozen {
+            let tensor = base.tensor(&name)?;
+            tensors.insert(name, tensor);
+        }
+    }
+    Ok(tensors)
 }
 
 fn write_model(

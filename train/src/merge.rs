@@ -99,15 +99,21 @@ impl Additions {
     /// The bytes of a tensor with what adapters add to it.
     fn apply(&self, name: &str, base: Raw, dtype: Dtype) -> Result<Vec<u8>> {
         let Some(pairs) = self.0.get(name) else { return base.into_bytes(name, dtype) };
-        let mut merged = base.tensor()?.to_dtype(DType::F32)?;
+        let base = base.tensor()?.to_dtype(DType::F32)?;
+        let mut merged = base.clone();
         for (pair, weight) in pairs {
-            merged = with_pair(&merged, pair, *weight)?;
+            merged = (merged + (delta(&base, pair)? * *weight)?)?;
         }
         tensors::cast(name, &merged, dtype)
     }
 }
 
-/// One adapter merged into one layer: `base + weight · scale · B A`, all `[out, in]` in f32.
-fn with_pair(base: &Tensor, pair: &LoraPair, weight: f64) -> candle_core::Result<Tensor> {
-    base + (pair.b.matmul(&pair.a)? * (weight * pair.scale))?
+/// What one adapter adds to one layer, `[out, in]` in f32: `scale · B A`, or with DoRA what makes each row of the sum as long
+/// as it was trained to be.
+fn delta(base: &Tensor, pair: &LoraPair) -> candle_core::Result<Tensor> {
+    let product = (pair.b.matmul(&pair.a)? * pair.scale)?;
+    let Some(magnitude) = &pair.magnitude else { return Ok(product) };
+    let sum = (base + product)?;
+    let ratio = (magnitude.tensor() / sum.sqr()?.sum(1)?.sqrt()?)?;
+    sum.broadcast_mul(&ratio.unsqueeze(1)?)? - base
 }

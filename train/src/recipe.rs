@@ -3,18 +3,21 @@
 //! Knows no tensors and no data; paths are relative to the working directory. What the values must satisfy is in
 //! `recipe/validate.rs`.
 
+mod data;
 mod default;
+mod model;
 mod overrides;
-pub(crate) mod validate;
+mod validate;
 
-use crate::data::synth::SynthConfig;
+pub use data::{BatchSection, CopySection, EvalSection, Paths, Phase, RecallSection, SourceSection};
+pub use model::{Compute, FullSection, Held, InitSection, LoraSection, ModelSection, ShapeSection, TargetModules};
+
 use crate::error::{Result, TrainError};
-use callsmith::chat::dialect::DialectChoice;
 use callsmith::model::Recompute;
-use callsmith::model::gguf::Encoding;
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Which weights are trained.
@@ -69,182 +72,6 @@ pub struct Recipe {
     pub checkpoint: CheckpointSection,
 }
 
-/// Where the weights come from.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelSection {
-    /// Start from the weights of this Hugging Face directory.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathBuf>,
-    /// Directory of `tokenizer.json` (and chat template); `path` when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tokenizer: Option<PathBuf>,
-    /// Dialect by name; chosen from the chat template when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dialect: Option<String>,
-    /// Directory of further dialects.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dialect_dir: Option<PathBuf>,
-    /// Start from random weights of this shape.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub shape: Option<ShapeSection>,
-    /// How the frozen weights beside an adapter are held.
-    #[serde(default)]
-    pub weights: Held,
-    /// What is computed in: `f32`, or on a GPU `bf16`. Trained values and their moments are f32 in any case.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub compute: Option<Compute>,
-}
-
-/// How frozen weights are held in memory. They are expanded for each product, so that the result is that of the values held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Held {
-    /// In the type that is computed in.
-    #[default]
-    F32,
-    /// Half the memory of f32; exact where the checkpoint is bf16.
-    Bf16,
-    /// Blocks of 32 values in 34 bytes (QLoRA).
-    Q8_0,
-    /// Blocks of 256 values in 144 bytes (QLoRA).
-    #[serde(rename = "q4_k")]
-    Q4K,
-}
-
-impl Held {
-    /// The encoding of GGUF that this is.
-    pub fn encoding(self) -> Encoding {
-        match self {
-            Self::F32 => Encoding::F32,
-            Self::Bf16 => Encoding::Bf16,
-            Self::Q8_0 => Encoding::Q8_0,
-            Self::Q4K => Encoding::Q4K,
-        }
-    }
-}
-
-/// The type that is computed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Compute {
-    F32,
-    Bf16,
-}
-
-impl ModelSection {
-    /// How the model writes calls.
-    pub fn dialect(&self) -> DialectChoice {
-        DialectChoice { name: self.dialect.clone(), dir: self.dialect_dir.clone() }
-    }
-}
-
-/// A Llama-shaped decoder, in the words of its `config.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ShapeSection {
-    pub hidden_size: usize,
-    pub intermediate_size: usize,
-    pub num_hidden_layers: usize,
-    pub num_attention_heads: usize,
-    pub num_key_value_heads: usize,
-    pub max_position_embeddings: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub head_dim: Option<usize>,
-    /// The tokenizer's size when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vocab_size: Option<usize>,
-    #[serde(default = "default::rope_theta")]
-    pub rope_theta: f64,
-    #[serde(default = "default::rms_norm_eps")]
-    pub rms_norm_eps: f64,
-    #[serde(default = "default::yes")]
-    pub tie_word_embeddings: bool,
-    /// RMSNorm over each head of q and k (the model is then a Qwen 3).
-    #[serde(default)]
-    pub qk_norm: bool,
-    /// Biases on q, k and v (the model is then a Qwen 2).
-    #[serde(default)]
-    pub attention_bias: bool,
-}
-
-/// Spread of random initial weights.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct InitSection {
-    pub embedding_std: f64,
-    pub std: f64,
-    /// Let some heads of each layer start out looking at the token before and at near tokens, by their biases.
-    pub positional_heads: bool,
-}
-
-impl Default for InitSection {
-    fn default() -> Self {
-        Self { embedding_std: 0.15, std: 0.02, positional_heads: false }
-    }
-}
-
-/// The shape of a LoRA adapter, in PEFT's words.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LoraSection {
-    pub rank: usize,
-    pub alpha: f64,
-    #[serde(default)]
-    pub rslora: bool,
-    /// Train the lengths of the rows apart from their directions (DoRA).
-    #[serde(default)]
-    pub dora: bool,
-    /// Share of the factors' input that is dropped while training.
-    #[serde(default)]
-    pub dropout: f64,
-    /// Module names or the ends of their paths, one pattern over whole paths, or "all-linear".
-    #[serde(default)]
-    pub target_modules: TargetModules,
-    /// Only these blocks; all when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub layers: Option<Vec<usize>>,
-    /// Other ranks by patterns over paths; the first match counts.
-    #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
-    pub rank_pattern: toml::Table,
-    /// Other alphas by patterns over paths; the first match counts.
-    #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
-    pub alpha_pattern: toml::Table,
-}
-
-/// Which linear layers an adapter is for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum TargetModules {
-    Pattern(String),
-    Names(Vec<String>),
-}
-
-impl Default for TargetModules {
-    fn default() -> Self {
-        Self::Pattern("all-linear".into())
-    }
-}
-
-impl LoraSection {
-    /// The same as PEFT's `adapter_config.json` says it.
-    pub fn settings(&self) -> serde_json::Value {
-        serde_json::json!({
-            "peft_type": "LORA", "r": self.rank, "lora_alpha": self.alpha, "use_rslora": self.rslora,
-            "use_dora": self.dora, "lora_dropout": self.dropout, "target_modules": self.target_modules,
-            "layers_to_transform": self.layers, "rank_pattern": self.rank_pattern, "alpha_pattern": self.alpha_pattern,
-        })
-    }
-}
-
-/// Which parameters are trained when not all are.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FullSection {
-    /// Patterns over whole parameter names, as they stand in checkpoints; the others stay frozen.
-    pub train: Vec<String>,
-}
-
 /// How the learning rate goes from its peak to its minimum after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -297,106 +124,6 @@ pub struct OptimSection {
     pub max_skipped: usize,
 }
 
-/// How much one step sees.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BatchSection {
-    /// Most tokens of one optimizer step.
-    pub tokens: usize,
-    /// Longer samples are dropped and counted.
-    pub max_len: usize,
-    /// Most tokens of one forward pass; gradients are accumulated. `tokens` when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub micro_tokens: Option<usize>,
-    /// Passes that run at once, each with activations of its own. When absent: on a CPU as many as threads for a small model,
-    /// else 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub parallel: Option<usize>,
-    /// Which intermediate results are computed again instead of kept: off, selective (those of the feed-forward layers), all.
-    #[serde(default)]
-    pub recompute: Recompute,
-    /// Threads that prepare data.
-    #[serde(default = "default::workers")]
-    pub workers: usize,
-}
-
-/// A stretch of the run with one mixture of data.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Phase {
-    pub steps: u64,
-    #[serde(rename = "source")]
-    pub sources: Vec<SourceSection>,
-}
-
-/// One source of a mixture: exactly one of `copy`, `recall`, `synth`, `jsonl`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SourceSection {
-    /// Share of the samples, relative to the phase's other sources.
-    #[serde(default = "default::one")]
-    pub weight: f64,
-    /// Loss weight of what follows the system message and functions and is not the assistant's: requests and results
-    /// (conversations only).
-    #[serde(default)]
-    pub lm_weight: f32,
-    /// Loss weight of the first token of each function name.
-    #[serde(default = "default::one_f32")]
-    pub name_weight: f32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub copy: Option<CopySection>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub recall: Option<RecallSection>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub synth: Option<SynthConfig>,
-    /// A file with one conversation per line.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub jsonl: Option<PathBuf>,
-}
-
-/// Random token sequences, repeated. Each pair is `[at the start, at the end]` of the growth.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CopySection {
-    /// Different tokens in use; grows geometrically.
-    pub pool: [usize; 2],
-    /// Tokens of a sequence before it is repeated.
-    pub length: [usize; 2],
-    /// Share of the phase after which the growth is complete.
-    #[serde(default = "default::grow")]
-    pub grow: f64,
-}
-
-/// Functions named and described by random words, and requests for them.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RecallSection {
-    /// Different words in use; grows geometrically.
-    pub pool: [usize; 2],
-    /// Most functions on offer; the start is also the least.
-    pub functions: [usize; 2],
-    /// Most other words in a description, and in a request.
-    pub noise: [usize; 2],
-    /// Most words that a description and a request for it share.
-    #[serde(default = "default::single")]
-    pub key_words: [usize; 2],
-    /// Most words of a name.
-    #[serde(default = "default::single")]
-    pub name_words: [usize; 2],
-    #[serde(default = "default::grow")]
-    pub grow: f64,
-}
-
-/// Teacher-forced evaluation on held-out dialogues while training.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EvalSection {
-    pub every: u64,
-    pub samples: usize,
-    #[serde(default)]
-    pub seed: u64,
-}
-
 /// How often a line is logged.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -443,7 +170,7 @@ impl Recipe {
             table.try_into().map_err(|e: toml::de::Error| wrong(e.to_string()))?
         };
         validate::recipe(&recipe)?;
-        Ok(recipe)
+        Ok(recipe.with_defaults())
     }
 
     /// The recipe with all defaults filled in, as TOML.
@@ -456,7 +183,7 @@ impl Recipe {
         let mut relevant = self.clone();
         relevant.output = PathBuf::new();
         relevant.threads = None;
-        relevant.eval = None;
+        relevant.eval = self.eval.as_ref().map(EvalSection::relevant);
         relevant.log = LogSection::default();
         relevant.checkpoint = CheckpointSection::default();
         relevant.batch.workers = 1;
@@ -473,9 +200,20 @@ impl Recipe {
         }
     }
 
-    /// Optimizer steps of all phases.
-    pub fn total_steps(&self) -> u64 {
-        self.phases.iter().map(|phase| phase.steps).sum()
+    /// All files of conversations that phases read, each once.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let sources = self.phases.iter().flat_map(|phase| &phase.sources);
+        let files: BTreeSet<&PathBuf> =
+            sources.filter_map(|source| source.jsonl.as_ref()).flat_map(Paths::all).collect();
+        files.into_iter().cloned().collect()
+    }
+
+    /// Evaluation is on wherever there are files to hold something out of.
+    fn with_defaults(mut self) -> Self {
+        if self.eval.is_none() && !self.files().is_empty() {
+            self.eval = Some(EvalSection::default());
+        }
+        self
     }
 
     /// The directory of the tokenizer and the chat template.

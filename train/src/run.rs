@@ -9,7 +9,8 @@ use crate::error::{Result, TrainError};
 use crate::eval::teacher::HeldOut;
 use crate::export;
 use crate::monitor::{self, Display, Monitor, StepLine};
-use crate::recipe::Recipe;
+use crate::recipe::{EvalSection, Recipe};
+use crate::selection::Selection;
 use crate::trainable::{self, Trainable};
 use crate::trainer::{StepReport, Trainer};
 use callsmith::model::ModelConfig;
@@ -44,6 +45,9 @@ pub fn train(recipe: &Recipe, options: RunOptions, stop: &Arc<AtomicBool>) -> Re
     let mut run = Run::open(recipe, options)?;
     while let Some(batch) = run.next_batch()? {
         run.step(&batch)?;
+        if run.is_exhausted() {
+            break;
+        }
         if stop.load(Ordering::Relaxed) {
             return run.stop();
         }
@@ -78,6 +82,7 @@ struct Run<'a> {
     held_out: Option<HeldOut>,
     state: State,
     monitor: Monitor,
+    total_steps: u64,
     saved_at: Option<u64>,
 }
 
@@ -89,25 +94,29 @@ impl<'a> Run<'a> {
         let ordinary =
             (0..config.vocab_size as u32).filter(|&id| !encoder.tokenizer.token_bytes(id).is_empty()).collect();
         let mixtures = Mixture::all(recipe, &encoder, ordinary)?;
-        let held_out = recipe.eval.as_ref().map(|eval| HeldOut::prepare(eval, &recipe.batch, &encoder)).transpose()?;
-        let mut trainer = Trainer::new(recipe, Trainable::build(recipe, config.clone(), &device)?)?;
+        let total_steps = mixtures.iter().map(|mixture| mixture.steps).sum();
+        let held_out = HeldOut::prepare(recipe, &encoder)?;
+        let mut trainer = Trainer::new(recipe, Trainable::build(recipe, config.clone(), &device)?, total_steps)?;
         let state = start(recipe, options, &mut trainer)?;
         write_resolved(recipe)?;
-        let mut monitor = Monitor::new(&recipe.output, state.step, recipe.total_steps(), Display::Auto)?;
+        let mut monitor = Monitor::new(&recipe.output, state.step, total_steps, Display::Auto)?;
         let parameters = trainer.trainable.count();
-        let sentence = format!("{parameters} trainable values, step {} of {}", state.step, recipe.total_steps());
-        let fields = json!({"step": state.step, "total_steps": recipe.total_steps(), "trainable": parameters, "recipe_digest": state.recipe_digest});
+        let sentence = format!("{parameters} trainable values, step {} of {total_steps}", state.step);
+        let fields = json!({"step": state.step, "total_steps": total_steps, "trainable": parameters, "recipe_digest": state.recipe_digest});
         monitor.event("start", fields, &sentence)?;
         let batches = Feeder::new(recipe, mixtures, state.step, state.cursor.clone())?.spawn();
         let saved_at = (state.step > 0).then_some(state.step);
-        Ok(Self { recipe, config, trainer, batches, held_out, state, monitor, saved_at })
+        Ok(Self { recipe, config, trainer, batches, held_out, state, monitor, total_steps, saved_at })
     }
 
     /// The next step's data; `None` after the last step.
     fn next_batch(&self) -> Result<Option<StepBatch>> {
+        if self.is_exhausted() {
+            return Ok(None);
+        }
         match self.batches.recv() {
             Ok(batch) => batch.map(Some),
-            Err(_) if self.state.step >= self.recipe.total_steps() => Ok(None),
+            Err(_) if self.state.step >= self.total_steps => Ok(None),
             Err(_) => {
                 Err(TrainError::Data("the data thread gave up before the last step; its reason stands above".into()))
             }
@@ -123,13 +132,21 @@ impl<'a> Run<'a> {
         self.state.skipped += u64::from(report.skipped);
         self.state.updates = self.trainer.moments().updates;
         self.show(batch, &report)?;
-        if self.due(self.recipe.checkpoint.every) {
+        let evaluated = self.recipe.eval.as_ref().is_some_and(|eval| self.due(self.eval_every(eval)));
+        let best = evaluated && self.evaluate()?;
+        if best || self.due(self.recipe.checkpoint.every) {
             self.save()?;
         }
-        if self.recipe.eval.as_ref().is_some_and(|eval| self.due(eval.every)) {
-            self.evaluate()?;
-        }
         Ok(())
+    }
+
+    fn eval_every(&self, eval: &EvalSection) -> u64 {
+        eval.every.unwrap_or((self.total_steps / EVALUATIONS).max(1))
+    }
+
+    /// Whether evaluations have long shown nothing better.
+    fn is_exhausted(&self) -> bool {
+        self.state.selection.is_exhausted(self.recipe.eval.as_ref().and_then(|eval| eval.patience))
     }
 
     fn due(&self, every: u64) -> bool {
@@ -152,11 +169,17 @@ impl<'a> Run<'a> {
         self.monitor.step(&line, self.due(self.recipe.log.every))
     }
 
-    fn evaluate(&mut self) -> Result<()> {
-        let Some(held_out) = &self.held_out else { return Ok(()) };
+    /// Measures the present weights, once; says whether they are the best so far.
+    fn evaluate(&mut self) -> Result<bool> {
+        let (Some(held_out), step) = (&self.held_out, self.state.step) else { return Ok(false) };
+        if self.state.selection.seen == Some(step) {
+            return Ok(false);
+        }
         let report = self.monitor.paused(|| held_out.run(&self.trainer.trainable))?;
-        let fields = json!({"step": self.state.step, "held_out": report.to_json()});
-        self.monitor.event("eval", fields, &format!("held-out at step {}: {report}", self.state.step))
+        let best = self.state.selection.record(step, report.loss());
+        let fields = json!({"step": step, "best": best, "held_out": report.to_json()});
+        self.monitor.event("eval", fields, &format!("held-out at step {step}: {report}"))?;
+        Ok(best)
     }
 
     fn save(&mut self) -> Result<()> {
@@ -173,6 +196,18 @@ impl<'a> Run<'a> {
         self.monitor.event("checkpoint", fields, &format!("saved {}", dir.display()))
     }
 
+    /// Goes back to the weights that did best on what was held out.
+    fn take_best(&mut self) -> Result<()> {
+        let Some(best) = self.state.selection.best_step().filter(|&best| best != self.state.step) else {
+            return Ok(());
+        };
+        let dir = checkpoint::directory(&self.recipe.output, best);
+        let found = checkpoint::load(&dir, &self.trainer.trainable.slots)?;
+        self.trainer.trainable.set_values(&found.values)?;
+        let sentence = format!("step {best} did best on what was held out: its weights are taken");
+        self.monitor.event("best", json!({"step": self.state.step, "best_step": best}), &sentence)
+    }
+
     fn stop(mut self) -> Result<Outcome> {
         self.save()?;
         let step = self.state.step;
@@ -185,15 +220,20 @@ impl<'a> Run<'a> {
     }
 
     fn finish(mut self) -> Result<Outcome> {
-        self.save()?;
         self.evaluate()?;
+        self.save()?;
+        self.take_best()?;
         let target = self.recipe.output.join("model");
         export::write(self.recipe, &self.config, &self.trainer.trainable.tensors(), &target, export::Precision::F32)?;
-        let fields = json!({"step": self.state.step, "tokens": self.state.tokens, "path": target});
+        let best = self.state.selection.best_step();
+        let fields = json!({"step": self.state.step, "tokens": self.state.tokens, "path": target, "best_step": best});
         self.monitor.event("finished", fields, &format!("wrote {}", target.display()))?;
         Ok(Outcome::Finished)
     }
 }
+
+/// Evaluations of a run whose recipe does not say how often.
+const EVALUATIONS: u64 = 10;
 
 /// The state to start from: a checkpoint's, or that of a new run.
 fn start(recipe: &Recipe, options: RunOptions, trainer: &mut Trainer) -> Result<State> {
@@ -206,6 +246,7 @@ fn start(recipe: &Recipe, options: RunOptions, trainer: &mut Trainer) -> Result<
         tokens: 0,
         skipped: 0,
         dropped: 0,
+        selection: Selection::default(),
         recipe_digest: recipe_digest.clone(),
     };
     if !options.resume {

@@ -53,13 +53,13 @@ impl Guard {
 
 impl Trainer {
     /// A trainer at step 0.
-    pub fn new(recipe: &Recipe, trainable: Trainable) -> Result<Self> {
+    pub fn new(recipe: &Recipe, trainable: Trainable, total_steps: u64) -> Result<Self> {
         let optim: &OptimSection = &recipe.optim;
         Ok(Self {
             values: trainable.values()?,
             optimizer: Optimizer::new(optim, trainable.count()),
             gradients: Gradients::new(&trainable),
-            schedule: Schedule::new(optim, recipe.total_steps()),
+            schedule: Schedule::new(optim, total_steps),
             clip: optim.clip,
             guard: Guard { limit: optim.max_skipped, in_a_row: 0 },
             trainable,

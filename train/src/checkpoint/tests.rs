@@ -14,6 +14,7 @@ fn checkpoint(step: u64) -> Checkpoint {
             tokens: 1234,
             skipped: 1,
             dropped: 2,
+            selection: Default::default(),
             recipe_digest: "d".into(),
         },
         values: values(0.1),

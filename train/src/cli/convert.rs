@@ -4,7 +4,7 @@ use crate::convert::{gguf, meta, zero};
 use crate::error::Result;
 use crate::merge::{self, Share, Storage};
 use crate::model_dir::Precision;
-use crate::progress;
+use crate::monitor;
 use crate::tensors::write::SHARD_BYTES;
 use callsmith::model::gguf::Encoding;
 use clap::{Args, Subcommand, ValueEnum};
@@ -152,7 +152,7 @@ impl ConvertCommand {
 }
 
 fn note_written(out: &Path) {
-    progress::note(&format!("wrote {}", out.display()));
+    monitor::note(&format!("wrote {}", out.display()));
 }
 
 #[cfg(test)]

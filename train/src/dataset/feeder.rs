@@ -113,6 +113,10 @@ impl Feeder {
         let (mut taken, mut tokens, mut dropped) = (Vec::new(), 0, 0);
         let mut count = self.expected;
         loop {
+            count = count.min(self.left());
+            if count == 0 {
+                return Ok((taken, dropped));
+            }
             for (ticket, example) in self.prepare(count, progress) {
                 let example = example?;
                 let length = example.tokens.len();
@@ -130,6 +134,12 @@ impl Feeder {
             }
             count = self.batch.workers;
         }
+    }
+
+    /// Samples until the end of a phase that is measured in them.
+    fn left(&self) -> usize {
+        let samples = self.phases[self.cursor.phase].samples;
+        samples.map_or(usize::MAX, |samples| (samples - self.cursor.drawn) as usize)
     }
 
     fn check_dropped(&self, dropped: u64, taken: usize) -> Result<()> {

@@ -1,16 +1,16 @@
 //! Where samples come from: random token tasks, the dialogue generator, a file of conversations.
 
 use super::Example;
+use super::conversations::Conversations;
 use super::copy::{Copy, shuffled};
 use super::encode::{Encoder, Weights};
 use super::recall::Recall;
-use crate::data::{native, synth};
+use crate::data::synth;
 use crate::error::{Result, TrainError};
 use crate::random;
-use crate::recipe::{Phase, Recipe, SourceSection};
-use callsmith::chat::Conversation;
+use crate::recipe::{BatchSection, Phase, Recipe, SourceSection};
 use rand::seq::SliceRandom;
-use std::path::{Path, PathBuf};
+use rayon::prelude::*;
 use std::sync::{Arc, Mutex};
 
 /// Samples by index. The same index and progress (0..1 through the phase) always give the same sample.
@@ -21,13 +21,17 @@ pub trait Source: Send + Sync {
 /// The sources of one phase with their shares.
 pub struct Mixture {
     pub steps: u64,
+    /// Samples after which the phase is over, where it is measured in epochs.
+    pub samples: Option<u64>,
     pub sources: Vec<(f64, Box<dyn Source>)>,
 }
 
 impl Mixture {
     /// The mixtures of all phases of a recipe. `tokens` are the ids of ordinary (not control) tokens.
     pub fn all(recipe: &Recipe, encoder: &Arc<Encoder>, tokens: Vec<u32>) -> Result<Vec<Self>> {
-        let builder = Builder { encoder, tokens: shuffled(tokens, recipe.seed), seed: recipe.seed };
+        let held_out = recipe.eval.as_ref().map_or((0.0, 0), |eval| (eval.held_out(), eval.seed));
+        let batch = &recipe.batch;
+        let builder = Builder { encoder, tokens: shuffled(tokens, recipe.seed), seed: recipe.seed, batch, held_out };
         recipe.phases.iter().enumerate().map(|(index, phase)| builder.mixture(index, phase)).collect()
     }
 }
@@ -36,17 +40,47 @@ struct Builder<'a> {
     encoder: &'a Arc<Encoder>,
     tokens: Arc<[u32]>,
     seed: u64,
+    batch: &'a BatchSection,
+    /// Share of files that is not trained on, and what it depends on.
+    held_out: (f64, u64),
 }
 
 impl Builder<'_> {
     fn mixture(&self, index: usize, phase: &Phase) -> Result<Mixture> {
+        if let (Some(epochs), [section]) = (phase.epochs, phase.sources.as_slice()) {
+            return self.epochs(epochs, section, (index * 64) as u64);
+        }
         // Each phase and source reads other samples of the same generator.
         let source = |(n, section): (usize, &SourceSection)| {
             let number = (index * 64 + n) as u64;
             Ok((section.weight, self.source(section, number)?))
         };
         let sources = phase.sources.iter().enumerate().map(source).collect::<Result<_>>()?;
-        Ok(Mixture { steps: phase.steps, sources })
+        Ok(Mixture { steps: phase.steps.unwrap_or(0), samples: None, sources })
+    }
+
+    /// A phase that sees each conversation of a source so many times; its steps are counted by packing their lengths.
+    fn epochs(&self, epochs: u64, section: &SourceSection, number: u64) -> Result<Mixture> {
+        let source = self.jsonl(section, number)?;
+        let lengths = source.lengths()?;
+        let samples = epochs * lengths.len() as u64;
+        let drawn = (0..samples).map(|index| lengths[source.place(index)]);
+        let steps = count_steps(drawn, self.batch);
+        if steps == 0 {
+            let message = format!("no conversation is as short as {} tokens; raise it", self.batch.max_len);
+            return Err(TrainError::field("batch.max_len", message));
+        }
+        Ok(Mixture { steps, samples: Some(samples), sources: vec![(1.0, Box::new(source))] })
+    }
+
+    fn jsonl(&self, section: &SourceSection, number: u64) -> Result<Jsonl> {
+        let files = section.jsonl.as_ref().ok_or_else(|| TrainError::field("phase.source", "has no source"))?;
+        let (share, seed) = self.held_out;
+        let (conversations, _) = Conversations::open(files.all())?.split(share, seed);
+        let seed = self.seed.wrapping_add(number << 32);
+        let order = Mutex::new((0, epoch_order(seed, 0, conversations.len())));
+        let weights = Weights { lm: section.lm_weight, name: section.name_weight };
+        Ok(Jsonl { conversations, seed, encoder: self.encoder.clone(), weights, order })
     }
 
     fn source(&self, section: &SourceSection, number: u64) -> Result<Box<dyn Source>> {
@@ -63,8 +97,7 @@ impl Builder<'_> {
         if let Some(config) = &section.synth {
             return Ok(Box::new(Synth { config: config.clone(), first: number << 40, encoder, weights }));
         }
-        let path = section.jsonl.as_deref().ok_or_else(|| TrainError::field("phase.source", "has no source"))?;
-        Ok(Box::new(Jsonl::open(path, seed, encoder, weights)?))
+        Ok(Box::new(self.jsonl(section, number)?))
     }
 }
 
@@ -82,11 +115,21 @@ impl Source for Synth {
     }
 }
 
-/// Conversations of a file, in a new order each epoch.
+/// Optimizer steps that samples of these lengths make, in this order.
+fn count_steps(lengths: impl Iterator<Item = usize>, batch: &BatchSection) -> u64 {
+    let (mut steps, mut room) = (0, 0);
+    for length in lengths.filter(|&length| length <= batch.max_len) {
+        if length > room {
+            (steps, room) = (steps + 1, batch.tokens);
+        }
+        room -= length;
+    }
+    steps
+}
+
+/// Conversations of files, in a new order each epoch.
 struct Jsonl {
-    path: PathBuf,
-    /// Line number (from 1) and conversation.
-    lines: Vec<(usize, Conversation)>,
+    conversations: Conversations,
     seed: u64,
     encoder: Arc<Encoder>,
     weights: Weights,
@@ -95,31 +138,30 @@ struct Jsonl {
 }
 
 impl Jsonl {
-    fn open(path: &Path, seed: u64, encoder: Arc<Encoder>, weights: Weights) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
-        let lines: Vec<_> = (1..)
-            .zip(text.lines())
-            .filter(|(_, line)| !line.trim().is_empty())
-            .map(|(number, line)| Ok((number, native::from_line(line, &format!("{}:{number}", path.display()))?)))
-            .collect::<Result<_>>()?;
-        if lines.is_empty() {
-            return Err(TrainError::Data(format!("{} holds no conversation", path.display())));
-        }
-        let order = Mutex::new((0, epoch_order(seed, 0, lines.len())));
-        Ok(Self { path: path.to_owned(), lines, seed, encoder, weights, order })
-    }
-
     fn order(&self, epoch: u64) -> Arc<[u32]> {
         let mut held = self.order.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if held.0 != epoch {
-            *held = (epoch, epoch_order(self.seed, epoch, self.lines.len()));
+            *held = (epoch, epoch_order(self.seed, epoch, self.conversations.len()));
         }
         held.1.clone()
     }
-}
 
-fn at(path: &Path, line: usize, error: &dyn std::fmt::Display) -> TrainError {
-    TrainError::Data(format!("{}:{line}: {error}", path.display()))
+    /// Which conversation a sample is.
+    fn place(&self, index: u64) -> usize {
+        let count = self.conversations.len() as u64;
+        self.order(index / count)[(index % count) as usize] as usize
+    }
+
+    fn encode(&self, place: usize) -> Result<Example> {
+        let example = self.encoder.example(self.conversations.get(place), self.weights);
+        example.map_err(|error| self.conversations.error(place, &error))
+    }
+
+    /// Tokens of each conversation.
+    fn lengths(&self) -> Result<Vec<usize>> {
+        let length = |place| Ok(self.encode(place)?.tokens.len());
+        (0..self.conversations.len()).into_par_iter().map(length).collect()
+    }
 }
 
 fn epoch_order(seed: u64, epoch: u64, count: usize) -> Arc<[u32]> {
@@ -130,16 +172,23 @@ fn epoch_order(seed: u64, epoch: u64, count: usize) -> Arc<[u32]> {
 
 impl Source for Jsonl {
     fn sample(&self, index: u64, _progress: f64) -> Result<Example> {
-        let count = self.lines.len() as u64;
-        let place = self.order(index / count)[(index % count) as usize];
-        let (line, conversation) = &self.lines[place as usize];
-        self.encoder.example(conversation, self.weights).map_err(|e| at(&self.path, *line, &e))
+        self.encode(self.place(index))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn steps_are_counted_as_they_will_be_packed() {
+        let batch: BatchSection = toml::from_str("tokens = 10\nmax_len = 6").unwrap();
+        let count = |lengths: &[usize]| count_steps(lengths.iter().copied(), &batch);
+        assert_eq!(count(&[]), 0);
+        assert_eq!(count(&[7, 9]), 0);
+        assert_eq!(count(&[5, 5]), 1);
+        assert_eq!(count(&[5, 6, 4, 9, 1]), 3);
+    }
 
     #[test]
     fn every_epoch_visits_each_line_once_in_another_order() {

@@ -6,12 +6,14 @@
 use super::score::{Class, Turn};
 use crate::collate::{MicroBatch, pack};
 use crate::data::synth::{self, Sample, Split};
+use crate::dataset::Example;
+use crate::dataset::conversations::Conversations;
 use crate::dataset::encode::{Encoder, Weights};
 use crate::error::Result;
 use crate::loss::{self, Ratio, Tally};
-use crate::recipe::{BatchSection, EvalSection};
+use crate::recipe::{BatchSection, EvalSection, Recipe};
 use crate::trainable::Trainable;
-use callsmith::chat::Role;
+use callsmith::chat::{Message, Role};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,20 +32,51 @@ pub struct HeldOutReport {
 }
 
 impl HeldOut {
-    /// Makes and encodes the set; dialogues longer than the training limit are left out.
-    pub fn prepare(eval: &EvalSection, batch: &BatchSection, encoder: &Encoder) -> Result<Self> {
-        let (mut examples, mut groups) = (Vec::new(), Vec::new());
+    /// Collects and encodes the set; what is longer than the training limit is left out. `None` when the recipe holds
+    /// nothing out.
+    pub fn prepare(recipe: &Recipe, encoder: &Encoder) -> Result<Option<Self>> {
+        let Some(eval) = &recipe.eval else { return Ok(None) };
+        let (mut set, batch) = (Self { micros: Vec::new(), groups: Vec::new() }, &recipe.batch);
+        let examples = match eval.synth {
+            true => set.generated(eval, batch, encoder)?,
+            false => set.from_files(recipe, eval, encoder)?,
+        };
+        set.micros = pack(examples, batch.micro_tokens.unwrap_or(batch.tokens));
+        Ok((!set.micros.is_empty()).then_some(set))
+    }
+
+    fn generated(&mut self, eval: &EvalSection, batch: &BatchSection, encoder: &Encoder) -> Result<Vec<Example>> {
         let mut samples = synth::eval_set(Split::HeldOut, eval.samples, eval.seed, None);
         samples.extend(synth::eval_parallel(Split::HeldOut, eval.samples / 5, eval.seed));
+        let mut examples = Vec::new();
         for sample in samples {
             let example = encoder.example(&sample.conversation, Weights::default())?;
             if example.tokens.len() <= batch.max_len {
                 examples.push(example);
-                groups.extend(answer_groups(&sample)?);
+                self.groups.extend(answer_groups(&sample)?);
             }
         }
-        let micros = pack(examples, batch.micro_tokens.unwrap_or(batch.tokens));
-        Ok(Self { micros, groups })
+        Ok(examples)
+    }
+
+    fn from_files(&mut self, recipe: &Recipe, eval: &EvalSection, encoder: &Encoder) -> Result<Vec<Example>> {
+        let held = match &eval.data {
+            Some(path) => Conversations::open(std::slice::from_ref(path))?,
+            None => Conversations::open(&recipe.files())?.split(eval.held_out(), eval.seed).1,
+        };
+        let mut examples = Vec::new();
+        for place in 0..held.len().min(eval.samples) {
+            let conversation = held.get(place);
+            let example = encoder.example(conversation, Weights::default()).map_err(|e| held.error(place, &e))?;
+            if example.tokens.len() <= recipe.batch.max_len {
+                examples.push(example);
+                let assistant = conversation.messages.iter().filter(|message| message.role == Role::Assistant);
+                let group =
+                    |message: &Message| if message.tool_calls.is_empty() { "answers in words" } else { "calls" };
+                self.groups.extend(assistant.map(|message| vec![group(message).to_owned()]));
+            }
+        }
+        Ok(examples)
     }
 
     /// Measures the current weights.
@@ -82,6 +115,11 @@ fn groups(turn: &Turn) -> Vec<String> {
 }
 
 impl HeldOutReport {
+    /// Mean cross entropy of the answers' tokens.
+    pub fn loss(&self) -> f64 {
+        self.tally.mean()
+    }
+
     /// The same numbers for programs.
     pub fn to_json(&self) -> Value {
         let exact: BTreeMap<_, _> = self.exact.iter().map(|(group, ratio)| (group, ratio.share())).collect();

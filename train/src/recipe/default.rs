@@ -1,5 +1,11 @@
 //! Values of absent keys.
 
+/// Share of the files' conversations that is held out.
+pub(super) const EVAL_SPLIT: f64 = 0.1;
+
+pub(super) fn eval_samples() -> usize {
+    200
+}
 pub(super) fn rope_theta() -> f64 {
     10_000.0
 }

@@ -38,7 +38,7 @@ fn message(text: &str) -> String {
 #[test]
 fn a_recipe_reads_and_its_resolved_form_is_the_same_recipe() {
     let recipe = parse(FULL).unwrap();
-    assert_eq!(recipe.total_steps(), 150);
+    assert_eq!(recipe.phases.iter().map(|phase| phase.steps).collect::<Vec<_>>(), [Some(100), Some(50)]);
     assert_eq!(recipe.optim.betas, [0.9, 0.98]);
     let again = parse(&recipe.resolved().unwrap()).unwrap();
     assert_eq!(again.digest().unwrap(), recipe.digest().unwrap());
@@ -58,6 +58,11 @@ fn values_that_cannot_work_name_their_field() {
         ("lr = 0.002", "lr = 0.0", "optim.lr"),
         ("max_len = 256", "max_len = 2048", "batch.tokens"),
         ("steps = 50", "steps = 0", "phase[1].steps"),
+        ("steps = 50", "steps = 50\nepochs = 2", "phase[1]"),
+        ("steps = 50", "epochs = 2", "phase[1].epochs"),
+        ("[optim]", "[eval]\nsplit = 0.6\n[optim]", "eval.split"),
+        ("[optim]", "[eval]\nsplit = 0.1\nsynth = true\n[optim]", "eval"),
+        ("[optim]", "[eval]\npatience = 0\n[optim]", "eval.patience"),
         ("lr = 0.002", "lr = 0.002\nmomentum = 1.0", "optim.momentum"),
         ("[optim]", "[init]\npositional_heads = true\n[optim]", "init.positional_heads"),
         ("weight = 0.5", "weight = -1.0", "phase[1].source[0].weight"),
@@ -94,7 +99,7 @@ fn overrides_reach_nested_keys_and_list_items() {
     let recipe =
         set(&["optim.lr=0.5", "output=runs/y", "phase.1.steps=7", "phase.0.source.0.copy.pool=[8,9]", "threads=2"])
             .unwrap();
-    assert_eq!((recipe.optim.lr, recipe.phases[1].steps, recipe.threads), (0.5, 7, Some(2)));
+    assert_eq!((recipe.optim.lr, recipe.phases[1].steps, recipe.threads), (0.5, Some(7), Some(2)));
     assert_eq!(recipe.output, PathBuf::from("runs/y"));
     assert_eq!(recipe.phases[0].sources[0].copy.as_ref().unwrap().pool, [8, 9]);
     assert!(set(&["optim.lrr=0.5"]).unwrap_err().to_string().contains("lrr"));
@@ -106,10 +111,18 @@ fn overrides_reach_nested_keys_and_list_items() {
 fn the_digest_covers_what_decides_the_weights_and_nothing_else() {
     let digest = |set: &str| Recipe::parse(FULL, "test", &[set.to_owned()]).unwrap().digest().unwrap();
     let plain = parse(FULL).unwrap().digest().unwrap();
-    for set in ["output=elsewhere", "threads=3", "log.every=1", "checkpoint.every=9", "batch.workers=4"] {
+    for set in [
+        "output=elsewhere",
+        "threads=3",
+        "log.every=1",
+        "checkpoint.every=9",
+        "batch.workers=4",
+        "eval.every=3",
+        "batch.recompute=all",
+    ] {
         assert_eq!(digest(set), plain, "{set}");
     }
-    for set in ["seed=4", "optim.lr=0.1", "phase.0.steps=9", "batch.tokens=512"] {
+    for set in ["seed=4", "optim.lr=0.1", "phase.0.steps=9", "batch.tokens=512", "eval.split=0.2", "eval.synth=true"] {
         assert_ne!(digest(set), plain, "{set}");
     }
 }

@@ -1,8 +1,8 @@
 //! What a recipe's values must satisfy, beyond their types. Each error names the field and the remedy.
 
 use super::{
-    BatchSection, Compute, DeviceKind, Held, LoraSection, Method, ModelSection, OptimSection, Phase, Recipe,
-    ShapeSection, SourceSection,
+    BatchSection, Compute, DeviceKind, EvalSection, Held, LoraSection, Method, ModelSection, OptimSection, Phase,
+    Recipe, ShapeSection, SourceSection,
 };
 use crate::error::{Result, TrainError};
 use callsmith::adapter::peft;
@@ -29,8 +29,7 @@ pub(super) fn recipe(recipe: &Recipe) -> Result<()> {
     ensure(recipe.log.every > 0, "log.every", "must be at least 1")?;
     ensure(recipe.checkpoint.every > 0, "checkpoint.every", "must be at least 1")?;
     ensure(recipe.checkpoint.keep > 0, "checkpoint.keep", "must be at least 1")?;
-    let eval = recipe.eval.as_ref().is_none_or(|eval| eval.every > 0 && eval.samples > 0);
-    ensure(eval, "eval", "every and samples must be at least 1; leave [eval] out for none")?;
+    recipe.eval.as_ref().map_or(Ok(()), |eval| self::eval(recipe, eval))?;
     init(recipe)
 }
 
@@ -130,8 +129,31 @@ fn batch(batch: &BatchSection) -> Result<()> {
     ensure(batch.workers > 0, "batch.workers", "must be at least 1")
 }
 
+/// Where held-out conversations come from and how often they are looked at.
+fn eval(recipe: &Recipe, eval: &EvalSection) -> Result<()> {
+    ensure(eval.every != Some(0), "eval.every", "must be at least 1; leave it out for a tenth of the run")?;
+    ensure(eval.samples > 0, "eval.samples", "must be at least 1; split = 0 switches evaluation off")?;
+    ensure(eval.patience != Some(0), "eval.patience", "must be at least 1; leave it out to train to the end")?;
+    let kinds = [eval.data.is_some(), eval.split.is_some(), eval.synth];
+    let one = kinds.into_iter().filter(|&given| given).count() <= 1;
+    ensure(one, "eval", "give at most one of data, split, synth")?;
+    let split = eval.split.unwrap_or(0.0);
+    ensure((0.0..=0.5).contains(&split), "eval.split", "must lie in 0..0.5")?;
+    ensure(
+        !recipe.files().is_empty() || eval.held_out() == 0.0,
+        "eval.split",
+        "needs a jsonl source; give data or synth = true",
+    )
+}
+
 fn phase(index: usize, phase: &Phase) -> Result<()> {
-    ensure(phase.steps > 0, format!("phase[{index}].steps"), "must be at least 1")?;
+    let (steps, epochs) = (phase.steps, phase.epochs);
+    ensure(steps != Some(0), format!("phase[{index}].steps"), "must be at least 1")?;
+    ensure(epochs != Some(0), format!("phase[{index}].epochs"), "must be at least 1")?;
+    ensure(steps.is_some() != epochs.is_some(), format!("phase[{index}]"), "give steps or epochs, one of them")?;
+    let finite = matches!(phase.sources.as_slice(), [SourceSection { jsonl: Some(_), .. }]);
+    let message = "count conversations: give exactly one source, a jsonl (which may list several files), or steps";
+    ensure(epochs.is_none() || finite, format!("phase[{index}].epochs"), message)?;
     ensure(!phase.sources.is_empty(), format!("phase[{index}].source"), "give at least one [[phase.source]]")?;
     phase
         .sources
@@ -152,6 +174,8 @@ fn source(at: &str, source: &SourceSection) -> Result<()> {
         format!("{at}.name_weight"),
         "must be positive",
     )?;
+    let files = jsonl.as_ref().is_none_or(|paths| !paths.all().is_empty());
+    ensure(files, format!("{at}.jsonl"), "name at least one file")?;
     if let Some(synth) = &source.synth {
         synth.validate().map_err(|e| TrainError::field(format!("{at}.synth"), e.to_string()))?;
     }

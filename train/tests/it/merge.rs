@@ -1,7 +1,8 @@
 //! Merging: the merged model is the base with its adapters, and nothing is written when it cannot be.
 
 use crate::models::{adapter, assert_close, config, files, logits, logits_of, random, read, write};
-use callsmith::model::{AdapterWeights, LoraPair, ModelConfig, TargetModule, weights};
+use callsmith::adapter::peft::{self, PeftConfig};
+use callsmith::model::{AdapterWeights, LoraPair, Magnitude, ModelConfig, TargetModule, weights};
 use callsmith_train::merge::{self, Share, Storage};
 use callsmith_train::model_dir::Precision;
 use candle_core::{DType, Device, Tensor};
@@ -31,8 +32,9 @@ fn sum(parts: &[(&AdapterWeights, f64)], layers: usize) -> AdapterWeights {
                 a: Tensor::cat(&[&before.a, &pair.a], 0).unwrap(),
                 b: Tensor::cat(&[&before.b, &b], 1).unwrap(),
                 scale: 1.0,
+                magnitude: None,
             },
-            None => LoraPair { a: pair.a.clone(), b, scale: 1.0 },
+            None => LoraPair { a: pair.a.clone(), b, scale: 1.0, magnitude: None },
         };
         all.insert(site, joined);
     };
@@ -59,6 +61,23 @@ fn a_merged_model_answers_as_the_base_with_its_adapter() {
     assert_close(&merged, &logits(&decoder, Some(weights)));
     let unchanged = logits(&decoder, None);
     assert!(merged.iter().zip(&unchanged).any(|(a, b)| (a - b).abs() > 0.1), "the adapter does nothing");
+}
+
+#[test]
+fn a_dora_adapter_is_merged_with_the_lengths_of_its_rows() {
+    let root = tempfile::tempdir().unwrap();
+    let config = base(root.path(), Dtype::F32);
+    let plain = adapter(&root.path().join("plain"), &config, &ATTENTION, 1);
+    let decoder = weights::load_decoder(&root.path().join("base"), DType::F32, &Device::Cpu).unwrap();
+    let mut dora = AdapterWeights::empty(config.num_layers);
+    for (site, pair) in plain.iter() {
+        let magnitude = (decoder.row_norms(site).unwrap() * 1.3).unwrap();
+        dora.insert(site, LoraPair { magnitude: Some(Magnitude::Wanted(magnitude)), ..pair.clone() });
+    }
+    let settings = peft::load(&root.path().join("plain"), &config, DType::F32, &Device::Cpu).unwrap().config;
+    peft::save(&root.path().join("a"), &PeftConfig { use_dora: true, ..settings }, &dora).unwrap();
+    run(root.path(), &[("a", 1.0)], "out", AS_BASE).unwrap();
+    assert_close(&logits_of(&root.path().join("out")), &logits(&decoder, Some(dora)));
 }
 
 #[test]

@@ -77,11 +77,12 @@ pub(crate) fn adapter(dir: &Path, config: &ModelConfig, modules: &[TargetModule]
             let (out, input) = decoder::module_shape(config, module);
             let seed = seed + 100 * (layer * 7 + module as usize) as u64;
             let (a, b) = (random(&[rank, input], seed), random(&[out, rank], seed + 1));
-            weights.insert(Site { layer, module }, LoraPair { a, b, scale: alpha / rank as f64 });
+            weights.insert(Site { layer, module }, LoraPair { a, b, scale: alpha / rank as f64, magnitude: None });
         }
     }
     let target_modules = modules.to_vec();
-    let peft = PeftConfig { rank, alpha, use_rslora: false, dropout: 0.0, target_modules, base_model: None };
+    let peft =
+        PeftConfig { rank, alpha, use_rslora: false, use_dora: false, dropout: 0.0, target_modules, base_model: None };
     peft::save(dir, &peft, &weights).unwrap();
     weights
 }

@@ -37,6 +37,7 @@ fn recipe(root: &Path) -> String {
         source = [{{ synth = {{ tools = [1, 2] }} }}]
         [eval]
         every = 2
+        synth = true
         samples = 3
         [log]
         every = 1

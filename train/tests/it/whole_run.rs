@@ -4,7 +4,7 @@ use crate::fixture;
 use callsmith::model::weights;
 use callsmith_train::data::synth::Split;
 use callsmith_train::eval::{self, EvalOptions};
-use callsmith_train::recipe::Recipe;
+use callsmith_train::recipe::{Paths, Recipe};
 use callsmith_train::run::{Outcome, RunOptions, train};
 use callsmith_train::{checkpoint, export};
 use candle_core::{DType, Device};
@@ -40,6 +40,7 @@ fn recipe(root: &Path, output: &str, sets: &[&str]) -> Recipe {
         steps = 4
         source = [{{ synth = {{ tools = [1, 2] }}, lm_weight = 0.1 }}, {{ copy = {{ pool = [8, 20], length = [3, 8] }}, weight = 0.2 }}]
         [eval]
+        synth = true
         every = 5
         samples = 3
         [log]
@@ -117,7 +118,8 @@ fn the_exported_model_loads_in_the_servers_decoder_and_its_log_is_json_lines() {
     let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let count = |event: &str| lines.iter().filter(|line| line["event"] == event).count();
     assert_eq!((count("start"), count("step"), count("finished")), (1, 3, 1));
-    assert_eq!((count("checkpoint"), count("eval")), (2, 2));
+    // At step 4, at the end, and at step 5, which did best until then.
+    assert_eq!((count("checkpoint"), count("eval")), (3, 2));
     let step = lines.iter().find(|line| line["event"] == "step").unwrap();
     assert!(step["loss"].as_f64().unwrap() > 0.0 && step["tokens"].as_u64().unwrap() > 0, "{step}");
 }
@@ -265,6 +267,70 @@ fn parameters_that_are_not_chosen_stay_as_they_were() {
     }
 }
 
+fn log(recipe: &Recipe) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(recipe.output.join("train.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The last line of a kind.
+fn last(recipe: &Recipe, event: &str) -> serde_json::Value {
+    log(recipe).into_iter().rfind(|line| line["event"] == event).unwrap_or_else(|| panic!("no {event}"))
+}
+
+/// A recipe of some epochs over `count` dialogues.
+fn epochs(root: &Path, output: &str, count: u64, sets: &[&str]) -> Recipe {
+    let mut recipe = lora_recipe(root, output, sets);
+    let data = root.join(format!("{count}.jsonl"));
+    let config = callsmith_train::data::synth::SynthConfig::default();
+    callsmith_train::data::synth::write_jsonl(&config, count, &data).unwrap();
+    recipe.phases[0].sources[0].jsonl = Some(Paths::One(data));
+    (recipe.phases[0].steps, recipe.phases[0].epochs) = (None, Some(2));
+    recipe
+}
+
+#[test]
+fn an_epoch_sees_every_conversation_that_is_not_held_out_once() {
+    let root = root();
+    let recipe = epochs(root.path(), "epochs", 30, &["log.every=1"]);
+    run(&recipe, false, false).unwrap();
+    let (start, end) = (last(&recipe, "start"), last(&recipe, "step"));
+    assert_eq!(end["total_samples"].as_u64().unwrap() + end["dropped"].as_u64().unwrap(), 2 * 27);
+    assert_eq!(end["step"].as_u64().unwrap() + 1, start["total_steps"].as_u64().unwrap());
+    assert!(last(&recipe, "eval")["held_out"]["loss"].as_f64().unwrap() > 0.0);
+    // Stopped after every step, it ends the same.
+    let pieces = epochs(root.path(), "pieces", 30, &[]);
+    let mut outcome = run(&pieces, false, true).unwrap();
+    while outcome != Outcome::Finished {
+        outcome = run(&pieces, true, true).unwrap();
+    }
+    let weights = |recipe: &Recipe| fs::read(recipe.output.join("model/adapter_model.safetensors")).unwrap();
+    assert_eq!(weights(&pieces), weights(&recipe));
+}
+
+#[test]
+fn a_run_that_gets_worse_ends_early_and_exports_its_best_step() {
+    let root = root();
+    let sets =
+        ["phase.0.steps=12", "optim.lr=5.0", "optim.clip=1000.0", "eval.every=1", "eval.patience=3", "eval.split=0.25"];
+    let recipe = lora_recipe(root.path(), "worse", &sets);
+    assert_eq!(run(&recipe, false, false).unwrap(), Outcome::Finished);
+    let losses: Vec<f64> = log(&recipe)
+        .iter()
+        .filter(|line| line["event"] == "eval")
+        .map(|line| line["held_out"]["loss"].as_f64().unwrap_or(f64::INFINITY))
+        .collect();
+    assert!(losses.len() < 12, "{losses:?}");
+    let best = 1 + losses.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
+    assert_eq!(last(&recipe, "finished")["best_step"], best);
+    let values = |file: &Path| candle_core::safetensors::load(file, &Device::Cpu).unwrap();
+    let kept = values(&recipe.output.join(format!("checkpoint-{best}/model.safetensors")));
+    let exported = values(&recipe.output.join("model/adapter_model.safetensors"));
+    for (name, tensor) in &exported {
+        let flat = |tensor: &candle_core::Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(flat(tensor), flat(&kept[name]), "{name}");
+    }
+}
+
 #[test]
 fn a_bad_line_of_a_data_file_is_named() {
     let root = root();
@@ -272,7 +338,7 @@ fn a_bad_line_of_a_data_file_is_named() {
     fs::write(&data, "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}\n{\"messages\": 3}\n").unwrap();
     let mut recipe = recipe(root.path(), "run", &[]);
     let source = &mut recipe.phases[0].sources[0];
-    (source.copy, source.jsonl) = (None, Some(data));
+    (source.copy, source.jsonl) = (None, Some(Paths::One(data)));
     let message = run(&recipe, false, false).unwrap_err().to_string();
     assert!(message.contains("data.jsonl:2") && message.contains("messages"), "{message}");
 }

@@ -43,8 +43,12 @@ fn recipe(workers: usize) -> Recipe {
 fn feeder(workers: usize, step: u64, cursor: Cursor) -> Feeder {
     let source = |base, length| -> (f64, Box<dyn Source>) { (1.0, Box::new(Counting { base, length })) };
     let phases = vec![
-        Mixture { steps: 6, sources: vec![source(0, |index| 4 + (index % 7) as usize), source(10_000, |_| 5)] },
-        Mixture { steps: 5, sources: vec![source(20_000, |index| 3 + (index % 11) as usize)] },
+        Mixture {
+            steps: 6,
+            samples: None,
+            sources: vec![source(0, |index| 4 + (index % 7) as usize), source(10_000, |_| 5)],
+        },
+        Mixture { steps: 5, samples: None, sources: vec![source(20_000, |index| 3 + (index % 11) as usize)] },
     ];
     Feeder::new(&recipe(workers), phases, step, cursor).unwrap()
 }
@@ -97,7 +101,7 @@ fn samples_that_are_too_long_are_dropped_and_counted() {
 #[test]
 fn a_limit_below_every_sample_is_an_error() {
     let source: Box<dyn Source> = Box::new(Counting { base: 0, length: |_| 13 });
-    let phases = vec![Mixture { steps: 1, sources: vec![(1.0, source)] }];
+    let phases = vec![Mixture { steps: 1, samples: None, sources: vec![(1.0, source)] }];
     let message = Feeder::new(&recipe(1), phases, 0, Cursor::default()).unwrap().next_step().err().unwrap().to_string();
     assert!(message.contains("batch.max_len"), "{message}");
 }
