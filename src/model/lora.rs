@@ -243,7 +243,7 @@ impl AdapterBatch {
         for (rows, weights) in &self.groups {
             if let Some(pair) = weights.get(site) {
                 let adapted = pair.beside(&narrow(x, rows)?, &narrow(&y, rows)?, weight)?;
-                y = replace_rows(y, rows, adapted)?;
+                y = replace_rows(&y, rows, adapted)?;
             }
         }
         Ok(y)
@@ -294,7 +294,7 @@ fn narrow(x: &Tensor, rows: &Range<usize>) -> Result<Tensor> {
 }
 
 /// `y` with other values in some rows, leaving every other row exactly as it is.
-fn replace_rows(y: Tensor, rows: &Range<usize>, values: Tensor) -> Result<Tensor> {
+fn replace_rows(y: &Tensor, rows: &Range<usize>, values: Tensor) -> Result<Tensor> {
     let total = y.dim(0)?;
     if rows.len() == total {
         return Ok(values);

@@ -25,8 +25,8 @@ KINDS = {
     "few": ['lora.target_modules=["q_proj", "mlp.down_proj"]', "lora.layers=[1, 3]"],
 }
 PROMPTS = ["The weather in Paris", "{\"tool_uses\":[{\"recipient_name\":\"functions.", "set a timer for"]
-# Largest difference of a log probability. The server holds the model's bf16 weights as they are and adapters in f16 beside them.
-TOLERANCE = 0.02
+# Largest difference of a log probability.
+TOLERANCE = 0.002
 
 
 def train(trainer, folder, kind, sets):
@@ -75,7 +75,7 @@ def main():
                 theirs = [expected(torch, model, tokenizer, prompt) for prompt in PROMPTS]
                 ours = [served(address, kind, prompt) for prompt in PROMPTS]
                 gap = lambda a, b: max(abs(x - y) for one, other in zip(a, b) for x, y in zip(one, other))  # noqa: E731
-                assert gap(theirs, plain) > 10 * TOLERANCE, f"{kind} changes nothing"
+                assert gap(theirs, plain) > 5 * TOLERANCE, f"{kind} changes nothing"
                 assert gap(theirs, ours) < TOLERANCE, f"{kind}: {theirs} and {ours}"
                 print(f"ok {kind}: log probabilities within {gap(theirs, ours):.4f} of PEFT's")
 

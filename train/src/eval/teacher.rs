@@ -39,7 +39,7 @@ impl HeldOut {
         let (mut set, batch) = (Self { micros: Vec::new(), groups: Vec::new() }, &recipe.batch);
         let examples = match eval.synth {
             true => set.generated(eval, batch, encoder)?,
-            false => set.from_files(recipe, eval, encoder)?,
+            false => set.filed(recipe, eval, encoder)?,
         };
         set.micros = pack(examples, batch.micro_tokens.unwrap_or(batch.tokens));
         Ok((!set.micros.is_empty()).then_some(set))
@@ -59,7 +59,7 @@ impl HeldOut {
         Ok(examples)
     }
 
-    fn from_files(&mut self, recipe: &Recipe, eval: &EvalSection, encoder: &Encoder) -> Result<Vec<Example>> {
+    fn filed(&mut self, recipe: &Recipe, eval: &EvalSection, encoder: &Encoder) -> Result<Vec<Example>> {
         let held = match &eval.data {
             Some(path) => Conversations::open(std::slice::from_ref(path))?,
             None => Conversations::open(&recipe.files())?.split(eval.held_out(), eval.seed).1,

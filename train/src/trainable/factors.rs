@@ -37,7 +37,7 @@ impl Kind {
         format!("{PREFIX}{}.{}.{}", site.layer, site.module.path(), self.suffix())
     }
 
-    /// The reverse of [`Self::name`].
+    /// The site and kind of a tensor, by its name.
     pub fn of(name: &str) -> Option<(Site, Self)> {
         let (layer, rest) = name.strip_prefix(PREFIX)?.split_once('.')?;
         let kind = Self::ALL.into_iter().find(|kind| rest.ends_with(kind.suffix()))?;
