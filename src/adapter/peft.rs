@@ -50,7 +50,7 @@ pub struct LoadedAdapter {
 /// Reads and checks a PEFT directory.
 pub fn load(dir: &Path, model: &ModelConfig, dtype: DType, device: &Device) -> Result<LoadedAdapter, AdapterError> {
     let snapshot = Checked::open(AdapterFiles::open(dir, None)?, model)?.read()?;
-    let weights = snapshot.build(dtype, device)?;
+    let weights = snapshot.weights((dtype, device), largest(dtype))?;
     Ok(LoadedAdapter { config: snapshot.config, weights, digest: snapshot.digest })
 }
 
@@ -60,7 +60,7 @@ fn invalid(reason: impl Into<String>) -> AdapterError {
 
 /// One of the tensors of a site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Factor {
+pub enum Factor {
     A,
     B,
     /// DoRA's lengths of rows.
@@ -81,12 +81,12 @@ impl Factor {
 const PREFIX: &str = "base_model.model.model.layers.";
 
 /// PEFT's name of a tensor.
-fn tensor_name(site: Site, factor: Factor) -> String {
+pub fn tensor_name(site: Site, factor: Factor) -> String {
     format!("{PREFIX}{}.{}.{}", site.layer, site.module.path(), factor.suffix())
 }
 
 /// The reverse of [`tensor_name`]; also reads names that kept the adapter name `default`.
-fn parse_tensor_name(name: &str) -> Option<(Site, Factor)> {
+pub fn parse_tensor_name(name: &str) -> Option<(Site, Factor)> {
     let (layer, rest) = name.strip_prefix(PREFIX)?.split_once('.')?;
     let (path, factor) = rest.split_once(".lora_")?;
     let factor = match factor {
@@ -262,12 +262,7 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// The tensors; refuses values that are not finite or that cannot be held so.
-    fn build(&self, dtype: DType, device: &Device) -> Result<AdapterWeights, AdapterError> {
-        self.weights((dtype, device), largest(dtype))
-    }
-
-    /// The same for serving beside this base, packed if need be.
+    /// The adapter for serving beside this base, packed if need be.
     pub(super) fn serve(
         &self,
         (dtype, device): (DType, &Device),
@@ -287,6 +282,7 @@ impl Snapshot {
         })
     }
 
+    /// The tensors; refuses values that are not finite or larger than `largest`.
     fn weights(&self, (dtype, device): (DType, &Device), largest: f32) -> Result<AdapterWeights, AdapterError> {
         let mut weights = AdapterWeights::empty(self.layers);
         for (site, plan) in &self.plans {

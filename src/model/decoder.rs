@@ -214,7 +214,7 @@ impl Decoder {
 
     /// Logits `[n, vocab]` (f32) of selected rows of the hidden states `[n, hidden]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(ops::linear(hidden, &self.head, None)?.to_dtype(DType::F32)?)
+        Ok(ops::linear(hidden, &self.head)?.to_dtype(DType::F32)?)
     }
 
     /// Length of each row of a site's matrix, `[out]` in f32.

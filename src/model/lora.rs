@@ -239,7 +239,7 @@ impl AdapterBatch {
         if let Some(pair) = self.trained(site, x) {
             return pair.trained(x, weight, self.dropout.map(|dropout| dropout.at(site.index())));
         }
-        let mut y = ops::linear(x, weight, None)?;
+        let mut y = ops::linear(x, weight)?;
         for (rows, weights) in &self.groups {
             if let Some(pair) = weights.get(site) {
                 let adapted = pair.beside(&narrow(x, rows)?, &narrow(&y, rows)?, weight)?;

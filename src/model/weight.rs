@@ -26,12 +26,6 @@ pub enum Weight {
     Packed { values: Arc<QTensor>, dtype: DType },
 }
 
-impl From<Tensor> for Weight {
-    fn from(tensor: Tensor) -> Self {
-        Self::Dense(tensor)
-    }
-}
-
 impl Weight {
     /// Holds a stored matrix in `encoding`, or in the next finer one where its rows are not whole blocks; bytes that are
     /// in it already stay as they are.

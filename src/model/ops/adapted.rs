@@ -38,7 +38,7 @@ fn composed(x: &Tensor, w: &Weight, factors: &Factors<'_>) -> Result<Tensor> {
         None => x.clone(),
     };
     let [a, b] = [factors.a, factors.b].map(|factor| factor.to_dtype(x.dtype()));
-    linear(x, w, None)? + (project(&project(&input, &a?)?, &b?)? * factors.scale)?
+    linear(x, w)? + (project(&project(&input, &a?)?, &b?)? * factors.scale)?
 }
 
 /// Length of each row of `W`, `[out]` in f32, without a gradient.

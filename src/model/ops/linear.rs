@@ -1,4 +1,4 @@
-//! The linear layer `y = x Wᵀ (+ b)`.
+//! The linear layer `y = x Wᵀ`.
 //!
 //! Serving uses a kernel whose result for a row never depends on the other rows; training uses the fastest matrix
 //! product. A frozen weight passes the gradient on to its input and gets none itself.
@@ -9,16 +9,12 @@ use crate::model::weight::Weight;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Storage, Tensor, bail};
 
-/// `x: [T, in]`, `w: [out, in]`, `bias: [out]` → `[T, out]`.
-pub fn linear(x: &Tensor, w: &Weight, bias: Option<&Tensor>) -> Result<Tensor> {
-    let y = match w {
+/// `x: [T, in]`, `w: [out, in]` → `[T, out]`.
+pub fn linear(x: &Tensor, w: &Weight) -> Result<Tensor> {
+    match w {
         Weight::Dense(w) if w.track_op() || !x.track_op() => project(x, w),
         _ if x.track_op() => x.contiguous()?.apply_op1(Frozen(w.clone())),
         _ => project(x, &w.expand()?),
-    }?;
-    match bias {
-        Some(bias) => y.broadcast_add(bias),
-        None => Ok(y),
     }
 }
 

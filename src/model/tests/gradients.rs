@@ -55,7 +55,7 @@ fn rope_and_its_gradient_agree_with_composed_ops() {
 fn linear_and_its_gradients_agree_with_composed_ops() {
     let (x, w) = (var(&[9, 24], 1), var(&[10, 24], 2));
     assert_same(
-        &ops::linear(&x, &Weight::Dense(w.as_tensor().clone()), None).unwrap(),
+        &ops::linear(&x, &Weight::Dense(w.as_tensor().clone())).unwrap(),
         &composed::linear(&x, &w).unwrap(),
         &[&x, &w],
     );

@@ -5,46 +5,10 @@
 use crate::error::{Result, TrainError};
 use crate::optim::Slot;
 use crate::recipe::Recipe;
-use callsmith::adapter::peft::{self, PeftConfig, SiteSpec};
-use callsmith::model::{AdapterWeights, LoraPair, Magnitude, ModelConfig, ModelError, Site, TargetModule, decoder};
+use callsmith::adapter::peft::{self, Factor, PeftConfig, SiteSpec, tensor_name};
+use callsmith::model::{AdapterWeights, LoraPair, Magnitude, ModelConfig, ModelError, Site, decoder};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
-
-const PREFIX: &str = "base_model.model.model.layers.";
-
-/// What a tensor is to its site.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    A,
-    B,
-    /// DoRA's lengths of rows.
-    Magnitude,
-}
-
-impl Kind {
-    const ALL: [Self; 3] = [Self::A, Self::B, Self::Magnitude];
-
-    fn suffix(self) -> &'static str {
-        match self {
-            Self::A => "lora_A.weight",
-            Self::B => "lora_B.weight",
-            Self::Magnitude => "lora_magnitude_vector",
-        }
-    }
-
-    /// PEFT's name of the tensor.
-    fn name(self, site: Site) -> String {
-        format!("{PREFIX}{}.{}.{}", site.layer, site.module.path(), self.suffix())
-    }
-
-    /// The site and kind of a tensor, by its name.
-    pub fn of(name: &str) -> Option<(Site, Self)> {
-        let (layer, rest) = name.strip_prefix(PREFIX)?.split_once('.')?;
-        let kind = Self::ALL.into_iter().find(|kind| rest.ends_with(kind.suffix()))?;
-        let module = TargetModule::ALL.into_iter().find(|module| rest.starts_with(&module.path()))?;
-        Some((Site { layer: layer.parse().ok()?, module }, kind))
-    }
-}
 
 /// The adapter that a recipe describes, for one model.
 pub struct Factors {
@@ -66,8 +30,11 @@ impl Factors {
     pub fn slots(&self, config: &ModelConfig) -> Vec<Slot> {
         let tensors = self.sites.iter().flat_map(|(&site, spec)| {
             let (out, input) = decoder::module_shape(config, site.module);
-            let magnitude = self.settings.use_dora.then(|| (Kind::Magnitude.name(site), vec![out]));
-            let factors = [(Kind::A.name(site), vec![spec.rank, input]), (Kind::B.name(site), vec![out, spec.rank])];
+            let magnitude = self.settings.use_dora.then(|| (tensor_name(site, Factor::Magnitude), vec![out]));
+            let factors = [
+                (tensor_name(site, Factor::A), vec![spec.rank, input]),
+                (tensor_name(site, Factor::B), vec![out, spec.rank]),
+            ];
             factors.into_iter().chain(magnitude)
         });
         Slot::layout(tensors)
@@ -78,8 +45,8 @@ impl Factors {
         let find = |name: String| tensors.get(&name).cloned().ok_or(ModelError::MissingTensor(name));
         let mut weights = AdapterWeights::empty(config.num_layers);
         for (&site, spec) in &self.sites {
-            let magnitude = self.settings.use_dora.then(|| find(Kind::Magnitude.name(site))).transpose()?;
-            let (a, b) = (find(Kind::A.name(site))?, find(Kind::B.name(site))?);
+            let magnitude = self.settings.use_dora.then(|| find(tensor_name(site, Factor::Magnitude))).transpose()?;
+            let (a, b) = (find(tensor_name(site, Factor::A))?, find(tensor_name(site, Factor::B))?);
             weights.insert(site, LoraPair { a, b, scale: spec.scale, magnitude: magnitude.map(Magnitude::Wanted) });
         }
         Ok(weights)

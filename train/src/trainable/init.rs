@@ -1,11 +1,11 @@
 //! Initial values: random by name and seed, or read from a model directory.
 
-use super::factors::Kind;
 use super::{flat, positional};
 use crate::error::Result;
 use crate::optim::Slot;
 use crate::random;
 use crate::recipe::Recipe;
+use callsmith::adapter::peft::{Factor, parse_tensor_name};
 use callsmith::model::{Checkpoint, Decoder, ModelConfig};
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -37,9 +37,9 @@ pub(super) fn random(recipe: &Recipe, config: &ModelConfig, slots: &[Slot], devi
 /// magnitudes are the lengths that the base's rows have.
 pub(super) fn factors(seed: u64, slots: &[Slot], decoder: &Decoder, device: &Device) -> Result<Vec<Var>> {
     let values = |slot: &Slot| -> Result<Vec<f32>> {
-        match Kind::of(&slot.name) {
-            Some((site, Kind::Magnitude)) => Ok(flat(&decoder.row_norms(site)?)?),
-            Some((_, Kind::A)) => {
+        match parse_tensor_name(&slot.name) {
+            Some((site, Factor::Magnitude)) => Ok(flat(&decoder.row_norms(site)?)?),
+            Some((_, Factor::A)) => {
                 let bound = 1.0 / (slot.shape[1] as f64).sqrt();
                 Ok(random::uniform(&mut random::stream(seed, &slot.name, 0), slot.range.len(), bound))
             }
