@@ -1,10 +1,11 @@
 //! The attention half of a block: projections, rotary embedding, cached or causal attention, output projection.
 
+use super::backward::{BackwardPass, norm_backward};
 use super::linear::Linear;
 use super::lora::AdapterBatch;
 use super::ops::{self, Rotary};
 use super::{KvCache, ModelConfig};
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
 pub(super) struct Attention {
     pub(super) q: Linear,
@@ -27,32 +28,79 @@ pub(super) struct LayerContext<'a> {
     pub(super) rotary: Rotary,
     pub(super) lookback: Lookback<'a>,
     pub(super) adapters: &'a AdapterBatch,
+    /// Whether gradients may follow: the fastest products, instead of those whose rows do not depend on each other.
+    pub(super) trains: bool,
+}
+
+/// What the backward pass reads beside the input, `[T, heads, head_dim]` each.
+pub(super) struct Attended {
+    /// As projected: neither normalised nor rotated.
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
 }
 
 impl Attention {
-    /// `x: [T, hidden]` → `[T, hidden]`.
-    pub(super) fn forward(&self, x: &Tensor, context: &LayerContext<'_>) -> Result<Tensor> {
-        let LayerContext { config, rotary, lookback, adapters } = context;
+    /// All but the last product of `x: [T, hidden]`.
+    pub(super) fn attended(&self, x: &Tensor, context: &LayerContext<'_>) -> Result<Attended> {
+        let config = context.config;
         let rows = x.dim(0)?;
-        let project = |linear: &Linear, heads| linear.forward(x, adapters)?.reshape((rows, heads, config.head_dim));
+        let project = |linear: &Linear, heads| linear.forward(x, context)?.reshape((rows, heads, config.head_dim));
         let (q, k) = (project(&self.q, config.num_heads)?, project(&self.k, config.num_kv_heads)?);
         let v = project(&self.v, config.num_kv_heads)?;
-        let (q, k) = self.normalise(q, k, config.rms_norm_eps)?;
-        let (q, k) = (ops::rope(&q, rotary)?, ops::rope(&k, rotary)?);
-        let attended = match lookback {
-            Lookback::Segments(lengths) => ops::causal_attention(&q, &k, &v, lengths, config.sliding_window)?,
+        let (turned_q, turned_k) = self.turned(&q, &k, context)?;
+        let out = match &context.lookback {
+            Lookback::Segments(lengths) => {
+                ops::causal_attention(&turned_q, &turned_k, &v, lengths, config.sliding_window)?
+            }
             Lookback::Cache { cache, layout } => {
-                let (keys, values) = cache.write(self.q.site.layer, &k, &v, layout)?;
-                ops::paged_attention(&q, keys, values, layout)?
+                let (keys, values) = cache.write(self.q.site.layer, &turned_k, &v, layout)?;
+                ops::paged_attention(&turned_q, keys, values, layout)?
             }
         };
-        self.o.forward(&attended.reshape((rows, config.query_width()))?, adapters)
+        Ok(Attended { q, k, v, out })
     }
 
-    fn normalise(&self, q: Tensor, k: Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
+    /// The last product → `[T, hidden]`.
+    pub(super) fn output(&self, attended: &Attended, context: &LayerContext<'_>) -> Result<Tensor> {
+        self.o.forward(&attended.out.flatten_from(1)?, context)
+    }
+
+    /// Queries and keys as they meet: normalised where the family does so, and rotated.
+    fn turned(&self, q: &Tensor, k: &Tensor, context: &LayerContext<'_>) -> Result<(Tensor, Tensor)> {
+        let (rotary, eps) = (&context.rotary, context.config.rms_norm_eps);
         match &self.qk_norm {
-            None => Ok((q, k)),
-            Some((q_weight, k_weight)) => Ok((ops::rms_norm(&q, q_weight, eps)?, ops::rms_norm(&k, k_weight, eps)?)),
+            None => Ok((ops::rope(q, rotary)?, ops::rope(k, rotary)?)),
+            Some((q_weight, k_weight)) => {
+                let (q, k) = (ops::rms_norm(q, q_weight, eps)?, ops::rms_norm(k, k_weight, eps)?);
+                Ok((ops::rope(&q, rotary)?, ops::rope(&k, rotary)?))
+            }
         }
+    }
+
+    /// The gradient of `x` from that of the output.
+    pub(super) fn backward(
+        &self,
+        x: &Tensor,
+        attended: &Attended,
+        grad: &Tensor,
+        pass: &mut BackwardPass<'_, '_>,
+    ) -> Result<Tensor> {
+        let Attended { q, k, v, out } = attended;
+        let Lookback::Segments(lengths) = pass.context.lookback else { bail!("no gradient goes through a KV cache") };
+        let grad = self.o.backward(&out.flatten_from(1)?, grad, pass)?.reshape(out.shape())?;
+        let (turned_q, turned_k) = self.turned(q, k, pass.context)?;
+        let met = ops::Attended { q: &turned_q, k: &turned_k, v, out };
+        let [dq, dk, dv] = ops::causal_attention_backward(&met, &grad, lengths, pass.context.config.sliding_window)?;
+        let back = pass.context.rotary.reversed();
+        let [mut dq, mut dk] = [ops::rope(&dq, &back)?, ops::rope(&dk, &back)?];
+        if let Some((q_weight, k_weight)) = &self.qk_norm {
+            dq = norm_backward(q, q_weight, &dq, pass)?;
+            dk = norm_backward(k, k_weight, &dk, pass)?;
+        }
+        let dx = self.q.backward(x, &dq.flatten_from(1)?, pass)?;
+        let dx = (dx + self.k.backward(x, &dk.flatten_from(1)?, pass)?)?;
+        dx + self.v.backward(x, &dv.flatten_from(1)?, pass)?
     }
 }

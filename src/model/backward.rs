@@ -1,17 +1,16 @@
 //! Losses and gradients of the decoder, half a block at a time.
 //!
-//! Each half (attention, feed-forward) has a tape of its own, from its input to its output. After the forward pass a half
-//! keeps that tape, or its input alone and is computed again when its turn comes ([`Recompute`]; Chen et al. 2016). So at no
-//! time is there more than what was asked to be kept and one half. Knows no optimizer and no batches of samples.
+//! Each half (attention, feed-forward) is followed backwards by hand, from what it kept or from its input alone, in which
+//! case it is computed again first ([`Recompute`]; Chen et al. 2016). So at no time is there more than what was asked to be
+//! kept and one half. Knows no optimizer and no batches of samples.
 
-use super::attention::{LayerContext, Lookback};
+use super::attention::{Attended, LayerContext, Lookback};
 use super::decoder::Block;
+use super::mlp::Gated;
 use super::ops::{self, HeadGradients, Rotary};
 use super::weight::Weight;
 use super::{AdapterBatch, Decoder, ModelError};
-use candle_core::backend::BackendStorage;
-use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Shape, Tensor, TensorId, Var};
+use candle_core::{Tensor, TensorId};
 use serde::{Deserialize, Serialize};
 
 type Result<T, E = candle_core::Error> = std::result::Result<T, E>;
@@ -55,16 +54,28 @@ pub struct Found {
 /// Receives the gradient of each variable that was reached, once for every place where it is used.
 pub type Sink<'a> = dyn FnMut(TensorId, &Tensor) -> Result<()> + 'a;
 
+/// What every layer needs on the way back beside what it read and the gradient of what it gave.
+pub(super) struct BackwardPass<'a, 'b> {
+    pub(super) context: &'a LayerContext<'a>,
+    pub(super) sink: &'a mut Sink<'b>,
+}
+
+/// The gradient of a norm's input `x` from that of its output.
+pub(super) fn norm_backward(x: &Tensor, w: &Tensor, grad: &Tensor, pass: &mut BackwardPass<'_, '_>) -> Result<Tensor> {
+    let (dx, dw) = ops::rms_norm_backward(x, w, pass.context.config.rms_norm_eps, grad)?;
+    dw.map_or(Ok(()), |dw| (pass.sink)(w.id(), &dw))?;
+    Ok(dx)
+}
+
 impl Decoder {
     /// Losses alone.
     pub fn evaluate(&self, predict: &Predict<'_>) -> Result<Found, ModelError> {
         let context = self.context(predict);
         let mut x = self.embedding.select(predict.tokens)?.detach();
-        for half in self.halves() {
-            // Without its tape.
-            x = half.forward(&x, &context)?.detach();
+        for block in &self.blocks {
+            x = block.forward(&x, &context)?;
         }
-        let hidden = self.chosen(&x, predict)?;
+        let (_, hidden) = self.chosen(&x, predict)?;
         let found = ops::head_loss(&hidden, &self.head, predict.targets, None)?;
         Ok(Found { losses: found.losses, predictions: found.predictions })
     }
@@ -81,25 +92,26 @@ impl Decoder {
         let embedded = self.embedding.select(predict.tokens)?;
         let mut x = embedded.detach();
         let mut pieces = Vec::with_capacity(2 * self.blocks.len());
-        for half in self.halves() {
-            let piece = Piece::run(half, &x, &context, half.is_kept(recompute))?;
-            x = piece.1;
-            pieces.push(piece.0);
+        for block in &self.blocks {
+            for half in [Piece::attend, Piece::feed] {
+                let piece = half(block, &x, &context, recompute)?;
+                x = piece.1;
+                pieces.push(piece.0);
+            }
         }
-        let last = Var::from_tensor(&x)?;
-        let hidden = self.chosen(last.as_tensor(), predict)?;
+        let (rows, hidden) = self.chosen(&x, predict)?;
         let found = ops::head_loss(&hidden, &self.head, predict.targets, Some(factors))?;
         if let Some(HeadGradients { hidden: gradient, head }) = found.gradients {
+            let mut pass = BackwardPass { context: &context, sink };
             if let (Some(gradient), Weight::Dense(weight)) = (head, &self.head) {
-                sink(weight.id(), &gradient)?;
+                (pass.sink)(weight.id(), &gradient)?;
             }
-            let mut upstream = pull(&hidden, gradient, Some(&last), sink)?;
-            while let (Some(piece), Some(gradient)) = (pieces.pop(), &upstream) {
-                upstream = piece.backward(gradient.clone(), &context, sink)?;
+            let gradient = norm_backward(&rows, &self.norm, &gradient, &mut pass)?;
+            let mut upstream = x.zeros_like()?.index_add(&chosen_rows(&x, predict)?, &gradient, 0)?;
+            while let Some(piece) = pieces.pop() {
+                upstream = piece.backward(&upstream, &mut pass)?;
             }
-            if let (true, Some(gradient)) = (embedded.track_op(), upstream) {
-                pull(&embedded, gradient, None, sink)?;
-            }
+            embedding_backward(&embedded, &upstream, sink)?;
         }
         Ok(Found { losses: found.losses, predictions: found.predictions })
     }
@@ -110,114 +122,72 @@ impl Decoder {
             rotary: Rotary::new(&self.config, predict.positions),
             lookback: Lookback::Segments(predict.lengths),
             adapters: predict.adapters,
+            trains: true,
         }
     }
 
-    fn halves(&self) -> impl Iterator<Item = Half<'_>> {
-        self.blocks.iter().flat_map(|block| [Half::Attend(block), Half::Feed(block)])
-    }
-
-    /// Hidden states of the rows that predict.
-    fn chosen(&self, x: &Tensor, predict: &Predict<'_>) -> Result<Tensor> {
-        let rows = x.index_select(&Tensor::new(predict.rows, x.device())?, 0)?;
-        ops::rms_norm(&rows, &self.norm, self.config.rms_norm_eps)
+    /// The rows that predict, before and after the final norm.
+    fn chosen(&self, x: &Tensor, predict: &Predict<'_>) -> Result<(Tensor, Tensor)> {
+        let rows = x.index_select(&chosen_rows(x, predict)?, 0)?;
+        let normed = ops::rms_norm(&rows, &self.norm, self.config.rms_norm_eps)?;
+        Ok((rows, normed))
     }
 }
 
-/// Half a block.
-#[derive(Clone, Copy)]
-enum Half<'a> {
-    Attend(&'a Block),
-    Feed(&'a Block),
-}
-
-impl Half<'_> {
-    fn forward(self, x: &Tensor, context: &LayerContext<'_>) -> Result<Tensor> {
-        match self {
-            Self::Attend(block) => block.attend(x, context),
-            Self::Feed(block) => block.feed(x, context),
-        }
+/// Sinks the gradients of whatever the embeddings were looked up in, if it is trained: the one place where candle's tape serves
+/// well.
+fn embedding_backward(embedded: &Tensor, grad: &Tensor, sink: &mut Sink<'_>) -> Result<()> {
+    if !embedded.track_op() {
+        return Ok(());
     }
-
-    fn is_kept(self, recompute: Recompute) -> bool {
-        match recompute {
-            Recompute::Off => true,
-            Recompute::Selective => matches!(self, Self::Attend(_)),
-            Recompute::All => false,
-        }
-    }
+    let found = (embedded * grad)?.sum_all()?.backward()?;
+    let ids: Vec<TensorId> = found.get_ids().copied().collect();
+    ids.into_iter().try_for_each(|id| found.get_id(id).map_or(Ok(()), |gradient| sink(id, gradient)))
 }
 
-/// A half that was run, as far as its backward pass needs it.
-struct Piece<'a> {
-    half: Half<'a>,
-    input: Input,
+fn chosen_rows(x: &Tensor, predict: &Predict<'_>) -> Result<Tensor> {
+    Tensor::new(predict.rows, x.device())
 }
 
-enum Input {
-    /// The variable at its start and the end of its tape.
-    Taped(Var, Tensor),
-    /// To be run again.
-    Plain(Tensor),
+/// Half a block that was run: its input, and what it kept for its way back.
+enum Piece<'a> {
+    Attend(&'a Block, Tensor, Option<Attended>),
+    Feed(&'a Block, Tensor, Option<Gated>),
 }
 
 impl<'a> Piece<'a> {
-    /// The piece and its output.
-    fn run(half: Half<'a>, x: &Tensor, context: &LayerContext<'_>, keep: bool) -> Result<(Self, Tensor)> {
-        if !keep {
-            let y = half.forward(x, context)?.detach();
-            return Ok((Self { half, input: Input::Plain(x.clone()) }, y));
-        }
-        let start = Var::from_tensor(x)?;
-        let end = half.forward(start.as_tensor(), context)?;
-        let y = end.detach();
-        Ok((Self { half, input: Input::Taped(start, end) }, y))
+    /// The first half, and its output.
+    fn attend(block: &'a Block, x: &Tensor, context: &LayerContext<'_>, again: Recompute) -> Result<(Self, Tensor)> {
+        let (y, attended) = block.attend(x, context)?;
+        let kept = (again != Recompute::All).then_some(attended);
+        Ok((Self::Attend(block, x.clone(), kept), y))
     }
 
-    /// The gradient of its input from that of its output.
-    fn backward(self, gradient: Tensor, context: &LayerContext<'_>, sink: &mut Sink<'_>) -> Result<Option<Tensor>> {
-        let (start, end) = match self.input {
-            Input::Taped(start, end) => (start, end),
-            Input::Plain(x) => {
-                let start = Var::from_tensor(&x)?;
-                let end = self.half.forward(start.as_tensor(), context)?;
-                (start, end)
+    /// The second half, and its output.
+    fn feed(block: &'a Block, x: &Tensor, context: &LayerContext<'_>, again: Recompute) -> Result<(Self, Tensor)> {
+        let (y, gated) = block.feed(x, context)?;
+        let kept = (again == Recompute::Off).then_some(gated);
+        Ok((Self::Feed(block, x.clone(), kept), y))
+    }
+
+    /// The gradient of its input from that of its output. What is made again is made without the last product, which
+    /// nothing on the way back reads.
+    fn backward(self, grad: &Tensor, pass: &mut BackwardPass<'_, '_>) -> Result<Tensor> {
+        let context = pass.context;
+        let (x, norm, gradient) = match self {
+            Self::Attend(block, x, kept) => {
+                let normed = block.attend_input(&x, context)?;
+                let kept = kept.map_or_else(|| block.attention.attended(&normed, context), Ok)?;
+                let gradient = block.attention.backward(&normed, &kept, grad, pass)?;
+                (x, &block.input_norm, gradient)
+            }
+            Self::Feed(block, x, kept) => {
+                let normed = block.feed_input(&x, context)?;
+                let kept = kept.map_or_else(|| block.mlp.gated(&normed, context), Ok)?;
+                let gradient = block.mlp.backward(&normed, &kept, grad, pass)?;
+                (x, &block.post_norm, gradient)
             }
         };
-        pull(&end, gradient, Some(&start), sink)
-    }
-}
-
-/// Runs one tape backwards from `gradient` at its `end`; gives what arrives at `start` and sinks the rest.
-fn pull(end: &Tensor, gradient: Tensor, start: Option<&Var>, sink: &mut Sink<'_>) -> Result<Option<Tensor>> {
-    let mut found: GradStore = end.apply_op1(Pull { gradient })?.backward()?;
-    let arrived = start.and_then(|start| found.remove(start.as_tensor()));
-    let ids: Vec<TensorId> = found.get_ids().copied().collect();
-    ids.into_iter().try_for_each(|id| found.get_id(id).map_or(Ok(()), |gradient| sink(id, gradient)))?;
-    Ok(arrived)
-}
-
-/// The end of a tape: whatever comes in there goes on as this gradient.
-struct Pull {
-    gradient: Tensor,
-}
-
-impl CustomOp1 for Pull {
-    fn name(&self) -> &'static str {
-        "pull"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        Ok((CpuStorage::F32(vec![0.0]), ().into()))
-    }
-
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        // Any one value: it means nothing, only the tape behind it counts.
-        let first = (0..layout.dims().len()).try_fold(layout.clone(), |layout, dim| layout.narrow(dim, 0, 1))?;
-        Ok((x.affine(&first, 0.0, 0.0)?, ().into()))
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(self.gradient.clone()))
+        grad + norm_backward(&x, norm, &gradient, pass)?
     }
 }

@@ -1,11 +1,12 @@
 //! The decoder: embed → blocks → final norm; hidden states and logits are separate.
 //!
-//! One forward serves training and inference: whether a tensor is trainable is a property of the tensor.
+//! One forward serves training and inference: whether a tensor is trainable is a property of the tensor. The backward passes
+//! are in [`super::backward`] and beside each layer.
 
-use super::attention::{Attention, LayerContext, Lookback};
+use super::attention::{Attended, Attention, LayerContext, Lookback};
 use super::linear::Linear;
 use super::lora::{Site, TargetModule};
-use super::mlp::Mlp;
+use super::mlp::{Gated, Mlp};
 use super::ops::{self, PagedLayout, Rotary};
 use super::weight::Weight;
 use super::weights::{Tensors, expect_shape};
@@ -67,10 +68,10 @@ pub(super) fn has_bias(config: &ModelConfig, module: TargetModule) -> bool {
 }
 
 pub(super) struct Block {
-    input_norm: Tensor,
-    attention: Attention,
-    post_norm: Tensor,
-    mlp: Mlp,
+    pub(super) input_norm: Tensor,
+    pub(super) attention: Attention,
+    pub(super) post_norm: Tensor,
+    pub(super) mlp: Mlp,
 }
 
 impl Block {
@@ -110,20 +111,33 @@ impl Block {
         }
     }
 
-    fn forward(&self, x: &Tensor, context: &LayerContext<'_>) -> candle_core::Result<Tensor> {
-        self.feed(&self.attend(x, context)?, context)
+    /// Both halves: `y = x + attention(norm(x))`, then `y + mlp(norm(y))`.
+    pub(super) fn forward(&self, x: &Tensor, context: &LayerContext<'_>) -> candle_core::Result<Tensor> {
+        let (x, _) = self.attend(x, context)?;
+        let (x, _) = self.feed(&x, context)?;
+        Ok(x)
     }
 
-    /// The first half: `x + attention(norm(x))`.
-    pub(super) fn attend(&self, x: &Tensor, context: &LayerContext<'_>) -> candle_core::Result<Tensor> {
-        let normed = ops::rms_norm(x, &self.input_norm, context.config.rms_norm_eps)?;
-        x + self.attention.forward(&normed, context)?
+    /// The first half, and what its backward pass reads.
+    pub(super) fn attend(&self, x: &Tensor, context: &LayerContext<'_>) -> candle_core::Result<(Tensor, Attended)> {
+        let attended = self.attention.attended(&self.attend_input(x, context)?, context)?;
+        Ok(((x + self.attention.output(&attended, context)?)?, attended))
     }
 
-    /// The second half: `x + mlp(norm(x))`.
-    pub(super) fn feed(&self, x: &Tensor, context: &LayerContext<'_>) -> candle_core::Result<Tensor> {
-        let normed = ops::rms_norm(x, &self.post_norm, context.config.rms_norm_eps)?;
-        x + self.mlp.forward(&normed, context.adapters)?
+    /// The second half, and what its backward pass reads.
+    pub(super) fn feed(&self, x: &Tensor, context: &LayerContext<'_>) -> candle_core::Result<(Tensor, Gated)> {
+        let gated = self.mlp.gated(&self.feed_input(x, context)?, context)?;
+        Ok(((x + self.mlp.output(&gated, context)?)?, gated))
+    }
+
+    /// What the attention reads of the first half's input.
+    pub(super) fn attend_input(&self, x: &Tensor, context: &LayerContext<'_>) -> candle_core::Result<Tensor> {
+        ops::rms_norm(x, &self.input_norm, context.config.rms_norm_eps)
+    }
+
+    /// What the feed-forward part reads of the second half's input.
+    pub(super) fn feed_input(&self, x: &Tensor, context: &LayerContext<'_>) -> candle_core::Result<Tensor> {
+        ops::rms_norm(x, &self.post_norm, context.config.rms_norm_eps)
     }
 }
 
@@ -204,7 +218,7 @@ impl Decoder {
             }
         };
         let rotary = Rotary::new(&self.config, pass.positions);
-        let context = LayerContext { config: &self.config, rotary, lookback, adapters: pass.adapters };
+        let context = LayerContext { config: &self.config, rotary, lookback, adapters: pass.adapters, trains: false };
         for block in &self.blocks {
             x = block.forward(&x, &context)?;
             after_block();

@@ -2,11 +2,12 @@
 //!
 //! Knows no files (see `adapter::peft`) and no lifecycle (see `adapter::registry`).
 
+use super::backward::Sink;
 use super::cpu::PackedAdapter;
 use super::ops::{self, Dropout, Factors};
 use super::weight::Weight;
 use super::{Checkpoint, ModelError};
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor, bail};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -152,7 +153,7 @@ impl AdapterWeights {
         for site in sites {
             let Some(pair) = &mut self.pairs[site.index()] else { continue };
             if let Some(Magnitude::Wanted(wanted)) = &pair.magnitude {
-                let measured = ops::adapted_norms(&base.matrix(site)?, &pair.factors(None))?;
+                let measured = pair.lengths(&base.matrix(site)?)?;
                 let ratio = (wanted.to_dtype(DType::F32)?.to_device(measured.device())? / measured)?;
                 let ratio = ratio.to_dtype(pair.a.dtype())?.to_device(pair.a.device())?;
                 pair.magnitude = Some(Magnitude::Ratio(ratio));
@@ -236,9 +237,6 @@ impl AdapterBatch {
 
     /// `x Wᵀ` plus each group's delta for this site; `x: [rows, in]`.
     pub(super) fn project(&self, site: Site, x: &Tensor, weight: &Weight) -> Result<Tensor> {
-        if let Some(pair) = self.trained(site, x) {
-            return pair.trained(x, weight, self.dropout.map(|dropout| dropout.at(site.index())));
-        }
         let mut y = ops::linear(x, weight)?;
         for (rows, weights) in &self.groups {
             if let Some(pair) = weights.get(site) {
@@ -249,24 +247,67 @@ impl AdapterBatch {
         Ok(y)
     }
 
-    /// The factors of this site if all rows use them and a gradient is wanted.
-    fn trained(&self, site: Site, x: &Tensor) -> Option<&LoraPair> {
-        let [(rows, weights)] = self.groups.as_slice() else { return None };
-        let pair = weights.get(site)?;
-        let wanted = x.track_op() || pair.a.track_op();
-        (wanted && x.dim(0).is_ok_and(|total| rows.len() == total)).then_some(pair)
+    /// What is trained at this site, beside all `rows` rows of the pass.
+    pub(super) fn trained(&self, site: Site, rows: usize) -> Result<Option<Trained<'_>>> {
+        let weights = match self.groups.as_slice() {
+            [] => return Ok(None),
+            [(range, weights)] if range.len() == rows => weights,
+            _ => bail!("one adapter over all rows can be trained, not several or over some"),
+        };
+        let dropout = self.dropout.map(|dropout| dropout.at(site.index()));
+        Ok(weights.get(site).map(|pair| Trained { pair, dropout }))
+    }
+}
+
+/// The factors of one site while they are trained.
+pub(super) struct Trained<'a> {
+    pair: &'a LoraPair,
+    dropout: Option<Dropout>,
+}
+
+impl Trained<'_> {
+    /// The whole layer, by the fastest products.
+    pub(super) fn forward(&self, x: &Tensor, weight: &Weight) -> Result<Tensor> {
+        self.pair.at_magnitude(ops::adapted(x, weight, &self.factors())?, weight)
+    }
+
+    /// The gradient of `x` from that of the output; those of the factors go to `sink`.
+    pub(super) fn backward(&self, x: &Tensor, weight: &Weight, grad: &Tensor, sink: &mut Sink<'_>) -> Result<Tensor> {
+        let LoraPair { a, b, magnitude, .. } = self.pair;
+        let grad = match magnitude {
+            None => grad.clone(),
+            Some(magnitude) => self.stretched(x, weight, (magnitude, grad), sink)?,
+        };
+        let found = ops::adapted_backward(x, weight, &self.factors(), &grad)?;
+        sink(a.id(), &found.a)?;
+        sink(b.id(), &found.b)?;
+        Ok(found.x)
+    }
+
+    /// DoRA: with `y = z · m / |row|`, sinks `dm = Σ dy · z / |row|` and gives `dz = dy · m / |row|`.
+    fn stretched(
+        &self,
+        x: &Tensor,
+        weight: &Weight,
+        (magnitude, grad): (&Magnitude, &Tensor),
+        sink: &mut Sink<'_>,
+    ) -> Result<Tensor> {
+        if let Magnitude::Wanted(wanted) = magnitude {
+            let z = ops::adapted(x, weight, &self.factors())?;
+            let sums = (grad * z)?.to_dtype(DType::F32)?.sum(0)?;
+            sink(wanted.id(), &(sums / self.pair.lengths(weight)?)?)?;
+        }
+        self.pair.at_magnitude(grad.clone(), weight)
+    }
+
+    fn factors(&self) -> Factors<'_> {
+        self.pair.factors(self.dropout)
     }
 }
 
 impl LoraPair {
     fn factors(&self, dropout: Option<Dropout>) -> Factors<'_> {
         Factors { a: &self.a, b: &self.b, scale: self.scale, dropout }
-    }
-
-    /// The whole layer as training computes it.
-    fn trained(&self, x: &Tensor, weight: &Weight, dropout: Option<Dropout>) -> Result<Tensor> {
-        let factors = self.factors(dropout);
-        self.at_magnitude(ops::adapted(x, weight, &factors)?, weight)
     }
 
     /// `y + scale * (x Aᵀ) Bᵀ` of `x: [n, in]`, where `y: [n, out]` is the base's product.
@@ -282,10 +323,15 @@ impl LoraPair {
             None => Ok(y),
             Some(Magnitude::Ratio(ratio)) => y.broadcast_mul(ratio),
             Some(Magnitude::Wanted(wanted)) => {
-                let ratio = (wanted / ops::adapted_norms(weight, &self.factors(None))?)?;
+                let ratio = (wanted.detach() / self.lengths(weight)?)?;
                 y.broadcast_mul(&ratio.to_dtype(y.dtype())?)
             }
         }
+    }
+
+    /// Length of each row of the adapted matrix.
+    fn lengths(&self, weight: &Weight) -> Result<Tensor> {
+        ops::adapted_norms(weight, &self.factors(None))
     }
 }
 

@@ -1,7 +1,8 @@
 //! The feed-forward half of a block: `down(silu(gate(x)) * up(x))`.
 
+use super::attention::LayerContext;
+use super::backward::BackwardPass;
 use super::linear::Linear;
-use super::lora::AdapterBatch;
 use super::ops;
 use candle_core::{Result, Tensor};
 
@@ -11,10 +12,39 @@ pub(super) struct Mlp {
     pub(super) down: Linear,
 }
 
+/// What the backward pass reads beside the input, `[T, inner]` each.
+pub(super) struct Gated {
+    gate: Tensor,
+    up: Tensor,
+}
+
+impl Gated {
+    fn product(&self) -> Result<Tensor> {
+        ops::swiglu(&self.gate, &self.up)
+    }
+}
+
 impl Mlp {
-    /// `x: [T, hidden]` → `[T, hidden]`.
-    pub(super) fn forward(&self, x: &Tensor, adapters: &AdapterBatch) -> Result<Tensor> {
-        let (gate, up) = (self.gate.forward(x, adapters)?, self.up.forward(x, adapters)?);
-        self.down.forward(&ops::swiglu(&gate, &up)?, adapters)
+    /// All but the last product of `x: [T, hidden]`.
+    pub(super) fn gated(&self, x: &Tensor, context: &LayerContext<'_>) -> Result<Gated> {
+        Ok(Gated { gate: self.gate.forward(x, context)?, up: self.up.forward(x, context)? })
+    }
+
+    /// The last product → `[T, hidden]`.
+    pub(super) fn output(&self, gated: &Gated, context: &LayerContext<'_>) -> Result<Tensor> {
+        self.down.forward(&gated.product()?, context)
+    }
+
+    /// The gradient of `x` from that of the output.
+    pub(super) fn backward(
+        &self,
+        x: &Tensor,
+        gated: &Gated,
+        grad: &Tensor,
+        pass: &mut BackwardPass<'_, '_>,
+    ) -> Result<Tensor> {
+        let grad = self.down.backward(&gated.product()?, grad, pass)?;
+        let [gate, up] = ops::swiglu_backward(&gated.gate, &gated.up, &grad)?;
+        self.gate.backward(x, &gate, pass)? + self.up.backward(x, &up, pass)?
     }
 }

@@ -1,13 +1,14 @@
 //! A frozen linear layer with low-rank factors beside it (LoRA, Hu et al. 2021): `y = x Wᵀ + s · drop(x) Aᵀ Bᵀ` as one
-//! operation. It keeps its input and the factors alone; no gradient of `W` is ever formed, and the rank is contracted first.
+//! operation. Its backward pass reads its input and the factors alone; no gradient of `W` is ever formed, and the rank is
+//! contracted first.
 //!
 //! The norms that DoRA (Liu et al. 2024) divides by are here too, since they read the same matrices.
 
-use super::dropout::{Dropout, dropout};
+use super::dropout::Dropout;
 use super::kernels::{Matrix, Product, RowKernel, dot, for_rows, matmul_wide};
-use super::{View, is_fused, linear, output, project, slice, tensor};
+use super::{View, composed, is_fused, tensor};
 use crate::model::weight::Weight;
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
+use candle_core::{DType, Result, Tensor};
 use std::borrow::Cow;
 
 /// The factors of one layer.
@@ -22,23 +23,74 @@ pub struct Factors<'a> {
     pub dropout: Option<Dropout>,
 }
 
-/// `x: [T, in]`, `w: [out, in]` → `[T, out]`. Gradients reach `x` and the factors, never `w`.
-pub fn adapted(x: &Tensor, w: &Weight, factors: &Factors<'_>) -> Result<Tensor> {
-    let Factors { a, b, scale, dropout } = *factors;
-    if is_fused(x) {
-        let op = Adapted { weight: w.clone(), scale: scale as f32, dropout };
-        return x.contiguous()?.apply_op3(a, b, op);
-    }
-    composed(x, w, factors)
+/// Gradients of the input and of the factors, each of its own shape.
+pub struct AdaptedGradients {
+    pub x: Tensor,
+    pub a: Tensor,
+    pub b: Tensor,
 }
 
-fn composed(x: &Tensor, w: &Weight, factors: &Factors<'_>) -> Result<Tensor> {
-    let input = match factors.dropout {
-        Some(share) => dropout(x, share)?,
-        None => x.clone(),
-    };
-    let [a, b] = [factors.a, factors.b].map(|factor| factor.to_dtype(x.dtype()));
-    linear(x, w)? + (project(&project(&input, &a?)?, &b?)? * factors.scale)?
+/// `x: [T, in]`, `w: [out, in]` → `[T, out]`.
+pub fn adapted(x: &Tensor, w: &Weight, factors: &Factors<'_>) -> Result<Tensor> {
+    if !is_fused(x) {
+        return Composed::new(x, factors)?.forward(x, w);
+    }
+    let x = x.contiguous()?;
+    let (x, a, b) = (View::new(&x)?, View::new(factors.a)?, View::new(factors.b)?);
+    let layer = Fused::new(w, factors, &x)?;
+    tensor(layer.forward([&x, &a, &b])?, (layer.rows, layer.outputs))
+}
+
+/// Gradients from that of the output, `grad: [T, out]`.
+pub fn adapted_backward(x: &Tensor, w: &Weight, factors: &Factors<'_>, grad: &Tensor) -> Result<AdaptedGradients> {
+    if !is_fused(x) {
+        return Composed::new(x, factors)?.backward(w, grad);
+    }
+    let (x, grad) = (x.contiguous()?, grad.contiguous()?);
+    let (xs, a, b, grad) = (View::new(&x)?, View::new(factors.a)?, View::new(factors.b)?, View::new(&grad)?);
+    Fused::new(w, factors, &xs)?.backward([&xs, &a, &b, &grad])
+}
+
+/// The layer from plain candle ops, for devices without fused kernels.
+struct Composed {
+    /// In the type of the computation.
+    a: Tensor,
+    b: Tensor,
+    scale: f64,
+    /// What multiplies the factors' input.
+    mask: Option<Tensor>,
+    /// The factors' input, `[T, in]`.
+    input: Tensor,
+}
+
+impl Composed {
+    fn new(x: &Tensor, factors: &Factors<'_>) -> Result<Self> {
+        let mask = factors.dropout.map(|dropout| dropout.factors(x)).transpose()?;
+        let input = masked(x.clone(), mask.as_ref())?;
+        let [a, b] = [factors.a, factors.b].map(|factor| factor.detach().to_dtype(x.dtype()));
+        Ok(Self { a: a?, b: b?, scale: factors.scale, mask, input })
+    }
+
+    /// `[T, rank]`
+    fn low(&self) -> Result<Tensor> {
+        composed::linear(&self.input, &self.a)
+    }
+
+    fn forward(&self, x: &Tensor, w: &Weight) -> Result<Tensor> {
+        composed::linear(x, &w.expand()?.detach())? + (composed::linear(&self.low()?, &self.b)? * self.scale)?
+    }
+
+    fn backward(&self, w: &Weight, grad: &Tensor) -> Result<AdaptedGradients> {
+        let low_grad = (grad.matmul(&self.b)? * self.scale)?;
+        let a = low_grad.t()?.matmul(&self.input)?.to_dtype(DType::F32)?;
+        let b = (grad.t()?.matmul(&self.low()?)? * self.scale)?.to_dtype(DType::F32)?;
+        let x = (grad.matmul(&w.expand()?.detach())? + masked(low_grad.matmul(&self.a)?, self.mask.as_ref())?)?;
+        Ok(AdaptedGradients { x, a, b })
+    }
+}
+
+fn masked(x: Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+    mask.map_or(Ok(x.clone()), |mask| x * mask)
 }
 
 /// Length of each row of `W`, `[out]` in f32, without a gradient.
@@ -84,48 +136,25 @@ impl RowKernel for RowNorms<'_> {
     }
 }
 
-struct Adapted {
-    weight: Weight,
+/// The layer as CPU kernels, with the sizes of one call.
+struct Fused<'a> {
+    weight: &'a Weight,
     scale: f32,
     dropout: Option<Dropout>,
-}
-
-/// The sizes of one call.
-#[derive(Clone, Copy)]
-struct Sizes {
     rows: usize,
     inputs: usize,
     outputs: usize,
     rank: usize,
 }
 
-impl Sizes {
-    fn new(x: &Shape, a: &Shape, b: &Shape) -> Result<Self> {
-        let ((rows, inputs), (rank, _), (outputs, _)) = (x.dims2()?, a.dims2()?, b.dims2()?);
-        Ok(Self { rows, inputs, outputs, rank })
+impl<'a> Fused<'a> {
+    fn new(weight: &'a Weight, factors: &Factors<'_>, x: &[f32]) -> Result<Self> {
+        let ((rank, inputs), outputs) = (factors.a.dims2()?, factors.b.dim(0)?);
+        let Factors { scale, dropout, .. } = *factors;
+        Ok(Self { weight, scale: scale as f32, dropout, rows: x.len() / inputs, inputs, outputs, rank })
     }
 
-    /// `drop(x) Aᵀ`, `[rows, rank]`.
-    fn low(self, x: &[f32], a: &[f32]) -> Vec<f32> {
-        let mut low = vec![0f32; self.rows * self.rank];
-        let a = Matrix::new(a, self.rank, self.inputs, self.inputs);
-        fill(&mut low, Matrix::new(x, self.rows, self.inputs, self.inputs), a.t(), 1.0);
-        low
-    }
-}
-
-/// `dst = scale * a b`, dense.
-fn fill(dst: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, scale: f32) {
-    matmul_wide(dst, b.columns(), Product { a, b, scale, accumulate: false });
-}
-
-/// `dst += scale * a b`, dense.
-fn add(dst: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, scale: f32) {
-    matmul_wide(dst, b.columns(), Product { a, b, scale, accumulate: true });
-}
-
-impl Adapted {
-    fn dropped<'a>(&self, x: &'a [f32]) -> Cow<'a, [f32]> {
+    fn dropped<'x>(&self, x: &'x [f32]) -> Cow<'x, [f32]> {
         match self.dropout {
             None => Cow::Borrowed(x),
             Some(dropout) => {
@@ -136,40 +165,50 @@ impl Adapted {
         }
     }
 
-    fn forward(&self, sizes: Sizes, [x, a, b]: [&[f32]; 3]) -> Result<Vec<f32>> {
-        let Sizes { rows, inputs, outputs, rank } = sizes;
+    /// `drop(x) Aᵀ`, `[rows, rank]`.
+    fn low(&self, x: &[f32], a: &[f32]) -> Vec<f32> {
+        let mut low = vec![0f32; self.rows * self.rank];
+        let a = Matrix::new(a, self.rank, self.inputs, self.inputs);
+        fill(&mut low, Matrix::new(x, self.rows, self.inputs, self.inputs), a.t(), 1.0);
+        low
+    }
+
+    fn forward(&self, [x, a, b]: [&[f32]; 3]) -> Result<Vec<f32>> {
+        let Self { rows, inputs, outputs, rank, .. } = *self;
         let w = self.weight.expand()?;
         let mut y = vec![0f32; rows * outputs];
         let w = View::new(&w)?;
         fill(&mut y, Matrix::new(x, rows, inputs, inputs), Matrix::new(&w, outputs, inputs, inputs).t(), 1.0);
-        let low = sizes.low(&self.dropped(x), a);
+        let low = self.low(&self.dropped(x), a);
         let b = Matrix::new(b, outputs, rank, rank);
         add(&mut y, Matrix::new(&low, rows, rank, rank), b.t(), self.scale);
         Ok(y)
     }
 
     /// With `l = drop(x) Aᵀ` and `dl = s · dy B`: `dx = dy W + drop(dl A)`, `dA = dlᵀ drop(x)`, `dB = s · dyᵀ l`.
-    fn backward(&self, sizes: Sizes, [x, a, b, grad]: [&[f32]; 4], want_input: bool) -> Result<Gradients> {
-        let Sizes { rows, inputs, outputs, rank } = sizes;
+    fn backward(&self, [x, a, b, grad]: [&[f32]; 4]) -> Result<AdaptedGradients> {
+        let Self { rows, inputs, outputs, rank, .. } = *self;
         let (input, grad) = (self.dropped(x), Matrix::new(grad, rows, outputs, outputs));
-        let low = sizes.low(&input, a);
+        let low = self.low(&input, a);
         let mut low_grad = vec![0f32; rows * rank];
         fill(&mut low_grad, grad, Matrix::new(b, outputs, rank, rank), self.scale);
         let (mut da, mut db) = (vec![0f32; rank * inputs], vec![0f32; outputs * rank]);
         let low_grad = Matrix::new(&low_grad, rows, rank, rank);
         fill(&mut da, low_grad.t(), Matrix::new(&input, rows, inputs, inputs), 1.0);
         fill(&mut db, grad.t(), Matrix::new(&low, rows, rank, rank), self.scale);
-        let branch = Matrix::new(a, rank, inputs, inputs);
-        let dx = want_input.then(|| self.input_gradient(sizes, grad, (low_grad, branch))).transpose()?;
-        Ok(Gradients { dx, da, db })
+        let dx = self.input_gradient(grad, low_grad, Matrix::new(a, rank, inputs, inputs))?;
+        Ok(AdaptedGradients {
+            x: tensor(dx, (rows, inputs))?,
+            a: tensor(da, (rank, inputs))?,
+            b: tensor(db, (outputs, rank))?,
+        })
     }
 
-    fn input_gradient(&self, sizes: Sizes, grad: Matrix<'_>, (low, a): (Matrix<'_>, Matrix<'_>)) -> Result<Vec<f32>> {
-        let Sizes { rows, inputs, outputs, .. } = sizes;
+    fn input_gradient(&self, grad: Matrix<'_>, low: Matrix<'_>, a: Matrix<'_>) -> Result<Vec<f32>> {
         let w = self.weight.expand()?;
         let w = View::new(&w)?;
-        let w = Matrix::new(&w, outputs, inputs, inputs);
-        let mut dx = vec![0f32; rows * inputs];
+        let w = Matrix::new(&w, self.outputs, self.inputs, self.inputs);
+        let mut dx = vec![0f32; self.rows * self.inputs];
         match self.dropout {
             None => {
                 fill(&mut dx, grad, w, 1.0);
@@ -186,45 +225,12 @@ impl Adapted {
     }
 }
 
-struct Gradients {
-    dx: Option<Vec<f32>>,
-    da: Vec<f32>,
-    db: Vec<f32>,
+/// `dst = scale * a b`, dense.
+fn fill(dst: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, scale: f32) {
+    matmul_wide(dst, b.columns(), Product { a, b, scale, accumulate: false });
 }
 
-impl CustomOp3 for Adapted {
-    fn name(&self) -> &'static str {
-        "linear-adapted"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        a: &CpuStorage,
-        la: &Layout,
-        b: &CpuStorage,
-        lb: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let sizes = Sizes::new(lx.shape(), la.shape(), lb.shape())?;
-        let y = self.forward(sizes, [slice(x, lx)?, slice(a, la)?, slice(b, lb)?])?;
-        Ok(output(y, (sizes.rows, sizes.outputs)))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        a: &Tensor,
-        b: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let views = [View::new(x)?, View::new(a)?, View::new(b)?, View::new(&grad)?];
-        let sizes = Sizes::new(x.shape(), a.shape(), b.shape())?;
-        let found = self.backward(sizes, views.each_ref().map(|view| &**view), x.track_op())?;
-        let back = |values, like: &Tensor| tensor(values, like.shape().clone());
-        let dx = found.dx.map(|dx| back(dx, x)).transpose()?;
-        Ok((dx, Some(back(found.da, a)?), Some(back(found.db, b)?)))
-    }
+/// `dst += scale * a b`, dense.
+fn add(dst: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, scale: f32) {
+    matmul_wide(dst, b.columns(), Product { a, b, scale, accumulate: true });
 }

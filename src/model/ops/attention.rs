@@ -3,8 +3,8 @@
 //! Scores exist for one block of queries of one head at a time; the backward pass computes them again.
 
 use super::kernels::{Matrix, RowKernel, dot, each_row, matmul, softmax};
-use super::{View, composed, is_fused, output, slice, tensor};
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use super::{View, composed, is_fused, tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -21,21 +21,54 @@ pub fn causal_attention(
     window: Option<usize>,
 ) -> Result<Tensor> {
     if is_fused(q) {
-        let op = CausalAttention { lengths: lengths.to_vec(), window: window.unwrap_or(usize::MAX) };
-        return q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op);
+        let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
+        return CausalAttention::new(lengths, window).run(&q, &k, &v);
     }
-    let mut start = 0;
-    let parts = lengths.iter().map(|len| {
-        let part = |t: &Tensor| t.narrow(0, start, *len);
-        let attended = composed::attention(&part(q)?, &part(k)?, &part(v)?, window);
-        start += len;
-        attended
-    });
+    let part = |t: &Tensor, at: &Range<usize>| t.narrow(0, at.start, at.len());
+    let parts = segments(lengths).map(|at| composed::attention(&part(q, &at)?, &part(k, &at)?, &part(v, &at)?, window));
     Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)
 }
 
-struct CausalAttention {
-    lengths: Vec<usize>,
+/// What the backward pass of one call reads: its inputs and its output.
+pub struct Attended<'a> {
+    pub q: &'a Tensor,
+    pub k: &'a Tensor,
+    pub v: &'a Tensor,
+    pub out: &'a Tensor,
+}
+
+/// Gradients of q, k and v from that of the output.
+pub fn causal_attention_backward(
+    attended: &Attended<'_>,
+    grad: &Tensor,
+    lengths: &[usize],
+    window: Option<usize>,
+) -> Result<[Tensor; 3]> {
+    let Attended { q, k, v, .. } = *attended;
+    if is_fused(q) {
+        return CausalAttention::new(lengths, window).run_backward(attended, &grad.contiguous()?);
+    }
+    let mut parts = [Vec::new(), Vec::new(), Vec::new()];
+    for at in segments(lengths) {
+        let part = |t: &Tensor| t.narrow(0, at.start, at.len());
+        let inputs = [&part(q)?, &part(k)?, &part(v)?];
+        let found = composed::gradients(inputs, &part(grad)?, |[q, k, v]| composed::attention(q, k, v, window))?;
+        parts.iter_mut().zip(found).for_each(|(parts, found)| parts.push(found));
+    }
+    let [dq, dk, dv] = parts.map(|parts| Tensor::cat(&parts, 0));
+    Ok([dq?, dk?, dv?])
+}
+
+/// The rows of each segment.
+fn segments(lengths: &[usize]) -> impl Iterator<Item = Range<usize>> {
+    lengths.iter().scan(0, |start, len| {
+        *start += len;
+        Some(*start - len..*start)
+    })
+}
+
+struct CausalAttention<'a> {
+    lengths: &'a [usize],
     window: usize,
 }
 
@@ -58,6 +91,14 @@ impl Heads {
 
     fn scale(self) -> f32 {
         1.0 / (self.dim as f32).sqrt()
+    }
+
+    /// Copies what the query heads of a task gave to their places in `[T, heads, d]`.
+    fn place_group(self, all: &mut [f32], parts: &[Vec<f32>], task: &Task) {
+        for (member, part) in parts.iter().enumerate() {
+            let head = task.kv_head * self.group() + member;
+            place(all, part, &task.segment, (head, self.query, self.dim));
+        }
     }
 
     /// Rows `rows` of head `head` in `[T, heads, d]` data.
@@ -92,16 +133,10 @@ impl RowKernel for CausalSoftmax {
     }
 }
 
-impl CausalAttention {
+impl CausalAttention<'_> {
     fn tasks(&self, heads: Heads) -> Vec<Task> {
-        let mut start = 0;
-        let mut tasks = Vec::new();
-        for len in &self.lengths {
-            let segment = start..start + len;
-            tasks.extend((0..heads.kv).map(|kv_head| Task { segment: segment.clone(), kv_head }));
-            start += len;
-        }
-        tasks
+        let of = |segment: Range<usize>| (0..heads.kv).map(move |kv_head| Task { segment: segment.clone(), kv_head });
+        segments(self.lengths).flat_map(of).collect()
     }
 
     /// Softmaxed scores of the queries `block` (positions in the segment) over keys `0..block.end`.
@@ -225,59 +260,38 @@ fn place(all: &mut [f32], part: &[f32], segment: &Range<usize>, (head, heads, di
     }
 }
 
-impl CustomOp3 for CausalAttention {
-    fn name(&self) -> &'static str {
-        "causal-attention"
+impl<'a> CausalAttention<'a> {
+    fn new(lengths: &'a [usize], window: Option<usize>) -> Self {
+        Self { lengths, window: window.unwrap_or(usize::MAX) }
     }
 
-    fn cpu_fwd(
-        &self,
-        q: &CpuStorage,
-        lq: &Layout,
-        k: &CpuStorage,
-        lk: &Layout,
-        v: &CpuStorage,
-        lv: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let heads = Heads::new(lq.shape().dims3()?, lk.shape().dims3()?);
-        let data = [slice(q, lq)?, slice(k, lk)?, slice(v, lv)?];
+    fn run(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+        let views = [View::new(q)?, View::new(k)?, View::new(v)?];
+        let data = views.each_ref().map(|view| &**view);
+        let heads = Heads::new(q.dims3()?, k.dims3()?);
         let tasks = self.tasks(heads);
         let parts: Vec<_> = tasks.par_iter().map(|task| self.forward(heads, task, data)).collect();
         let mut out = vec![0f32; data[0].len()];
         for (task, parts) in tasks.iter().zip(&parts) {
-            for (member, part) in parts.iter().enumerate() {
-                let head = task.kv_head * heads.group() + member;
-                place(&mut out, part, &task.segment, (head, heads.query, heads.dim));
-            }
+            heads.place_group(&mut out, parts, task);
         }
-        Ok(output(out, lq.shape().clone()))
+        tensor(out, q.shape().clone())
     }
 
-    fn bwd(
-        &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        out: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let views = [View::new(q)?, View::new(k)?, View::new(v)?, View::new(out)?, View::new(&grad)?];
+    fn run_backward(&self, attended: &Attended<'_>, grad: &Tensor) -> Result<[Tensor; 3]> {
+        let Attended { q, k, v, out } = *attended;
+        let views = [View::new(q)?, View::new(k)?, View::new(v)?, View::new(out)?, View::new(grad)?];
         let data = Saved { q: &views[0], k: &views[1], v: &views[2], out: &views[3], grad: &views[4] };
         let heads = Heads::new(q.dims3()?, k.dims3()?);
         let tasks = self.tasks(heads);
         let parts: Vec<_> = tasks.par_iter().map(|task| self.backward(heads, task, &data)).collect();
         let mut all = [vec![0f32; data.q.len()], vec![0f32; data.k.len()], vec![0f32; data.v.len()]];
         for (task, (dq, dk, dv)) in tasks.iter().zip(&parts) {
-            for (member, dq) in dq.iter().enumerate() {
-                let head = task.kv_head * heads.group() + member;
-                place(&mut all[0], dq, &task.segment, (head, heads.query, heads.dim));
-            }
+            heads.place_group(&mut all[0], dq, task);
             place(&mut all[1], dk, &task.segment, (task.kv_head, heads.kv, heads.dim));
             place(&mut all[2], dv, &task.segment, (task.kv_head, heads.kv, heads.dim));
         }
         let [dq, dk, dv] = all;
-        let back = |values, like: &Tensor| tensor(values, like.shape().clone()).map(Some);
-        Ok((back(dq, q)?, back(dk, k)?, back(dv, v)?))
+        Ok([tensor(dq, q.shape().clone())?, tensor(dk, k.shape().clone())?, tensor(dv, v.shape().clone())?])
     }
 }

@@ -2,7 +2,25 @@
 //! and the reference that tests compare the fused ones with.
 
 use super::Rotary;
-use candle_core::{D, DType, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor, Var};
+
+/// Gradients of the inputs of `f` from that of its output, by candle's own tape.
+pub fn gradients<const N: usize>(
+    inputs: [&Tensor; N],
+    grad: &Tensor,
+    f: impl FnOnce([&Tensor; N]) -> Result<Tensor>,
+) -> Result<[Tensor; N]> {
+    let vars = inputs.iter().map(|input| Var::from_tensor(input)).collect::<Result<Vec<_>>>()?;
+    let vars: [Var; N] = vars.try_into().map_err(|_| candle_core::Error::Msg("lost an input".to_owned()))?;
+    let output = f(vars.each_ref().map(|var| var.as_tensor()))?;
+    let found = (output * grad)?.sum_all()?.backward()?;
+    let gradient = |var: &Var| found.get(var).cloned().map_or_else(|| var.zeros_like(), Ok);
+    let mut all = Vec::with_capacity(N);
+    for var in &vars {
+        all.push(gradient(var)?);
+    }
+    all.try_into().map_err(|_| candle_core::Error::Msg("lost a gradient".to_owned()))
+}
 
 /// See [`super::rms_norm`].
 pub fn rms_norm(x: &Tensor, w: &Tensor, eps: f64) -> Result<Tensor> {

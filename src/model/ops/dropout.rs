@@ -62,11 +62,6 @@ impl RowKernel for Dropout {
     }
 }
 
-/// `x: [.., d]` on any device; the gradient follows the same mask.
-pub(super) fn dropout(x: &Tensor, dropout: Dropout) -> Result<Tensor> {
-    x * dropout.factors(&x.detach())?
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

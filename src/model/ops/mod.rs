@@ -1,8 +1,9 @@
-//! Every operation of the decoder: a fused CPU forward with its own backward, plain candle ops elsewhere.
+//! Every operation of the decoder, with its backward pass beside it: fused kernels on the CPU, candle ops elsewhere.
 //!
-//! The only module that names fused kernels. Why own backwards: candle's fused norms, softmax and rope cut gradients
-//! without a word, and its matmul also computes the gradient of frozen weights. On devices other than the CPU the
-//! [`composed`] versions run, which candle differentiates itself; tests compare the two.
+//! The only module that names fused kernels. Nothing here is recorded on candle's tape, whose own backward passes compute
+//! gradients of frozen weights, zero and add every sum, and cut gradients at its fused norms, softmax and rope without a word.
+//! On devices other than the CPU the [`composed`] versions run; where their backward pass is not a formula, candle finds it
+//! on a tape of that one operation. Tests compare the two.
 
 mod adapted;
 mod attention;
@@ -16,15 +17,15 @@ mod paged;
 mod rope;
 mod swiglu;
 
-pub use adapted::{Factors, adapted, adapted_norms, row_norms};
-pub use attention::causal_attention;
+pub use adapted::{AdaptedGradients, Factors, adapted, adapted_backward, adapted_norms, row_norms};
+pub use attention::{Attended, causal_attention, causal_attention_backward};
 pub use dropout::Dropout;
-pub use linear::{linear, project};
+pub use linear::{linear, product, product_backward, project};
 pub use loss::{HeadGradients, HeadLoss, head_loss};
-pub use norm::rms_norm;
+pub use norm::{rms_norm, rms_norm_backward};
 pub use paged::{PagedLayout, paged_attention};
 pub use rope::{Rotary, rope, rope_divisors};
-pub use swiglu::swiglu;
+pub use swiglu::{swiglu, swiglu_backward};
 
 use candle_core::{CpuStorage, DType, Layout, Result, Shape, Storage, Tensor, bail};
 use parking_lot::RwLockReadGuard;

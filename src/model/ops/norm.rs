@@ -1,17 +1,34 @@
 //! RMSNorm (Zhang and Sennrich 2019): `y = x / sqrt(mean(x²) + eps) * w`.
 
 use super::kernels::{Loop, RowKernel, dot, for_rows, vectorised};
-use super::{View, composed, is_fused, output, slice, tensor};
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use super::{View, composed, is_fused, tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 /// `x: [.., d]`, `w: [d]`.
 pub fn rms_norm(x: &Tensor, w: &Tensor, eps: f64) -> Result<Tensor> {
-    if is_fused(x) { x.contiguous()?.apply_op2(w, RmsNorm { eps: eps as f32 }) } else { composed::rms_norm(x, w, eps) }
+    if !is_fused(x) {
+        return composed::rms_norm(x, &w.detach(), eps);
+    }
+    let x = x.contiguous()?;
+    let (xs, ws) = (View::new(&x)?, View::new(w)?);
+    let mut y = vec![0f32; xs.len()];
+    for_rows(&mut y, ws.len(), &Forward { x: &xs, w: &ws, eps: eps as f32 });
+    tensor(y, x.shape().clone())
 }
 
-struct RmsNorm {
-    eps: f32,
+/// Gradients of `x` and, if it is a variable, of `w`, from that of the output.
+pub fn rms_norm_backward(x: &Tensor, w: &Tensor, eps: f64, grad: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+    if !is_fused(x) {
+        let [dx, dw] = composed::gradients([x, w], grad, |[x, w]| composed::rms_norm(x, w, eps))?;
+        return Ok((dx, w.track_op().then_some(dw)));
+    }
+    let (x, grad, eps) = (x.contiguous()?, grad.contiguous()?, eps as f32);
+    let (xs, ws, gs) = (View::new(&x)?, View::new(w)?, View::new(&grad)?);
+    let mut dx = vec![0f32; xs.len()];
+    for_rows(&mut dx, ws.len(), &InputGradient { x: &xs, w: &ws, grad: &gs, eps });
+    let dw = || tensor(weight_gradient(&xs, &gs, ws.len(), eps), w.shape().clone());
+    Ok((tensor(dx, x.shape().clone())?, w.track_op().then(dw).transpose()?))
 }
 
 #[inline(always)]
@@ -97,26 +114,4 @@ fn weight_gradient(x: &[f32], grad: &[f32], width: usize, eps: f32) -> Vec<f32> 
     let mut total = vec![0f32; width];
     parts.iter().flat_map(|part| part.iter().enumerate()).for_each(|(i, value)| total[i] += value);
     total
-}
-
-impl CustomOp2 for RmsNorm {
-    fn name(&self) -> &'static str {
-        "rms-norm"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (x, w) = (slice(x, lx)?, slice(w, lw)?);
-        let mut y = vec![0f32; x.len()];
-        for_rows(&mut y, w.len(), &Forward { x, w, eps: self.eps });
-        Ok(output(y, lx.shape().clone()))
-    }
-
-    fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (xs, ws, gs) = (View::new(x)?, View::new(w)?, View::new(&grad)?);
-        let mut dx = vec![0f32; xs.len()];
-        for_rows(&mut dx, ws.len(), &InputGradient { x: &xs, w: &ws, grad: &gs, eps: self.eps });
-        let dw = || tensor(weight_gradient(&xs, &gs, ws.len(), self.eps), w.shape().clone());
-        Ok((Some(tensor(dx, x.shape().clone())?), w.track_op().then(dw).transpose()?))
-    }
 }

@@ -1,9 +1,9 @@
 //! Rotary position embeddings (Su et al. 2021) in the Hugging Face layout: halves, not interleaved pairs.
 
 use super::kernels::{RowKernel, for_rows};
-use super::{composed, is_fused, output, slice};
+use super::{View, composed, is_fused, tensor};
 use crate::model::config::{ModelConfig, RopeScaling};
-use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use std::f64::consts::TAU;
 use std::sync::Arc;
 
@@ -26,21 +26,20 @@ impl Rotary {
         Self { cos: Arc::new(cos), sin: Arc::new(sin), half: frequencies.len() }
     }
 
+    /// The opposite angles: what takes a gradient back through the rotation.
+    pub fn reversed(&self) -> Self {
+        Self { sin: Arc::new(self.sin.iter().map(|s| -s).collect()), ..self.clone() }
+    }
+
     /// Rotates the heads of row `t`.
     #[inline(always)]
     pub(in crate::model) fn rotate(&self, t: usize, row: &mut [f32]) {
-        self.turn(t, row, 1.0);
-    }
-
-    /// By the angles of row `t`, forwards (1) or backwards (-1).
-    #[inline(always)]
-    fn turn(&self, t: usize, row: &mut [f32], direction: f32) {
         let Self { cos, sin, half } = self;
         let (cos, sin) = (&cos[t * half..(t + 1) * half], &sin[t * half..(t + 1) * half]);
         for head in row.chunks_exact_mut(2 * half) {
             let (first, second) = head.split_at_mut(*half);
             for (((a, b), c), s) in first.iter_mut().zip(second).zip(cos).zip(sin) {
-                let (x, y, s) = (*a, *b, s * direction);
+                let (x, y) = (*a, *b);
                 *a = x * c - y * s;
                 *b = y * c + x * s;
             }
@@ -85,46 +84,19 @@ fn scale(frequency: f64, scaling: &RopeScaling) -> f64 {
 
 /// Rotates `x: [T, heads, head_dim]`.
 pub fn rope(x: &Tensor, rotary: &Rotary) -> Result<Tensor> {
-    if is_fused(x) {
-        x.contiguous()?.apply_op1(Rope { rotary: rotary.clone(), direction: 1.0 })
-    } else {
-        composed::rope(x, rotary)
+    if !is_fused(x) {
+        return composed::rope(x, rotary);
     }
+    let (x, (_, heads, head_dim)) = (x.contiguous()?, x.dims3()?);
+    let mut y = View::new(&x)?.to_vec();
+    for_rows(&mut y, heads * head_dim, rotary);
+    tensor(y, x.shape().clone())
 }
 
-struct Rope {
-    rotary: Rotary,
-    /// 1 forwards, -1 for the backward pass: the inverse of a rotation is the opposite rotation.
-    direction: f32,
-}
-
-/// Rotates the heads of one row.
-struct Rotate<'a> {
-    rope: &'a Rope,
-}
-
-impl RowKernel for Rotate<'_> {
+impl RowKernel for Rotary {
     #[inline(always)]
     fn row(&self, t: usize, row: &mut [f32]) {
-        self.rope.rotary.turn(t, row, self.rope.direction);
-    }
-}
-
-impl CustomOp1 for Rope {
-    fn name(&self) -> &'static str {
-        "rope"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (_, heads, head_dim) = layout.shape().dims3()?;
-        let mut y = slice(x, layout)?.to_vec();
-        for_rows(&mut y, heads * head_dim, &Rotate { rope: self });
-        Ok(output(y, layout.shape().clone()))
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let inverse = Self { rotary: self.rotary.clone(), direction: -self.direction };
-        Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&inverse)?))
+        self.rotate(t, row);
     }
 }
 

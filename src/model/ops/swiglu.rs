@@ -1,18 +1,33 @@
 //! SwiGLU (Shazeer 2020): `silu(gate) * up`.
 
 use super::kernels::{RowKernel, for_rows, sigmoid};
-use super::{View, composed, is_fused, output, slice, tensor};
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
-
-/// Elementwise over two tensors of one shape `[T, d]`.
-pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    if is_fused(gate) { gate.apply_op2(up, SwiGlu) } else { composed::swiglu(gate, up) }
-}
+use super::{View, composed, is_fused, tensor};
+use candle_core::{Result, Tensor};
 
 /// Values handled as one row.
 const CHUNK: usize = 1024;
 
-struct SwiGlu;
+/// Elementwise over two tensors of one shape `[T, d]`.
+pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    if !is_fused(gate) {
+        return composed::swiglu(gate, up);
+    }
+    let (gs, us) = (View::new(gate)?, View::new(up)?);
+    tensor(run(&Forward { gate: &gs, up: &us }, gs.len()), gate.shape().clone())
+}
+
+/// Gradients of `gate` and `up` from that of the output.
+pub fn swiglu_backward(gate: &Tensor, up: &Tensor, grad: &Tensor) -> Result<[Tensor; 2]> {
+    if !is_fused(gate) {
+        return composed::gradients([gate, up], grad, |[gate, up]| composed::swiglu(gate, up));
+    }
+    let grad = grad.contiguous()?;
+    let (gs, us, ds) = (View::new(gate)?, View::new(up)?, View::new(&grad)?);
+    let d_gate = run(&GateGradient { gate: &gs, up: &us, grad: &ds }, gs.len());
+    // `d up = grad * silu(gate)` is the forward rule again.
+    let d_up = run(&Forward { gate: &gs, up: &ds }, gs.len());
+    Ok([tensor(d_gate, gate.shape().clone())?, tensor(d_up, up.shape().clone())?])
+}
 
 /// `y = silu(gate) * up`.
 struct Forward<'a> {
@@ -45,28 +60,6 @@ impl RowKernel for GateGradient<'_> {
             let s = sigmoid(*g);
             *d = dy * u * s * (1.0 + g * (1.0 - s));
         }
-    }
-}
-
-impl CustomOp2 for SwiGlu {
-    fn name(&self) -> &'static str {
-        "swiglu"
-    }
-
-    fn cpu_fwd(&self, gate: &CpuStorage, lg: &Layout, up: &CpuStorage, lu: &Layout) -> Result<(CpuStorage, Shape)> {
-        Ok(output(
-            run(&Forward { gate: slice(gate, lg)?, up: slice(up, lu)? }, lg.shape().elem_count()),
-            lg.shape().clone(),
-        ))
-    }
-
-    /// `d up = grad * silu(gate)` is the forward rule again.
-    fn bwd(&self, gate: &Tensor, up: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (gs, us, ds) = (View::new(gate)?, View::new(up)?, View::new(&grad)?);
-        let d_gate = run(&GateGradient { gate: &gs, up: &us, grad: &ds }, gs.len());
-        let d_up = run(&Forward { gate: &gs, up: &ds }, gs.len());
-        Ok((Some(tensor(d_gate, gate.shape().clone())?), Some(tensor(d_up, up.shape().clone())?)))
     }
 }
 

@@ -13,52 +13,60 @@ fn var(shape: &[usize], seed: u64) -> Var {
     Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu).unwrap()).unwrap()
 }
 
-/// Gradients of `Σ out * weights` with random weights, so that no component hides another.
-fn gradients(out: &Tensor, vars: &[&Var]) -> Vec<Vec<f32>> {
-    let weights = var(out.dims(), 99);
-    let grads = (out * weights.as_tensor()).unwrap().sum_all().unwrap().backward().unwrap();
-    vars.iter().map(|v| grads.get(v).unwrap().flatten_all().unwrap().to_vec1().unwrap()).collect()
+/// What candle finds for `f` of these inputs: its output, and their gradients for some gradient of the output.
+fn reference<const N: usize>(
+    inputs: [&Var; N],
+    f: impl Fn([&Tensor; N]) -> candle_core::Result<Tensor>,
+) -> (Tensor, Tensor, [Tensor; N]) {
+    let inputs = inputs.map(Var::as_tensor);
+    let output = f(inputs).unwrap().detach();
+    let grad = var(output.dims(), 99).as_tensor().detach();
+    let gradients = composed::gradients(inputs, &grad, f).unwrap();
+    (output, grad, gradients)
 }
 
-fn assert_same(fused: &Tensor, composed: &Tensor, vars: &[&Var]) {
-    let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    let close = |a: &[f32], b: &[f32], what: &str| {
-        let difference = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
-        assert!(difference < 2e-5, "{what} differ by {difference}");
-    };
-    close(&values(fused), &values(composed), "values");
-    for (i, (a, b)) in gradients(fused, vars).iter().zip(gradients(composed, vars)).enumerate() {
-        close(a, &b, &format!("gradients of input {i}"));
+fn assert_close<const N: usize>(found: [&Tensor; N], expected: [&Tensor; N]) {
+    for (i, (a, b)) in found.into_iter().zip(expected).enumerate() {
+        assert_eq!(a.dims(), b.dims(), "shape of {i}");
+        let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let difference = values(a).iter().zip(values(b)).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        assert!(difference < 2e-5, "{i} differs by {difference}");
     }
 }
 
 #[test]
 fn rms_norm_and_its_gradients_agree_with_composed_ops() {
     let (x, w) = (var(&[70, 24], 1), var(&[24], 2));
-    assert_same(&ops::rms_norm(&x, &w, 1e-5).unwrap(), &composed::rms_norm(&x, &w, 1e-5).unwrap(), &[&x, &w]);
+    let (y, grad, [dx, dw]) = reference([&x, &w], |[x, w]| composed::rms_norm(x, w, 1e-5));
+    let found = ops::rms_norm_backward(&x, &w, 1e-5, &grad).unwrap();
+    assert_close([&ops::rms_norm(&x, &w, 1e-5).unwrap(), &found.0, &found.1.unwrap()], [&y, &dx, &dw]);
 }
 
 #[test]
 fn swiglu_and_its_gradients_agree_with_composed_ops() {
     let (gate, up) = (var(&[33, 50], 1), var(&[33, 50], 2));
-    assert_same(&ops::swiglu(&gate, &up).unwrap(), &composed::swiglu(&gate, &up).unwrap(), &[&gate, &up]);
+    let (y, grad, [d_gate, d_up]) = reference([&gate, &up], |[gate, up]| composed::swiglu(gate, up));
+    let found = ops::swiglu_backward(&gate, &up, &grad).unwrap();
+    assert_close([&ops::swiglu(&gate, &up).unwrap(), &found[0], &found[1]], [&y, &d_gate, &d_up]);
 }
 
 #[test]
 fn rope_and_its_gradient_agree_with_composed_ops() {
     let x = var(&[9, 3, 8], 1);
     let rotary = ops::Rotary::new(&config(Family::Llama), &[0, 1, 2, 3, 4, 0, 1, 7, 100]);
-    assert_same(&ops::rope(&x, &rotary).unwrap(), &composed::rope(&x, &rotary).unwrap(), &[&x]);
+    let (y, grad, [dx]) = reference([&x], |[x]| composed::rope(x, &rotary));
+    let found = ops::rope(&grad, &rotary.reversed()).unwrap();
+    assert_close([&ops::rope(&x, &rotary).unwrap(), &found], [&y, &dx]);
 }
 
 #[test]
 fn linear_and_its_gradients_agree_with_composed_ops() {
     let (x, w) = (var(&[9, 24], 1), var(&[10, 24], 2));
-    assert_same(
-        &ops::linear(&x, &Weight::Dense(w.as_tensor().clone())).unwrap(),
-        &composed::linear(&x, &w).unwrap(),
-        &[&x, &w],
-    );
+    let weight = Weight::Dense(w.as_tensor().clone());
+    let (y, grad, [dx, dw]) = reference([&x, &w], |[x, w]| composed::linear(x, w));
+    let found = ops::product_backward(&x.detach(), &weight, &grad).unwrap();
+    assert_close([&ops::linear(&x, &weight).unwrap(), &found.0, &found.1.unwrap()], [&y, &dx, &dw]);
+    assert_close([&ops::product(&x.detach(), &weight).unwrap()], [&y]);
 }
 
 #[test]
@@ -66,18 +74,21 @@ fn packed_attention_and_its_gradients_agree_with_composed_ops_segment_by_segment
     let lengths = [3, 130, 1, 66];
     for window in [None, Some(5)] {
         let (q, k, v) = (var(&[200, 4, 8], 1), var(&[200, 2, 8], 2), var(&[200, 2, 8], 3));
-        let fused = ops::causal_attention(&q, &k, &v, &lengths, window).unwrap();
-        let mut start = 0;
-        let parts: Vec<Tensor> = lengths
-            .iter()
-            .map(|len| {
-                let part = |t: &Var| t.narrow(0, start, *len).unwrap();
-                let out = composed::attention(&part(&q), &part(&k), &part(&v), window).unwrap();
+        let segments = |[q, k, v]: [&Tensor; 3]| {
+            let mut start = 0;
+            let parts = lengths.iter().map(|len| {
+                let part = |t: &Tensor| t.narrow(0, start, *len);
+                let out = composed::attention(&part(q)?, &part(k)?, &part(v)?, window);
                 start += len;
                 out
-            })
-            .collect();
-        assert_same(&fused, &Tensor::cat(&parts, 0).unwrap(), &[&q, &k, &v]);
+            });
+            Tensor::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 0)
+        };
+        let (y, grad, [dq, dk, dv]) = reference([&q, &k, &v], segments);
+        let out = ops::causal_attention(&q, &k, &v, &lengths, window).unwrap();
+        let attended = ops::Attended { q: &q, k: &k, v: &v, out: &out };
+        let found = ops::causal_attention_backward(&attended, &grad, &lengths, window).unwrap();
+        assert_close([&out, &found[0], &found[1], &found[2]], [&y, &dq, &dk, &dv]);
     }
 }
 
@@ -114,19 +125,20 @@ fn without_factors_the_head_gives_no_gradients_and_frozen_it_gives_none_of_its_o
 
 #[test]
 fn an_adapted_layer_and_its_gradients_agree_with_composed_ops() {
-    let (x, w) = (var(&[9, 24], 1), var(&[10, 24], 2));
+    let (x, w) = (var(&[9, 24], 1), var(&[10, 24], 2).as_tensor().detach());
     let (a, b) = (var(&[3, 24], 3), var(&[10, 3], 4));
-    let weight = Weight::Dense(w.as_tensor().detach());
     for dropout in [None, Some(Dropout { share: 0.4, seed: 9 })] {
-        let factors = ops::Factors { a: &a, b: &b, scale: 1.7, dropout };
-        let fused = ops::adapted(&x, &weight, &factors).unwrap();
-        let input = match dropout {
-            None => x.as_tensor().clone(),
-            Some(dropout) => (x.as_tensor() * dropout.factors(&x).unwrap()).unwrap(),
-        };
-        let low = composed::linear(&composed::linear(&input, &a).unwrap(), &b).unwrap();
-        let plain = (composed::linear(&x, &w.as_tensor().detach()).unwrap() + (low * 1.7).unwrap()).unwrap();
-        assert_same(&fused, &plain, &[&x, &a, &b]);
+        let mask = dropout.map(|dropout| dropout.factors(&x).unwrap());
+        let (y, grad, [dx, da, db]) = reference([&x, &a, &b], |[x, a, b]| {
+            let input = mask.as_ref().map_or(Ok(x.clone()), |mask| x * mask)?;
+            composed::linear(x, &w)? + (composed::linear(&composed::linear(&input, a)?, b)? * 1.7)?
+        });
+        let (weight, factors) = (Weight::Dense(w.clone()), ops::Factors { a: &a, b: &b, scale: 1.7, dropout });
+        let found = ops::adapted_backward(&x, &weight, &factors, &grad).unwrap();
+        assert_close(
+            [&ops::adapted(&x, &weight, &factors).unwrap(), &found.x, &found.a, &found.b],
+            [&y, &dx, &da, &db],
+        );
     }
 }
 
