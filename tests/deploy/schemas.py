@@ -2,7 +2,7 @@
 
 * Kubernetes' own kinds: its OpenAPI schemas, strict, as the package kubernetes-validate carries them.
 * KServe's: the models that its Python package was generated with, read as JSON Schema.
-* The inference extension's: inference_extension.yaml, written by hand.
+* The inference extension's and the MPI operator's: inference_extension.yaml and mpijob.yaml, written by hand.
 * Prometheus operator and Gateway API: their TypeScript types from npm, checked by the compiler.
 
 Knows no object of deploy/.
@@ -42,7 +42,9 @@ def problems(document):
     if group == "serving.kserve.io":
         return broken(document, kserve_type(f"V1{document['apiVersion'].rpartition('v1')[2]}{document['kind']}"))
     if group.startswith("inference.networking."):
-        return extension_problems(document)
+        return handwritten_problems(document, "inference_extension.yaml")
+    if group == "kubeflow.org":
+        return handwritten_problems(document, "mpijob.yaml")
     return [text for version in KUBERNETES for text in kubernetes_problems(document, version)]
 
 
@@ -70,13 +72,13 @@ def kubernetes_type(name):
     return {"$ref": f"{kubernetes_definitions()['$id']}#/$defs/{name}"}
 
 
-def extension_problems(document):
-    schemas = yaml.safe_load((Path(__file__).parent / "inference_extension.yaml").read_text())
+def handwritten_problems(document, file):
+    schemas = yaml.safe_load((Path(__file__).parent / file).read_text())
     spec = schemas.get(f"{document['apiVersion']} {document['kind']}")
     if spec is None:
         return [f"no schema for {document['apiVersion']} {document['kind']}"]
     whole = {
-        "$defs": schemas["$defs"],
+        "$defs": {**schemas["$defs"], "podTemplate": kubernetes_type(f"{NAMED[0]}PodTemplateSpec")},
         "required": ["apiVersion", "kind", "metadata", "spec"],
         "additionalProperties": False,
         "properties": {

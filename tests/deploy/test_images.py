@@ -48,7 +48,7 @@ class Dockerfile(unittest.TestCase):
 
     def test_every_stage_that_a_variant_needs_is_there(self):
         text = (DEPLOY / "Dockerfile").read_text()
-        for variant in ("cpu", "cuda"):
+        for variant in ("cpu", "cuda", "mpi"):
             self.assertEqual(missing_stages(text, variant), set())
         self.assertEqual(missing_stages(text.replace("AS run-cuda", "AS run-cudda"), "cuda"), {"run-cuda"})
 

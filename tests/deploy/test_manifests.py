@@ -87,5 +87,5 @@ class Schemas(unittest.TestCase):
     def test_every_kind_that_was_asked_for_is_there(self):
         kinds = {document["kind"] for _, document in manifests()}
         wanted = "Deployment Service Secret HorizontalPodAutoscaler PodMonitor InferencePool InferenceModel"
-        wanted += " InferenceObjective HTTPRoute ServingRuntime InferenceService"
+        wanted += " InferenceObjective HTTPRoute ServingRuntime InferenceService MPIJob"
         self.assertEqual(kinds, set(wanted.split()))

@@ -1,6 +1,7 @@
 //! Samples → micro-batches: laid end to end without padding, with the rows that are trained.
 
 use crate::dataset::{Example, Tag};
+use crate::ranks::Place;
 
 /// One trained prediction.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,6 +62,12 @@ pub fn pack(examples: impl IntoIterator<Item = Example>, limit: usize) -> Vec<Mi
         }
     }
     micros
+}
+
+/// The micro-batches that one rank works on, in order, each with its number among all.
+pub fn share(micros: &[MicroBatch], place: Place) -> Vec<(usize, &MicroBatch)> {
+    let sizes: Vec<usize> = micros.iter().map(|micro| micro.tokens.len()).collect();
+    place.share(&sizes).into_iter().map(|index| (index, &micros[index])).collect()
 }
 
 #[cfg(test)]

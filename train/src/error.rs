@@ -36,6 +36,9 @@ pub enum TrainError {
     /// Another trainer holds the output directory.
     #[error("{path} is in use by another trainer (pid {pid}); wait for it or choose another `output`")]
     Locked { path: String, pid: String },
+    /// The processes that train together cannot.
+    #[error("ranks: {0}")]
+    Ranks(String),
     /// Reading or writing failed.
     #[error("{path}: {source}")]
     Io { path: String, source: std::io::Error },

@@ -4,6 +4,8 @@
 //! (samples by index, rendered and tokenised as the server does it) → [`collate`] → [`trainer`] ([`loss`], [`optim`],
 //! [`schedule`]) → [`checkpoint`] → [`export`] of what the server loads. Trainer and server share files, not state.
 //!
+//! Several processes run it together as [`ranks`]: each works on its share of every step, and the first one writes.
+//!
 //! Beside it: [`merge`] of adapters into their base and [`convert`] between forms of checkpoints, both from [`tensors`] in files.
 
 pub mod atomic;
@@ -23,6 +25,7 @@ pub mod monitor;
 pub mod optim;
 pub mod pickle;
 pub mod random;
+pub mod ranks;
 pub mod recipe;
 pub mod run;
 pub mod schedule;

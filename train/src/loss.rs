@@ -3,6 +3,7 @@
 use crate::collate::{Label, MicroBatch};
 use crate::dataset::Tag;
 use crate::error::Result;
+use crate::ranks::Ranks;
 use callsmith::model::backward::Sink;
 use callsmith::model::{AdapterBatch, Decoder, Found, Predict, Recompute};
 
@@ -24,6 +25,13 @@ impl Ratio {
     pub fn merge(&mut self, other: Self) {
         self.right += other.right;
         self.total += other.total;
+    }
+
+    /// Counts what the other ranks did too.
+    pub fn sum(&mut self, ranks: &dyn Ranks) {
+        let mut numbers = [self.right as f64, self.total as f64];
+        ranks.sum_f64(&mut numbers);
+        [self.right, self.total] = numbers.map(|number| number as u64);
     }
 
     /// Share of right ones, `None` of none.
@@ -77,6 +85,16 @@ impl Tally {
         self.values.merge(other.values);
         self.found.merge(other.found);
         self.answers.merge(other.answers);
+    }
+
+    /// Adds the tallies of the other ranks.
+    pub fn sum(&mut self, ranks: &dyn Ranks) {
+        let mut sums = [self.loss, self.weight, self.answer_loss];
+        ranks.sum_f64(&mut sums);
+        [self.loss, self.weight, self.answer_loss] = sums;
+        for ratio in [&mut self.names, &mut self.values, &mut self.found, &mut self.answers] {
+            ratio.sum(ranks);
+        }
     }
 
     /// Mean loss per weight.

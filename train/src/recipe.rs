@@ -192,6 +192,11 @@ impl Recipe {
         Ok(Sha256::digest(relevant.resolved()?.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
+    /// The recipe by which one process would train what `ranks` of them train by this one together.
+    pub fn of_all(&self, ranks: usize) -> Self {
+        Self { batch: self.batch.clone().of_all(ranks), ..self.clone() }
+    }
+
     /// The type that is computed in.
     pub fn dtype(&self) -> DType {
         match (self.model.compute, self.device) {

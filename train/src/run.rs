@@ -8,7 +8,8 @@ use crate::dataset::source::Mixture;
 use crate::error::{Result, TrainError};
 use crate::eval::teacher::HeldOut;
 use crate::export;
-use crate::monitor::{self, Display, Monitor, StepLine};
+use crate::monitor::{self, Display, Monitor, StepLine, Watch};
+use crate::ranks::{Alone, Ranks};
 use crate::recipe::{EvalSection, Recipe};
 use crate::selection::Selection;
 use crate::trainable::{self, Trainable};
@@ -17,6 +18,7 @@ use callsmith::model::ModelConfig;
 use serde_json::json;
 use std::fs::{self, File};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -40,22 +42,41 @@ pub enum Outcome {
 
 /// Trains as the recipe says. `stop` is looked at after every step.
 pub fn train(recipe: &Recipe, options: RunOptions, stop: &Arc<AtomicBool>) -> Result<Outcome> {
-    let _lock = lock(&recipe.output)?;
-    atomic::clean(&recipe.output)?;
-    let mut run = Run::open(recipe, options)?;
+    train_among(&(Rc::new(Alone) as Rc<dyn Ranks>), recipe, options, stop)
+}
+
+/// As [`train`], as one of several ranks: each calls it with the same recipe, whose batch is that of one rank. The
+/// first one has the output directory; what one is asked, also to stop, all do after the same step.
+pub fn train_among(
+    ranks: &Rc<dyn Ranks>,
+    recipe: &Recipe,
+    options: RunOptions,
+    stop: &Arc<AtomicBool>,
+) -> Result<Outcome> {
+    let recipe = &recipe.of_all(ranks.place().size);
+    let _lock = ranks.place().is_first().then(|| take(&recipe.output)).transpose()?;
+    ranks.meet();
+    let mut run = Run::open(recipe, options, ranks)?;
     while let Some(batch) = run.next_batch()? {
         run.step(&batch)?;
         if run.is_exhausted() {
             break;
         }
-        if stop.load(Ordering::Relaxed) {
+        if ranks.any(stop.load(Ordering::Relaxed)) {
             return run.stop();
         }
     }
     run.finish()
 }
 
-/// Takes the output directory for this process; the lock ends with the process, however it ends.
+/// Takes the output directory for this process and removes what a killed one left half written.
+fn take(output: &Path) -> Result<File> {
+    let lock = lock(output)?;
+    atomic::clean(output)?;
+    Ok(lock)
+}
+
+/// The lock ends with the process, however it ends.
 fn lock(output: &Path) -> Result<File> {
     fs::create_dir_all(output).map_err(TrainError::io(output))?;
     let path = output.join(".lock");
@@ -76,18 +97,19 @@ fn lock(output: &Path) -> Result<File> {
 
 struct Run<'a> {
     recipe: &'a Recipe,
+    ranks: Rc<dyn Ranks>,
     config: ModelConfig,
     trainer: Trainer,
     batches: std::sync::mpsc::Receiver<Result<StepBatch>>,
     held_out: Option<HeldOut>,
     state: State,
-    monitor: Monitor,
+    monitor: Watch,
     total_steps: u64,
     saved_at: Option<u64>,
 }
 
 impl<'a> Run<'a> {
-    fn open(recipe: &'a Recipe, options: RunOptions) -> Result<Self> {
+    fn open(recipe: &'a Recipe, options: RunOptions, ranks: &Rc<dyn Ranks>) -> Result<Self> {
         let config = trainable::model_config(recipe)?;
         let device = trainable::device(recipe.device)?;
         let encoder = Arc::new(Encoder::load(recipe.tokenizer_dir()?, &recipe.model.dialect(), config.vocab_size)?);
@@ -96,17 +118,26 @@ impl<'a> Run<'a> {
         let mixtures = Mixture::all(recipe, &encoder, ordinary)?;
         let total_steps = mixtures.iter().map(|mixture| mixture.steps).sum();
         let held_out = HeldOut::prepare(recipe, &encoder)?;
-        let mut trainer = Trainer::new(recipe, Trainable::build(recipe, config.clone(), &device)?, total_steps)?;
+        let trainer = Trainer::new(recipe, Trainable::build(recipe, config.clone(), &device)?, total_steps)?;
+        let mut trainer = trainer.among(ranks.clone());
         let state = start(recipe, options, &mut trainer)?;
-        write_resolved(recipe)?;
-        let mut monitor = Monitor::new(&recipe.output, state.step, total_steps, Display::Auto)?;
+        if !ranks.agree(crc32c::crc32c(state.recipe_digest.as_bytes())) {
+            return Err(TrainError::Ranks("they were given different recipes; give all of them the same".into()));
+        }
+        trainer.check_agreement()?;
+        let mut monitor = Watch(None);
+        if ranks.place().is_first() {
+            write_resolved(recipe)?;
+            monitor = Watch(Some(Monitor::new(&recipe.output, state.step, total_steps, Display::Auto)?));
+        }
         let parameters = trainer.trainable.count();
         let sentence = format!("{parameters} trainable values, step {} of {total_steps}", state.step);
         let fields = json!({"step": state.step, "total_steps": total_steps, "trainable": parameters, "recipe_digest": state.recipe_digest});
         monitor.event("start", fields, &sentence)?;
         let batches = Feeder::new(recipe, mixtures, state.step, state.cursor.clone())?.spawn();
         let saved_at = (state.step > 0).then_some(state.step);
-        Ok(Self { recipe, config, trainer, batches, held_out, state, monitor, total_steps, saved_at })
+        let ranks = ranks.clone();
+        Ok(Self { recipe, ranks, config, trainer, batches, held_out, state, monitor, total_steps, saved_at })
     }
 
     /// The next step's data; `None` after the last step.
@@ -175,7 +206,7 @@ impl<'a> Run<'a> {
         if self.state.selection.seen == Some(step) {
             return Ok(false);
         }
-        let report = self.monitor.paused(|| held_out.run(&self.trainer.trainable))?;
+        let report = self.monitor.paused(|| held_out.run(&self.trainer.trainable, self.ranks.as_ref()))?;
         let best = self.state.selection.record(step, report.loss());
         let fields = json!({"step": step, "best": best, "held_out": report.to_json()});
         self.monitor.event("eval", fields, &format!("held-out at step {step}: {report}"))?;
@@ -186,12 +217,16 @@ impl<'a> Run<'a> {
         if self.saved_at == Some(self.state.step) {
             return Ok(());
         }
+        self.saved_at = Some(self.state.step);
+        self.trainer.check_agreement()?;
+        if !self.ranks.place().is_first() {
+            return Ok(());
+        }
         let trainer = &self.trainer;
         let state = self.state.clone();
         let checkpoint = Checkpoint { state, values: trainer.values.clone(), moments: trainer.moments().clone() };
         let (slots, keep) = (&trainer.trainable.slots, self.recipe.checkpoint.keep);
         let dir = self.monitor.paused(|| checkpoint::save(&self.recipe.output, slots, &checkpoint, keep))?;
-        self.saved_at = Some(self.state.step);
         let fields = json!({"step": self.state.step, "path": dir});
         self.monitor.event("checkpoint", fields, &format!("saved {}", dir.display()))
     }
@@ -222,6 +257,9 @@ impl<'a> Run<'a> {
     fn finish(mut self) -> Result<Outcome> {
         self.evaluate()?;
         self.save()?;
+        if !self.ranks.place().is_first() {
+            return Ok(Outcome::Finished);
+        }
         self.take_best()?;
         let target = self.recipe.output.join("model");
         export::write(self.recipe, &self.config, &self.trainer.trainable.tensors(), &target, export::Precision::F32)?;

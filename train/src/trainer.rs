@@ -1,19 +1,21 @@
-//! One optimizer step: forward and backward over the micro-batches, clip, update, write the new values.
+//! One optimizer step: forward and backward over the micro-batches, sum over ranks, clip, update, write the new values.
 //!
-//! The loss is the mean over the weights of the WHOLE step, so that accumulation over micro-batches equals one batch.
+//! The loss is the mean over the weights of the WHOLE step, so that accumulation over micro-batches, and on several ranks, equals one batch.
 //! Knows no files, no data preparation and no progress display.
 
-use crate::collate::MicroBatch;
+use crate::collate::{self, MicroBatch};
 use crate::dataset::feeder::StepBatch;
 use crate::error::{Result, TrainError};
 use crate::loss::{self, Backward, Tally};
 use crate::optim::{Moments, Optimizer, StepSize, norm};
+use crate::ranks::{Alone, Ranks};
 use crate::recipe::{OptimSection, Recipe};
 use crate::schedule::Schedule;
 use crate::trainable::{Gradients, Trainable};
 use callsmith::model::backward::Sink;
 use candle_core::{Tensor, TensorId};
 use rayon::prelude::*;
+use std::rc::Rc;
 
 /// Runs steps on a trainable.
 pub struct Trainer {
@@ -25,6 +27,7 @@ pub struct Trainer {
     schedule: Schedule,
     clip: f64,
     guard: Guard,
+    ranks: Rc<dyn Ranks>,
 }
 
 /// What one step did.
@@ -62,8 +65,25 @@ impl Trainer {
             schedule: Schedule::new(optim, total_steps),
             clip: optim.clip,
             guard: Guard { limit: optim.max_skipped, in_a_row: 0 },
+            ranks: Rc::new(Alone),
             trainable,
         })
+    }
+
+    /// The same as one of several: each step is shared among the ranks, and all make the same update.
+    pub fn among(self, ranks: Rc<dyn Ranks>) -> Self {
+        Self { ranks, ..self }
+    }
+
+    /// Whether all ranks hold the same values.
+    pub fn check_agreement(&self) -> Result<()> {
+        let bits = norm(&self.values).to_bits();
+        if self.ranks.agree((bits >> 32) as u32) && self.ranks.agree(bits as u32) {
+            return Ok(());
+        }
+        let message = "they hold different weights; give all of them the same recipe, the same files of the base and \
+            one output directory, on a file system that they share";
+        Err(TrainError::Ranks(message.into()))
     }
 
     /// Continues from saved values and moments.
@@ -103,12 +123,12 @@ impl Trainer {
         Ok(StepReport { tally, lr, gradient_norm, skipped: !admitted })
     }
 
-    /// Fills the gradients of `Σ weight · loss / weight_sum` over all micro-batches.
+    /// Fills the gradients of `Σ weight · loss / weight_sum` over all micro-batches, those of other ranks too.
     fn backward(&mut self, batch: &StepBatch) -> Result<Tally> {
         self.gradients.clear();
         let pass = Pass { trainable: &self.trainable, step: batch.step, weight_sum: batch.weight() };
         let mut tally = Tally::default();
-        let micros: Vec<_> = batch.micros.iter().enumerate().collect();
+        let micros = collate::share(&batch.micros, self.ranks.place());
         for group in micros.chunks(self.trainable.parallel_passes()) {
             if let [(index, micro)] = group {
                 let gradients = &mut self.gradients;
@@ -124,6 +144,9 @@ impl Trainer {
                 gradients.iter().try_for_each(|(id, gradient)| self.gradients.add(*id, gradient))?;
             }
         }
+        tally.sum(self.ranks.as_ref());
+        check_complete(&tally, batch)?;
+        self.gradients.sum(self.ranks.as_ref());
         Ok(tally)
     }
 
@@ -137,6 +160,16 @@ impl Trainer {
         )?;
         self.trainable.set_values(&self.values)
     }
+}
+
+/// The shares of all ranks must make up the step that each of them read.
+fn check_complete(tally: &Tally, batch: &StepBatch) -> Result<()> {
+    let weight = batch.weight();
+    if (tally.weight - weight).abs() <= 1e-6 * weight {
+        return Ok(());
+    }
+    let message = "they read different data in step";
+    Err(TrainError::Ranks(format!("{message} {}; give all of them the same recipe and files", batch.step)))
 }
 
 /// What all micro-batches of a step share.

@@ -10,6 +10,7 @@ use crate::error::{Result, TrainError};
 use crate::eval::{self, EvalOptions, EvalReport};
 use crate::export::{self, Precision};
 use crate::monitor;
+use crate::ranks::{self, Place, Ranks};
 use crate::recipe::{DeviceKind, Method, Recipe};
 use crate::run::{self, RunOptions};
 use crate::trainable;
@@ -186,8 +187,19 @@ fn train(method: Method, args: &TrainArgs) -> Result<()> {
         return Err(TrainError::field("method", message.to_lowercase()));
     }
     limit_threads(recipe.threads)?;
+    let ranks = ranks::join()?;
     let options = RunOptions { resume: args.resume, allow_changed_recipe: args.allow_changed_recipe };
-    run::train(&recipe, options, &stop_on_signal()?).map(drop)
+    let outcome = stop_on_signal().and_then(|stop| run::train_among(&ranks, &recipe, options, &stop));
+    outcome.map(drop).inspect_err(|error| end_all(ranks.as_ref(), error))
+}
+
+/// An error on one of several ranks ends them all.
+fn end_all(ranks: &dyn Ranks, error: &TrainError) {
+    let Place { rank, size } = ranks.place();
+    if size > 1 {
+        monitor::note(&format!("error on rank {rank} of {size}: {error}"));
+        ranks.abort();
+    }
 }
 
 /// The tensor library reads its numbers of threads from the environment alone, so the process starts over with them set.

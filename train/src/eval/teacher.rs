@@ -4,13 +4,14 @@
 //! lower bound of what the grammar-constrained evaluation reports.
 
 use super::score::{Class, Turn};
-use crate::collate::{MicroBatch, pack};
+use crate::collate::{self, MicroBatch, pack};
 use crate::data::synth::{self, Sample, Split};
 use crate::dataset::Example;
 use crate::dataset::conversations::Conversations;
 use crate::dataset::encode::{Encoder, Weights};
 use crate::error::Result;
 use crate::loss::{self, Ratio, Tally};
+use crate::ranks::Ranks;
 use crate::recipe::{BatchSection, EvalSection, Recipe};
 use crate::trainable::Trainable;
 use callsmith::chat::{Message, Role};
@@ -79,17 +80,21 @@ impl HeldOut {
         Ok(examples)
     }
 
-    /// Measures the current weights.
-    pub fn run(&self, trainable: &Trainable) -> Result<HeldOutReport> {
-        let mut report = HeldOutReport { tally: Tally::default(), exact: BTreeMap::new() };
-        let mut groups = self.groups.iter();
-        for micro in &self.micros {
+    /// Measures the current weights, each rank its share; all get the same report.
+    pub fn run(&self, trainable: &Trainable, ranks: &dyn Ranks) -> Result<HeldOutReport> {
+        let exact = self.groups.iter().flatten().map(|group| (group.clone(), Ratio::default())).collect();
+        let mut report = HeldOutReport { tally: Tally::default(), exact };
+        for (index, micro) in collate::share(&self.micros, ranks.place()) {
+            let before: u32 = self.micros[..index].iter().map(|micro| micro.answers).sum();
+            let groups = &self.groups[before as usize..];
             let found = loss::evaluate(&trainable.decoder, &trainable.adapters(micro.tokens.len()), micro)?;
             report.tally.merge(&found.tally);
-            for (exact, groups) in found.exact.into_iter().zip(&mut groups) {
+            for (exact, groups) in found.exact.into_iter().zip(groups) {
                 groups.iter().for_each(|group| report.exact.entry(group.clone()).or_default().add(exact));
             }
         }
+        report.tally.sum(ranks);
+        report.exact.values_mut().for_each(|ratio| ratio.sum(ranks));
         Ok(report)
     }
 }

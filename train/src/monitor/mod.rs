@@ -13,8 +13,10 @@ pub mod report;
 mod screen;
 mod tensorboard;
 mod view;
+mod watch;
 
 pub use screen::note;
+pub use watch::Watch;
 
 use crate::error::Result;
 use crate::loss::Ratio;

@@ -6,7 +6,7 @@ use callsmith::model::Recompute;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// How much one step sees.
+/// How much one step sees, on each rank.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchSection {
@@ -27,6 +27,17 @@ pub struct BatchSection {
     /// Threads that prepare data.
     #[serde(default = "default::workers")]
     pub workers: usize,
+}
+
+impl BatchSection {
+    /// What `ranks` processes see together in a step: the tokens of each, in forward passes of the same size.
+    pub(super) fn of_all(self, ranks: usize) -> Self {
+        if ranks == 1 {
+            return self;
+        }
+        let micro_tokens = self.micro_tokens.or(Some(self.tokens));
+        Self { tokens: self.tokens * ranks, micro_tokens, ..self }
+    }
 }
 
 /// A stretch of the run with one mixture of data.

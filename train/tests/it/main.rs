@@ -7,6 +7,7 @@ mod encoding;
 mod fixture;
 mod merge;
 mod models;
+mod ranks;
 mod recipes;
 mod torch_save;
 mod training;

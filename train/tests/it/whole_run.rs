@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-fn recipe(root: &Path, output: &str, sets: &[&str]) -> Recipe {
+pub(crate) fn recipe(root: &Path, output: &str, sets: &[&str]) -> Recipe {
     let text = format!(
         r#"
         method = "full"
@@ -54,7 +54,7 @@ fn recipe(root: &Path, output: &str, sets: &[&str]) -> Recipe {
     Recipe::parse(&text, "test", &sets.iter().map(|&set| set.to_owned()).collect::<Vec<_>>()).unwrap()
 }
 
-fn root() -> tempfile::TempDir {
+pub(crate) fn root() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     fs::create_dir(root.path().join("tokenizer")).unwrap();
     fixture::tokenizer(&root.path().join("tokenizer"));
@@ -172,7 +172,7 @@ fn an_output_in_use_or_with_checkpoints_or_of_another_recipe_is_refused() {
 }
 
 /// A trained base and a file of dialogues in `root`, and the recipe of an adapter on them.
-fn lora_recipe(root: &Path, output: &str, sets: &[&str]) -> Recipe {
+pub(crate) fn lora_recipe(root: &Path, output: &str, sets: &[&str]) -> Recipe {
     let (base, data) = (root.join("base/model"), root.join("data.jsonl"));
     if !base.exists() {
         run(&recipe(root, "base", &[]), false, false).unwrap();
