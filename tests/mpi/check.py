@@ -18,11 +18,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = sys.argv.pop()
-STEPS = 12
+STEPS = 8
 # Tokens that a rank sees in a step.
-BATCH = 1024
-# Both ranks share this machine's cores; root is what runs in containers. Open MPI gives ranks that it ends a second.
-MPIRUN = "mpirun --allow-run-as-root --oversubscribe --bind-to none --mca odls_base_sigkill_timeout 60".split()
+BATCH = 512
+# Root is what runs in containers; the machine may have fewer cores than ranks.
+MPIRUN = "mpirun --allow-run-as-root --oversubscribe --bind-to none".split()
+# Seconds from SIGTERM at mpirun to SIGTERM at its ranks, and from there to SIGKILL.
+GRACE = 10
 RECIPE = f"""
 method = "lora"
 seed = 3
@@ -30,10 +32,10 @@ threads = 1
 model = {{ path = "{ROOT}/models/embedded" }}
 lora = {{ rank = 4, alpha = 8, dropout = 0.1 }}
 optim = {{ lr = 0.002, warmup_steps = 2 }}
-batch = {{ tokens = {BATCH}, max_len = 512, micro_tokens = 512 }}
-eval = {{ split = 0.1, every = 6, samples = 8 }}
+batch = {{ tokens = {BATCH}, max_len = 256, micro_tokens = 256 }}
+eval = {{ split = 0.1, every = 4, samples = 8 }}
 log = {{ every = 1 }}
-checkpoint = {{ every = 3, keep = 9 }}
+checkpoint = {{ every = 2, keep = 9 }}
 """
 LIMIT = 120
 
@@ -123,7 +125,9 @@ class Ranks(unittest.TestCase):
         directory = tempfile.TemporaryDirectory()
         cls.addClassCleanup(directory.cleanup)
         cls.root = Path(directory.name)
-        cls.succeed([BINARY, "data", "synth", "--count", "300", "--out", str(cls.root / "data.jsonl")])
+        (cls.root / "short.toml").write_text("tools = [1, 2]\n")
+        made = [f"--config={cls.root}/short.toml", "--count=300", f"--out={cls.root}/data.jsonl"]
+        cls.succeed([BINARY, "data", "synth", *made])
         cls.whole = Run(cls.root, "whole")
         cls.succeed(cls.whole.over(2))
 
@@ -162,14 +166,26 @@ class Ranks(unittest.TestCase):
         self.assertLess(run.checkpoints()[-1], STEPS)
         self.finishes_like_the_whole(run)
 
-    def test_sigterm_ends_the_job_with_a_checkpoint_from_which_it_resumes_bit_for_bit(self):
-        run = Run(self.root, "stopped", checkpoint__every=1000)
-        with running(run.over(2)) as process:
+    def stops(self, run, command, ask):
+        """The job's exit code after it was asked to stop in its first step, and saved a checkpoint."""
+        with running(command) as process:
             until(lambda: "step" in run.events())
+            process.send_signal(ask)
+            code = process.wait(timeout=LIMIT)
         last = run.log()[-1]
         self.assertEqual((last["event"], last["step"]), ("stopped", run.checkpoints()[-1]))
-        self.assertLess(last["step"], STEPS)
+        return code
+
+    def test_sigusr1_stops_all_ranks_with_a_checkpoint_from_which_they_resume_bit_for_bit(self):
+        run = Run(self.root, "asked", checkpoint__every=1000)
+        self.assertEqual(self.stops(run, run.over(2), signal.SIGUSR1), 0)
+        self.assertLess(run.checkpoints()[-1], STEPS)
         self.finishes_like_the_whole(run)
+
+    def test_sigterm_ends_the_job_with_a_checkpoint_where_mpirun_leaves_the_time(self):
+        run = Run(self.root, "ended", phase__0__steps=1000, checkpoint__every=1000, eval__every=1000)
+        patient = [MPIRUN[0], "--mca", "odls_base_sigkill_timeout", str(GRACE), *run.over(2)[1:]]
+        self.stops(run, patient, signal.SIGTERM)
 
     def test_an_error_on_one_rank_ends_the_job_in_its_words(self):
         good = Run(self.root, "broken")

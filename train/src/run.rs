@@ -9,7 +9,7 @@ use crate::error::{Result, TrainError};
 use crate::eval::teacher::HeldOut;
 use crate::export;
 use crate::monitor::{self, Display, Monitor, StepLine, Watch};
-use crate::ranks::{Alone, Ranks};
+use crate::ranks::{Alone, Place, Ranks};
 use crate::recipe::{EvalSection, Recipe};
 use crate::selection::Selection;
 use crate::trainable::{self, Trainable};
@@ -120,7 +120,7 @@ impl<'a> Run<'a> {
         let held_out = HeldOut::prepare(recipe, &encoder)?;
         let trainer = Trainer::new(recipe, Trainable::build(recipe, config.clone(), &device)?, total_steps)?;
         let mut trainer = trainer.among(ranks.clone());
-        let state = start(recipe, options, &mut trainer)?;
+        let state = start(recipe, options, &mut trainer, ranks.place())?;
         if !ranks.agree(crc32c::crc32c(state.recipe_digest.as_bytes())) {
             return Err(TrainError::Ranks("they were given different recipes; give all of them the same".into()));
         }
@@ -274,7 +274,7 @@ impl<'a> Run<'a> {
 const EVALUATIONS: u64 = 10;
 
 /// The state to start from: a checkpoint's, or that of a new run.
-fn start(recipe: &Recipe, options: RunOptions, trainer: &mut Trainer) -> Result<State> {
+fn start(recipe: &Recipe, options: RunOptions, trainer: &mut Trainer, place: Place) -> Result<State> {
     let output = &recipe.output;
     let recipe_digest = recipe.digest()?;
     let fresh = State {
@@ -296,8 +296,13 @@ fn start(recipe: &Recipe, options: RunOptions, trainer: &mut Trainer) -> Result<
             None => Ok(fresh),
         };
     }
-    let Some(found) = checkpoint::newest(output, &trainer.trainable.slots, monitor::note)? else {
-        monitor::note("there is no checkpoint yet; starting at step 0");
+    let note = |text: &str| {
+        if place.is_first() {
+            monitor::note(text);
+        }
+    };
+    let Some(found) = checkpoint::newest(output, &trainer.trainable.slots, note)? else {
+        note("there is no checkpoint yet; starting at step 0");
         return Ok(fresh);
     };
     if found.state.recipe_digest != recipe_digest && !options.allow_changed_recipe {

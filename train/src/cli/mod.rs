@@ -17,6 +17,8 @@ use crate::trainable;
 use callsmith::chat::dialect::{self, DialectChoice};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::flag;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -220,13 +222,16 @@ fn limit_threads(threads: Option<usize>) -> Result<()> {
     Err(TrainError::io(program)(command.exec()))
 }
 
-/// The first SIGINT or SIGTERM asks for a stop after the running step, the second ends the process.
+/// The first SIGINT or SIGTERM asks for a stop after the running step, the second ends the process. SIGUSR1 asks too: it
+/// is what `mpirun` hands on to its ranks at once, where SIGTERM makes it end them.
 fn stop_on_signal() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())
-            .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
-            .map_err(TrainError::io("(signal handler)"))?;
+    let wrong = || TrainError::io("(signal handler)");
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 130, stop.clone()).map_err(wrong())?;
+    }
+    for signal in [SIGINT, SIGTERM, SIGUSR1] {
+        flag::register(signal, stop.clone()).map_err(wrong())?;
     }
     Ok(stop)
 }

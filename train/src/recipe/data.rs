@@ -6,11 +6,11 @@ use callsmith::model::Recompute;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// How much one step sees, on each rank.
+/// How much one step sees.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchSection {
-    /// Most tokens of one optimizer step.
+    /// Most tokens of one optimizer step, on each of the processes that train together.
     pub tokens: usize,
     /// Longer samples are dropped and counted.
     pub max_len: usize,

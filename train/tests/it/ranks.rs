@@ -1,5 +1,6 @@
 //! Runs of several ranks, each on a thread of its own. tests/mpi has the same over MPI, with processes that die.
 
+use crate::training;
 use crate::whole_run::{lora_recipe, recipe, root};
 use callsmith_train::Result;
 use callsmith_train::ranks::{Place, Ranks};
@@ -46,25 +47,29 @@ impl Ranks for Threaded {
     }
 }
 
-/// Runs one recipe a rank; `stop` is the rank that is asked to stop at once.
-fn run_all(recipes: &[Recipe], resume: bool, stop: Option<usize>) -> Vec<Result<Outcome>> {
-    let size = recipes.len();
+/// What each of two ranks finds.
+fn on_two<T: Send>(work: impl Fn(Rc<dyn Ranks>) -> T + Sync) -> Vec<T> {
+    let size = 2;
     let meeting = Arc::new(Meeting { barrier: Barrier::new(size), brought: Mutex::new(vec![Vec::new(); size]) });
-    let run = |rank: usize| {
-        let place = Place { rank, size };
-        let ranks: Rc<dyn Ranks> = Rc::new(Threaded { place, meeting: meeting.clone() });
-        let options = RunOptions { resume, allow_changed_recipe: false };
-        train_among(&ranks, &recipes[rank], options, &Arc::new(AtomicBool::new(stop == Some(rank))))
-    };
+    let start = |rank| work(Rc::new(Threaded { place: Place { rank, size }, meeting: meeting.clone() }));
+    let start = &start;
     std::thread::scope(|scope| {
-        let started: Vec<_> = (0..size).map(|rank| scope.spawn(move || run(rank))).collect();
+        let started: Vec<_> = (0..size).map(|rank| scope.spawn(move || start(rank))).collect();
         started.into_iter().map(|rank| rank.join().unwrap()).collect()
     })
 }
 
+/// Runs a recipe on each of two ranks; `stop` is the one that is asked to stop at once.
+fn run_each(recipes: [&Recipe; 2], resume: bool, stop: Option<usize>) -> Vec<Result<Outcome>> {
+    on_two(|ranks| {
+        let rank = ranks.place().rank;
+        let options = RunOptions { resume, allow_changed_recipe: false };
+        train_among(&ranks, recipes[rank], options, &Arc::new(AtomicBool::new(stop == Some(rank))))
+    })
+}
+
 fn run_two(recipe: &Recipe, resume: bool, stop: Option<usize>) -> Outcome {
-    let outcomes: Vec<Outcome> =
-        run_all(&[recipe.clone(), recipe.clone()], resume, stop).into_iter().map(Result::unwrap).collect();
+    let outcomes: Vec<Outcome> = run_each([recipe, recipe], resume, stop).into_iter().map(Result::unwrap).collect();
     assert_eq!(outcomes[0], outcomes[1]);
     outcomes[0]
 }
@@ -143,9 +148,49 @@ fn one_rank_with_the_double_batch_continues_what_two_began() {
 #[test]
 fn ranks_with_different_recipes_are_refused() {
     let root = root();
-    let recipes = [recipe(root.path(), "run", &[]), recipe(root.path(), "run", &["seed=6"])];
-    for outcome in run_all(&recipes, false, None) {
+    let (one, other) = (recipe(root.path(), "run", &[]), recipe(root.path(), "run", &["seed=6"]));
+    for outcome in run_each([&one, &other], false, None) {
         let message = outcome.unwrap_err().to_string();
         assert!(message.contains("different recipes"), "{message}");
     }
+}
+
+#[test]
+fn ranks_that_read_different_data_are_refused() {
+    let recipe = training::recipe(&["batch.micro_tokens=24"]);
+    let found = on_two(|ranks| {
+        let mut batch = training::steps(&recipe, 1).remove(0);
+        if ranks.place().rank == 1 {
+            batch.micros.iter_mut().flat_map(|micro| &mut micro.labels).for_each(|label| label.weight *= 2.0);
+        }
+        training::trainer(&recipe).among(ranks).step(&batch).err().map(|error| error.to_string())
+    });
+    for message in found.into_iter().map(Option::unwrap) {
+        assert!(message.contains("different data in step 0"), "{message}");
+    }
+}
+
+#[test]
+fn ranks_that_hold_different_weights_are_refused() {
+    let found = on_two(|ranks| {
+        let recipe = training::recipe(&[&format!("seed={}", ranks.place().rank)]);
+        training::trainer(&recipe).among(ranks).check_agreement().err().map(|error| error.to_string())
+    });
+    for message in found.into_iter().map(Option::unwrap) {
+        assert!(message.contains("different weights"), "{message}");
+    }
+}
+
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn a_build_without_mpi_refuses_to_be_one_of_several_processes() {
+    let root = root();
+    let (recipe, file) = (recipe(root.path(), "run", &[]), root.path().join("recipe.toml"));
+    fs::write(&file, recipe.resolved().unwrap()).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_callsmith-train"));
+    let done = command.arg("full").arg(&file).env("OMPI_COMM_WORLD_SIZE", "2").output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(said.contains("2 processes") && said.contains("--features mpi"), "{said}");
+    assert!(!recipe.output.exists());
 }

@@ -37,7 +37,7 @@ fn config(family: Family) -> ModelConfig {
 /// Steps of the recipe.
 const STEPS: u64 = 80;
 
-fn recipe(sets: &[&str]) -> Recipe {
+pub(crate) fn recipe(sets: &[&str]) -> Recipe {
     let text = r#"
         method = "full"
         output = "unused"
@@ -62,7 +62,7 @@ fn recipe(sets: &[&str]) -> Recipe {
     Recipe::parse(text, "test", &sets.iter().map(|&set| set.to_owned()).collect::<Vec<_>>()).unwrap()
 }
 
-fn trainer(recipe: &Recipe) -> Trainer {
+pub(crate) fn trainer(recipe: &Recipe) -> Trainer {
     Trainer::new(recipe, Trainable::build(recipe, config(Family::Llama), &Device::Cpu).unwrap(), STEPS).unwrap()
 }
 
@@ -74,7 +74,7 @@ fn feeder(recipe: &Recipe, step: u64, cursor: Cursor) -> Feeder {
     Feeder::new(recipe, phases, step, cursor).unwrap()
 }
 
-fn steps(recipe: &Recipe, count: usize) -> Vec<StepBatch> {
+pub(crate) fn steps(recipe: &Recipe, count: usize) -> Vec<StepBatch> {
     let mut feeder = feeder(recipe, 0, Cursor::default());
     (0..count).map(|_| feeder.next_step().unwrap().unwrap()).collect()
 }
