@@ -7,6 +7,7 @@ use super::ops::{self, Rotary};
 use super::{KvCache, ModelConfig};
 use candle_core::{Result, Tensor, bail};
 
+#[derive(Clone)]
 pub(super) struct Attention {
     pub(super) q: Linear,
     pub(super) k: Linear,

@@ -10,7 +10,7 @@ use super::mlp::{Gated, Mlp};
 use super::ops::{self, PagedLayout, Rotary};
 use super::weight::Weight;
 use super::weights::{Tensors, expect_shape};
-use super::{Attention as AttentionKind, ForwardPass, ModelConfig, ModelError};
+use super::{AdapterWeights, Attention as AttentionKind, ForwardPass, ModelConfig, ModelError};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 
@@ -67,6 +67,7 @@ pub(super) fn has_bias(config: &ModelConfig, module: TargetModule) -> bool {
     config.family.qkv_bias() && matches!(module, TargetModule::Q | TargetModule::K | TargetModule::V)
 }
 
+#[derive(Clone)]
 pub(super) struct Block {
     pub(super) input_norm: Tensor,
     pub(super) attention: Attention,
@@ -155,7 +156,8 @@ fn take(tensors: &mut dyn Tensors, name: &str, shape: &[usize]) -> Result<Tensor
     Ok(tensor)
 }
 
-/// A Llama-shaped causal decoder.
+/// A Llama-shaped causal decoder. A clone shares its weights, also what training makes of them later.
+#[derive(Clone)]
 pub struct Decoder {
     pub(super) config: ModelConfig,
     pub(super) embedding: Weight,
@@ -208,7 +210,7 @@ impl Decoder {
 
     /// As [`Self::hidden_states`]; calls `after_block` after each block, for whoever watches a long pass.
     pub fn hidden_states_observed(&self, pass: ForwardPass<'_>, after_block: &dyn Fn()) -> Result<Tensor, ModelError> {
-        let mut x = self.embedding.select(pass.tokens)?;
+        let mut x = self.embedding.select(pass.tokens)?.detach();
         let lookback = match pass.attention {
             AttentionKind::Causal(lengths) => Lookback::Segments(lengths),
             AttentionKind::Paged { cache, sequences } => {
@@ -233,7 +235,17 @@ impl Decoder {
 
     /// Length of each row of a site's matrix, `[out]` in f32.
     pub fn row_norms(&self, site: Site) -> Result<Tensor, ModelError> {
+        Ok(ops::row_norms(self.matrix(site)?)?)
+    }
+
+    /// An adapter that is trained beside this decoder as it would be served now: of the decoder's type, leaving no tape,
+    /// with magnitudes as ratios.
+    pub fn serving(&self, adapter: &AdapterWeights) -> Result<AdapterWeights, ModelError> {
+        adapter.detached(self.dtype())?.at_ratios(|site| self.matrix(site).cloned())
+    }
+
+    fn matrix(&self, site: Site) -> Result<&Weight, ModelError> {
         let block = self.blocks.get(site.layer).ok_or_else(|| ModelError::MissingTensor(format!("{site:?}")))?;
-        Ok(ops::row_norms(&block.linear(site.module).weight)?)
+        Ok(&block.linear(site.module).weight)
     }
 }

@@ -8,6 +8,7 @@ use super::weight::Weight;
 use candle_core::{Result, Tensor};
 
 /// `y = x Wᵀ + Σ adapter deltas + b`.
+#[derive(Clone)]
 pub(super) struct Linear {
     pub(super) site: Site,
     /// `[out, in]`

@@ -93,6 +93,13 @@ impl Magnitude {
             Self::Wanted(tensor) | Self::Ratio(tensor) => tensor,
         }
     }
+
+    fn detached(&self) -> Self {
+        match self {
+            Self::Wanted(tensor) => Self::Wanted(tensor.detach()),
+            Self::Ratio(tensor) => Self::Ratio(tensor.detach()),
+        }
+    }
 }
 
 /// How serving on the CPU holds the factors.
@@ -148,12 +155,20 @@ impl AdapterWeights {
     }
 
     /// The same adapter with what DoRA's magnitudes come to beside this base, so that no pass has to measure rows.
-    pub fn beside(mut self, base: &Checkpoint<'_>) -> std::result::Result<Self, ModelError> {
+    pub fn beside(self, base: &Checkpoint<'_>) -> std::result::Result<Self, ModelError> {
+        self.at_ratios(|site| base.matrix(site))
+    }
+
+    /// The same over the matrices of the sites, wherever they are.
+    pub(super) fn at_ratios(
+        mut self,
+        matrix: impl Fn(Site) -> std::result::Result<Weight, ModelError>,
+    ) -> std::result::Result<Self, ModelError> {
         let sites: Vec<Site> = self.iter().map(|(site, _)| site).collect();
         for site in sites {
             let Some(pair) = &mut self.pairs[site.index()] else { continue };
             if let Some(Magnitude::Wanted(wanted)) = &pair.magnitude {
-                let measured = pair.lengths(&base.matrix(site)?)?;
+                let measured = pair.lengths(&matrix(site)?)?;
                 let ratio = (wanted.to_dtype(DType::F32)?.to_device(measured.device())? / measured)?;
                 let ratio = ratio.to_dtype(pair.a.dtype())?.to_device(pair.a.device())?;
                 pair.magnitude = Some(Magnitude::Ratio(ratio));
@@ -166,6 +181,17 @@ impl AdapterWeights {
     pub fn into_packed(self, packing: Packing) -> Result<Self> {
         let packed = OnceLock::from(Arc::new(PackedAdapter::new(&self, packing)?));
         Ok(Self { pairs: vec![None; self.pairs.len()], packed })
+    }
+
+    /// The same values with factors of another type. What goes through them leaves no tape.
+    pub(super) fn detached(&self, dtype: DType) -> Result<Self> {
+        let detached = |pair: &LoraPair| {
+            let [a, b] = [&pair.a, &pair.b].map(|factor| factor.detach().to_dtype(dtype));
+            let magnitude = pair.magnitude.as_ref().map(Magnitude::detached);
+            Ok(LoraPair { a: a?, b: b?, scale: pair.scale, magnitude })
+        };
+        let pairs = self.pairs.iter().map(|pair| pair.as_ref().map(detached).transpose());
+        Ok(Self { pairs: pairs.collect::<Result<_>>()?, packed: OnceLock::new() })
     }
 
     /// What serving on the CPU reads; made at the first call from the tensors as they are.

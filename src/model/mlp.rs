@@ -6,6 +6,7 @@ use super::linear::Linear;
 use super::ops;
 use candle_core::{Result, Tensor};
 
+#[derive(Clone)]
 pub(super) struct Mlp {
     pub(super) gate: Linear,
     pub(super) up: Linear,

@@ -169,6 +169,12 @@ impl Trainable {
         self.adapters(rows).with_dropout(dropout)
     }
 
+    /// The decoder and the adapter as the server would use them now, to be let go before they are trained further.
+    pub fn serving(&self) -> Result<(Decoder, Option<Arc<AdapterWeights>>)> {
+        let adapter = self.adapter.as_ref().map(|adapter| self.decoder.serving(adapter)).transpose()?;
+        Ok((self.decoder.clone(), adapter.map(Arc::new)))
+    }
+
     /// Micro-batches that are worked on at once.
     pub fn parallel_passes(&self) -> usize {
         let threads = rayon::current_num_threads();
