@@ -22,6 +22,7 @@ pub mod loss;
 pub mod merge;
 pub mod model_dir;
 pub mod monitor;
+pub mod noise;
 pub mod optim;
 pub mod pickle;
 pub mod random;

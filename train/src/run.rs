@@ -192,7 +192,6 @@ impl<'a> Run<'a> {
             report,
             step_tokens: batch.tokens(),
             step_samples: batch.micros.iter().map(|micro| micro.lengths.len()).sum(),
-            gradient_noise: None,
             tokens,
             skipped,
             dropped,

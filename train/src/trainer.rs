@@ -1,12 +1,13 @@
 //! One optimizer step: forward and backward over the micro-batches, sum over ranks, clip, update, write the new values.
 //!
-//! The loss is the mean over the weights of the WHOLE step, so that accumulation over micro-batches, and on several ranks, equals one batch.
-//! Knows no files, no data preparation and no progress display.
+//! The loss is the mean over the weights of the WHOLE step, so that accumulation over micro-batches, and on several ranks, equals
+//! one batch. Knows no files, no data preparation and no progress display.
 
 use crate::collate::{self, MicroBatch};
 use crate::dataset::feeder::StepBatch;
 use crate::error::{Result, TrainError};
 use crate::loss::{self, Backward, Tally};
+use crate::noise::NoiseScale;
 use crate::optim::{Moments, Optimizer, StepSize, norm};
 use crate::ranks::{Alone, Ranks};
 use crate::recipe::{OptimSection, Recipe};
@@ -28,6 +29,8 @@ pub struct Trainer {
     clip: f64,
     guard: Guard,
     ranks: Rc<dyn Ranks>,
+    /// Begins anew with every process: it is shown and decides nothing.
+    noise: NoiseScale,
 }
 
 /// What one step did.
@@ -36,6 +39,8 @@ pub struct StepReport {
     pub tally: Tally,
     pub lr: f64,
     pub gradient_norm: f64,
+    /// Noise scale of the gradients so far, in loss-weighted tokens; see [`NoiseScale::observe`].
+    pub gradient_noise: Option<f64>,
     /// The loss or gradient was not finite and nothing was changed.
     pub skipped: bool,
 }
@@ -66,6 +71,7 @@ impl Trainer {
             clip: optim.clip,
             guard: Guard { limit: optim.max_skipped, in_a_row: 0 },
             ranks: Rc::new(Alone),
+            noise: NoiseScale::default(),
             trainable,
         })
     }
@@ -120,19 +126,23 @@ impl Trainer {
         if admitted {
             self.update(lr, gradient_norm)?;
         }
-        Ok(StepReport { tally, lr, gradient_norm, skipped: !admitted })
+        let norms = self.gradients.squared_norms();
+        let gradient_noise = norms.and_then(|norms| self.noise.observe(&norms, batch.weight()));
+        Ok(StepReport { tally, lr, gradient_norm, gradient_noise, skipped: !admitted })
     }
 
     /// Fills the gradients of `Σ weight · loss / weight_sum` over all micro-batches, those of other ranks too.
     fn backward(&mut self, batch: &StepBatch) -> Result<Tally> {
-        self.gradients.clear();
+        self.gradients.clear(batch.micros.len() > 1);
         let pass = Pass { trainable: &self.trainable, step: batch.step, weight_sum: batch.weight() };
         let mut tally = Tally::default();
         let micros = collate::share(&batch.micros, self.ranks.place());
         for group in micros.chunks(self.trainable.parallel_passes()) {
             if let [(index, micro)] = group {
                 let gradients = &mut self.gradients;
-                tally.merge(&pass.backward(*index, micro, &mut |id, gradient| gradients.add(id, gradient))?);
+                let part = pass.backward(*index, micro, &mut |id, gradient| gradients.add(id, gradient))?;
+                gradients.end_micro(part.weight / pass.weight_sum);
+                tally.merge(&part);
                 continue;
             }
             // The sums are made in the order of the micro-batches, however many run at once.
@@ -142,6 +152,7 @@ impl Trainer {
                 let (part, gradients) = found?;
                 tally.merge(&part);
                 gradients.iter().try_for_each(|(id, gradient)| self.gradients.add(*id, gradient))?;
+                self.gradients.end_micro(part.weight / pass.weight_sum);
             }
         }
         tally.sum(self.ranks.as_ref());

@@ -64,9 +64,6 @@ pub struct StepLine<'a> {
     pub step_tokens: usize,
     /// Samples of this step.
     pub step_samples: usize,
-    /// Gradient noise scale (`B_simple` of McCandlish et al. 2018, "An Empirical Model of Large-Batch Training"), in
-    /// loss-weighted tokens, where it was estimated.
-    pub gradient_noise: Option<f64>,
     /// Tokens of all steps so far.
     pub tokens: u64,
     /// Steps so far that changed nothing because their loss or gradient was not finite.
@@ -197,7 +194,7 @@ fn fields(line: &StepLine<'_>, reading: &Reading) -> Value {
         "loss": round(tally.mean()), "answer_loss": round(tally.answer_loss / tally.answers.total.max(1) as f64),
         "name_accuracy": share(tally.names), "value_accuracy": share(tally.values),
         "found_accuracy": share(tally.found), "token_accuracy": share(tally.answers),
-        "lr": line.report.lr, "gradient_norm": round(line.report.gradient_norm), "gradient_noise": line.gradient_noise,
+        "lr": line.report.lr, "gradient_norm": round(line.report.gradient_norm), "gradient_noise": line.report.gradient_noise,
         "tokens": line.tokens, "tokens_per_second": reading.tokens_per_second.round(),
         "samples_per_second": round(reading.samples_per_second),
         "skipped": line.skipped, "dropped": line.dropped,

@@ -9,14 +9,14 @@ fn watch(output: &Path, first: u64, ten: bool) -> Monitor {
     monitor.event("start", json!({"step": first}), "begins").unwrap();
     for step in first..first + if ten { 10 } else { 0 } {
         let tally = Tally { loss: 3.0, weight: 2.0, ..Tally::default() };
-        let report = StepReport { tally, lr: 0.1, gradient_norm: 0.5, skipped: false };
+        let gradient_noise = (step % 4 == 3).then_some(12.5);
+        let report = StepReport { tally, lr: 0.1, gradient_norm: 0.5, gradient_noise, skipped: false };
         let line = StepLine {
             step,
             phase: 0,
             report: &report,
             step_tokens: 100,
             step_samples: 4,
-            gradient_noise: (step % 4 == 3).then_some(12.5),
             tokens: 100 * (step + 1),
             skipped: 0,
             dropped: 0,

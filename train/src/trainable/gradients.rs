@@ -1,8 +1,13 @@
-//! The gradient of one step, summed over its micro-batches and over ranks in one flat f32 buffer.
+//! The gradient of one step, summed over its micro-batches and over ranks in one flat f32 buffer, and how much these differ.
+//!
+//! Of each micro-batch's own gradient only the length is kept, measured while it is added. That is exact for a variable
+//! whose gradient comes in one piece. A table that is both embedding and head gets two pieces for each micro-batch, far
+//! apart; the length of their sum would take a copy of one, so such a variable is left out on both sides of the comparison.
 
 use super::{Trainable, flat};
 use crate::error::{Result, TrainError};
-use crate::optim::Slot;
+use crate::noise::SquaredNorms;
+use crate::optim::{Slot, squared_norm};
 use crate::ranks::Ranks;
 use candle_core::{Tensor, TensorId};
 use rayon::prelude::*;
@@ -16,52 +21,99 @@ const CHUNK: usize = 1 << 16;
 pub struct Gradients {
     pub values: Vec<f32>,
     places: HashMap<TensorId, usize>,
-    ranges: Vec<Range<usize>>,
-    /// How many passes reached each slot.
-    reached: Vec<f32>,
+    slots: Vec<Sum>,
+    /// Whether lengths are measured.
+    measured: bool,
+    /// Micro-batches that are complete and have any weight.
+    micros: usize,
+}
+
+/// What is known of one variable's gradient.
+#[derive(Default)]
+struct Sum {
+    range: Range<usize>,
+    /// Whether it was reached.
+    present: bool,
+    /// Pieces that the running micro-batch has added, and the squared norm of the last.
+    pieces: usize,
+    piece: f64,
+    /// `Σ pᵢ |gᵢ|²` over the complete micro-batches.
+    micro: f64,
+    /// Whether any micro-batch added several pieces.
+    in_pieces: bool,
 }
 
 impl Gradients {
     /// Zero gradients for all slots.
     pub fn new(trainable: &Trainable) -> Self {
-        Self {
-            values: vec![0.0; trainable.count()],
-            places: trainable.places(),
-            ranges: trainable.slots.iter().map(|slot| slot.range.clone()).collect(),
-            reached: vec![0.0; trainable.slots.len()],
-        }
+        let slots = trainable.slots.iter().map(|slot| Sum { range: slot.range.clone(), ..Sum::default() }).collect();
+        Self { values: vec![0.0; trainable.count()], places: trainable.places(), slots, measured: false, micros: 0 }
     }
 
-    /// Back to zero.
-    pub fn clear(&mut self) {
+    /// Back to zero. `measured`: the step has several micro-batches, whose lengths are wanted.
+    pub fn clear(&mut self, measured: bool) {
         self.values.fill(0.0);
-        self.reached.fill(0.0);
+        self.measured = measured;
+        self.micros = 0;
+        self.slots.iter_mut().for_each(|sum| *sum = Sum { range: sum.range.clone(), ..Sum::default() });
     }
 
     /// Adds what one backward pass found for one variable; what is no variable of the run is left out.
     pub fn add(&mut self, id: TensorId, gradient: &Tensor) -> candle_core::Result<()> {
         let Some(&place) = self.places.get(&id) else { return Ok(()) };
-        self.reached[place] += 1.0;
+        let sum = &mut self.slots[place];
         let found = flat(gradient)?;
-        let sums = self.values[self.ranges[place].clone()].par_chunks_mut(CHUNK);
+        let sums = self.values[sum.range.clone()].par_chunks_mut(CHUNK);
         sums.zip(found.par_chunks(CHUNK)).for_each(|(sums, found)| {
             sums.iter_mut().zip(found).for_each(|(sum, found)| *sum += found);
         });
+        sum.present = true;
+        sum.pieces += 1;
+        if self.measured {
+            sum.piece = squared_norm(&found);
+        }
         Ok(())
     }
 
     /// Adds what the other ranks found.
     pub fn sum(&mut self, ranks: &dyn Ranks) {
         ranks.sum(&mut self.values);
-        ranks.sum(&mut self.reached);
+        let numbers = |sum: &Sum| [f64::from(sum.present), f64::from(sum.in_pieces), sum.micro];
+        let mut all: Vec<f64> = self.slots.iter().flat_map(numbers).chain([self.micros as f64]).collect();
+        ranks.sum_f64(&mut all);
+        for (sum, found) in self.slots.iter_mut().zip(all.chunks(3)) {
+            (sum.present, sum.in_pieces, sum.micro) = (found[0] > 0.0, found[1] > 0.0, found[2]);
+        }
+        self.micros = all[all.len() - 1] as usize;
+    }
+
+    /// Ends a micro-batch that has this share of the step's weight: what it added is `share` times its mean gradient.
+    pub fn end_micro(&mut self, share: f64) {
+        self.micros += usize::from(share > 0.0);
+        for sum in &mut self.slots {
+            sum.in_pieces |= sum.pieces > 1;
+            if sum.pieces > 0 && share > 0.0 {
+                sum.micro += sum.piece / share;
+            }
+            sum.pieces = 0;
+        }
+    }
+
+    /// Squared norms of the whole gradient and of the micro-batches' own, over all variables that came in one piece;
+    /// `None` where they were not measured.
+    pub fn squared_norms(&self) -> Option<SquaredNorms> {
+        let comparable = || self.slots.iter().filter(|sum| !sum.in_pieces);
+        let whole = || comparable().map(|sum| squared_norm(&self.values[sum.range.clone()])).sum();
+        let micro = || comparable().map(|sum| sum.micro).sum();
+        self.measured.then(|| SquaredNorms { micros: self.micros, micro: micro(), whole: whole() })
     }
 
     /// At the first step every variable must have been reached. A LoRA A factor's gradient is exactly zero then,
     /// because B is zero: it only has to be present.
     pub fn check_reached(&self, slots: &[Slot]) -> Result<()> {
-        for (slot, &reached) in slots.iter().zip(&self.reached) {
+        for (slot, sum) in slots.iter().zip(&self.slots) {
             let zero = self.values[slot.range.clone()].iter().all(|&value| value == 0.0);
-            let reason = match (reached > 0.0, zero) {
+            let reason = match (sum.present, zero) {
                 (false, _) => "it is not part of the loss",
                 (true, true) if !slot.name.ends_with("lora_A.weight") => "all of it is zero",
                 _ => continue,

@@ -1,7 +1,7 @@
 //! Steps on a tiny random decoder: gradients, accumulation, seeds, resumption, adapters. No files but checkpoints.
 
 use callsmith::model::config::{Family, RopeScaling};
-use callsmith::model::{AdapterBatch, ModelConfig};
+use callsmith::model::{AdapterBatch, Magnitude, ModelConfig};
 use callsmith_train::checkpoint::{self, Checkpoint, State};
 use callsmith_train::collate::pack;
 use callsmith_train::dataset::Example;
@@ -175,6 +175,27 @@ fn a_fresh_adapter_changes_nothing_and_every_factor_is_reached_by_the_first_step
 }
 
 #[test]
+fn what_is_served_while_training_has_the_present_values_and_leaves_no_tape() {
+    let mut recipe = lora_recipe();
+    recipe.lora.as_mut().unwrap().dora = true;
+    let trainable = lora(&recipe);
+    let values: Vec<f32> = trainable.values().unwrap().iter().map(|value| value + 0.1).collect();
+    trainable.set_values(&values).unwrap();
+    let (decoder, adapter) = trainable.serving().unwrap();
+    let adapter = adapter.unwrap();
+    for (_, pair) in adapter.iter() {
+        let magnitude = pair.magnitude.as_ref().unwrap();
+        assert!(matches!(magnitude, Magnitude::Ratio(_)));
+        assert!([&pair.a, &pair.b, magnitude.tensor()].iter().all(|tensor| !tensor.track_op()));
+    }
+    let micro = &small_batch().micros[0];
+    let rows = micro.tokens.len();
+    let trained = loss::evaluate(&trainable.decoder, &trainable.adapters(rows), micro).unwrap().tally.loss;
+    let served = loss::evaluate(&decoder, &AdapterBatch::uniform(rows, adapter), micro).unwrap().tally.loss;
+    assert!((trained - served).abs() < 1e-4 * trained, "{trained} and {served}");
+}
+
+#[test]
 fn a_tensor_without_a_gradient_stops_the_run_at_step_0() {
     // Only row 0 is trained; it sees itself alone, so queries and keys cannot matter.
     let mut example = Example::new(vec![3, 4]);
@@ -206,6 +227,41 @@ fn accumulation_over_micro_batches_equals_one_batch() {
     let largest = whole.iter().fold(0.0_f32, |most, g| most.max(g.abs()));
     for (whole, parts) in whole.iter().zip(&parts) {
         assert!((whole - parts).abs() <= 1e-5 * largest.max(1.0), "{whole} and {parts}");
+    }
+}
+
+#[test]
+fn the_noise_scale_is_that_of_the_micro_batches_own_gradients() {
+    // Of tied tables (Llama's here) the gradient comes in two pieces, so they are not part of the comparison.
+    for (family, parallel) in [(Family::Llama, 1), (Family::Qwen3, 1), (Family::Qwen3, 2)] {
+        let recipe = recipe(&[&format!("batch.parallel={parallel}")]);
+        let build = || Trainable::build(&recipe, config(family), &Device::Cpu).unwrap();
+        let sample = |tokens: &[u32]| {
+            let mut example = Example::new(tokens.to_vec());
+            example.answer(2..tokens.len());
+            example
+        };
+        let micros = pack([sample(&[3, 4, 5, 6, 3, 4, 5]), sample(&[3, 4, 5, 7])], 8);
+        let step = |micros: &[_]| {
+            let micros = micros.to_vec();
+            let batch = StepBatch { step: 0, phase: 0, micros, dropped: 0, cursor: Cursor::default() };
+            let mut trainer = Trainer::new(&recipe, build(), STEPS).unwrap();
+            let report = trainer.step(&batch).unwrap();
+            let slots = trainer.trainable.slots.iter();
+            let compared = slots.filter(|slot| family != Family::Llama || slot.name != "model.embed_tokens.weight");
+            let values = compared.flat_map(|slot| &trainer.gradient()[slot.range.clone()]);
+            let squared: f64 = values.map(|&value| f64::from(value).powi(2)).sum();
+            (squared, batch.weight(), report.gradient_noise)
+        };
+        let (first, second, whole) = (step(&micros[..1]), step(&micros[1..]), step(&micros));
+        assert_eq!((first.2, second.2, whole.1), (None, None, first.1 + second.1));
+        // The paper's two equations for the batch sizes of the mean micro-batch and of the step.
+        let (big, small) = (whole.1, whole.1 / 2.0);
+        let micro = (first.1 * first.0 + second.1 * second.0) / big;
+        let gradient = (big * whole.0 - small * micro) / (big - small);
+        let noise = (micro - whole.0) / (1.0 / small - 1.0 / big);
+        let found = whole.2.unwrap();
+        assert!((found / (noise / gradient) - 1.0).abs() < 1e-4, "{family:?}: {found}, not {}", noise / gradient);
     }
 }
 
