@@ -1,4 +1,4 @@
-"""TensorBoard's own reader sees the curves of a training run: tensorboard_scalars.py RUN_DIRECTORY
+"""TensorBoard's own reader sees the curves and samples of a training run: tensorboard_scalars.py RUN_DIRECTORY
 
 What it finds in RUN_DIRECTORY/tensorboard must be what RUN_DIRECTORY/train.jsonl says, also after a resumption. Knows
 from README alone how curves are named. Needs the package `tensorboard`; prints `skipped` without it.
@@ -70,6 +70,28 @@ def shown(run):
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
+def check_samples(run):
+    """Every evaluation with sample generations is a page of the text plug-in, in which each of them stands. Returns how many pages."""
+    logged = {}
+    for line in map(json.loads, (run / "train.jsonl").read_text().splitlines()):
+        if line["event"] == "eval" and line.get("samples"):
+            logged[line["step"]] = line["samples"]
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    assert ("Validation/samples" in events.Tags()["tensors"]) == bool(logged), events.Tags()["tensors"]
+    if not logged:
+        return 0
+    assert "Validation/samples" in events.PluginTagToContent("text")
+    pages = {event.step: event.tensor_proto for event in events.Tensors("Validation/samples")}
+    assert set(pages) == set(logged), (set(pages), set(logged))
+    for step, tensor in pages.items():
+        [page] = [text.decode() for text in tensor.string_val]
+        for number, sample in enumerate(logged[step], 1):
+            verdict, got = "right" if sample["right"] else "wrong", sample["got"].split("\n")[0]
+            assert f"### {number}: {verdict}\n" in page and f"    {got}\n" in page, (step, page)
+    return len(pages)
+
+
 def main():
     run = Path(sys.argv[1])
     log, board = logged(run), shown(run)
@@ -82,7 +104,8 @@ def main():
         # Of two evaluations of one step the later one counts; event files hold 32 bits of a value.
         for step, value in dict(points).items():
             assert math.isclose(value, log[name][step], rel_tol=1e-6), (name, step, value, log[name][step])
-    print(f"ok: {len(board)} curves, {sum(map(len, board.values()))} points")
+    pages = check_samples(run)
+    print(f"ok: {len(board)} curves, {sum(map(len, board.values()))} points, {pages} pages of samples")
 
 
 main()

@@ -9,7 +9,7 @@ mod model;
 mod overrides;
 mod validate;
 
-pub use data::{BatchSection, CopySection, EvalSection, Paths, Phase, RecallSection, SourceSection};
+pub use data::{BatchSection, BestBy, CopySection, EvalSection, Paths, Phase, RecallSection, SourceSection};
 pub use model::{Compute, FullSection, Held, InitSection, LoraSection, ModelSection, ShapeSection, TargetModules};
 
 use crate::error::{Result, TrainError};

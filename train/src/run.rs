@@ -6,7 +6,7 @@ use crate::dataset::encode::Encoder;
 use crate::dataset::feeder::{Cursor, Feeder, StepBatch};
 use crate::dataset::source::Mixture;
 use crate::error::{Result, TrainError};
-use crate::eval::teacher::HeldOut;
+use crate::eval::held_out::HeldOut;
 use crate::export;
 use crate::monitor::{self, Display, Monitor, StepLine, Watch};
 use crate::ranks::{Alone, Place, Ranks};
@@ -29,6 +29,7 @@ pub struct RunOptions {
     pub resume: bool,
     /// Continue although the recipe is not the one of the checkpoint.
     pub allow_changed_recipe: bool,
+    pub display: Display,
 }
 
 /// How a run ended.
@@ -57,16 +58,8 @@ pub fn train_among(
     let _lock = ranks.place().is_first().then(|| take(&recipe.output)).transpose()?;
     ranks.meet();
     let mut run = Run::open(recipe, options, ranks)?;
-    while let Some(batch) = run.next_batch()? {
-        run.step(&batch)?;
-        if run.is_exhausted() {
-            break;
-        }
-        if ranks.any(stop.load(Ordering::Relaxed)) {
-            return run.stop();
-        }
-    }
-    run.finish()
+    let outcome = run.all_steps(stop);
+    outcome.inspect_err(|error| run.monitor.fail(error))
 }
 
 /// Takes the output directory for this process and removes what a killed one left half written.
@@ -125,19 +118,32 @@ impl<'a> Run<'a> {
             return Err(TrainError::Ranks("they were given different recipes; give all of them the same".into()));
         }
         trainer.check_agreement()?;
+        let batches = Feeder::new(recipe, mixtures, state.step, state.cursor.clone())?.spawn();
         let mut monitor = Watch(None);
         if ranks.place().is_first() {
             write_resolved(recipe)?;
-            monitor = Watch(Some(Monitor::new(&recipe.output, state.step, total_steps, Display::Auto)?));
+            monitor = Watch(Some(Monitor::new(&recipe.output, state.step, total_steps, options.display)?));
         }
         let parameters = trainer.trainable.count();
         let sentence = format!("{parameters} trainable values, step {} of {total_steps}", state.step);
         let fields = json!({"step": state.step, "total_steps": total_steps, "trainable": parameters, "recipe_digest": state.recipe_digest});
         monitor.event("start", fields, &sentence)?;
-        let batches = Feeder::new(recipe, mixtures, state.step, state.cursor.clone())?.spawn();
         let saved_at = (state.step > 0).then_some(state.step);
         let ranks = ranks.clone();
         Ok(Self { recipe, ranks, config, trainer, batches, held_out, state, monitor, total_steps, saved_at })
+    }
+
+    fn all_steps(&mut self, stop: &AtomicBool) -> Result<Outcome> {
+        while let Some(batch) = self.next_batch()? {
+            self.step(&batch)?;
+            if self.is_exhausted() {
+                break;
+            }
+            if self.ranks.any(stop.load(Ordering::Relaxed)) {
+                return self.stop();
+            }
+        }
+        self.finish()
     }
 
     /// The next step's data; `None` after the last step.
@@ -206,8 +212,9 @@ impl<'a> Run<'a> {
             return Ok(false);
         }
         let report = self.monitor.paused(|| held_out.run(&self.trainer.trainable, self.ranks.as_ref()))?;
-        let best = self.state.selection.record(step, report.loss());
-        let fields = json!({"step": step, "best": best, "held_out": report.to_json()});
+        let best = self.state.selection.record(step, report.loss(), report.wrong());
+        let mut fields = report.to_json();
+        (fields["step"], fields["best"]) = (json!(step), json!(best));
         self.monitor.event("eval", fields, &format!("held-out at step {step}: {report}"))?;
         Ok(best)
     }
@@ -242,7 +249,7 @@ impl<'a> Run<'a> {
         self.monitor.event("best", json!({"step": self.state.step, "best_step": best}), &sentence)
     }
 
-    fn stop(mut self) -> Result<Outcome> {
+    fn stop(&mut self) -> Result<Outcome> {
         self.save()?;
         let step = self.state.step;
         self.monitor.event(
@@ -253,7 +260,7 @@ impl<'a> Run<'a> {
         Ok(Outcome::Stopped { step })
     }
 
-    fn finish(mut self) -> Result<Outcome> {
+    fn finish(&mut self) -> Result<Outcome> {
         self.evaluate()?;
         self.save()?;
         if !self.ranks.place().is_first() {

@@ -9,7 +9,7 @@ use crate::dataset::encode;
 use crate::error::{Result, TrainError};
 use crate::eval::{self, EvalOptions, EvalReport};
 use crate::export::{self, Precision};
-use crate::monitor;
+use crate::monitor::{self, Display};
 use crate::ranks::{self, Place, Ranks};
 use crate::recipe::{DeviceKind, Method, Recipe};
 use crate::run::{self, RunOptions};
@@ -45,6 +45,11 @@ enum Command {
     Data(DataCommand),
     /// Measure function calling on generated dialogues.
     Eval(EvalArgs),
+    /// Rebuild report.html of a run from its log.
+    Report {
+        /// Output directory of the run.
+        run: PathBuf,
+    },
     /// Write the newest checkpoint of a run as a model or adapter directory.
     Export(ExportArgs),
     /// Merge LoRA adapters into the weights of their base.
@@ -63,6 +68,9 @@ struct TrainArgs {
     /// Continue although the recipe has changed since the checkpoint.
     #[arg(long, requires = "resume")]
     allow_changed_recipe: bool,
+    /// Lines instead of the live view, also on a terminal.
+    #[arg(long)]
+    plain: bool,
     /// Replace a value of the recipe, for example --set optim.lr=0.001 (may be repeated).
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
@@ -176,6 +184,11 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Lora(args) => train(Method::Lora, &args),
         Command::Data(command) => data(command),
         Command::Eval(args) => evaluate(&args),
+        Command::Report { run } => {
+            let path = monitor::report::write(&run)?;
+            monitor::note(&format!("report: {}", path.display()));
+            Ok(())
+        }
         Command::Export(args) => export::from_run(&args.run, &args.out, args.dtype),
         Command::Merge(args) => convert::merge(&args),
         Command::Convert(command) => convert::convert(&command),
@@ -190,7 +203,8 @@ fn train(method: Method, args: &TrainArgs) -> Result<()> {
     }
     limit_threads(recipe.threads)?;
     let ranks = ranks::join()?;
-    let options = RunOptions { resume: args.resume, allow_changed_recipe: args.allow_changed_recipe };
+    let display = if args.plain { Display::Plain } else { Display::Auto };
+    let options = RunOptions { resume: args.resume, allow_changed_recipe: args.allow_changed_recipe, display };
     let outcome = stop_on_signal().and_then(|stop| run::train_among(&ranks, &recipe, options, &stop));
     outcome.map(drop).inspect_err(|error| end_all(ranks.as_ref(), error))
 }
@@ -314,8 +328,13 @@ mod tests {
              [[phase]]\nsteps = 1\nsource = [{ jsonl = \"a\" }]",
         )
         .unwrap();
-        let args =
-            TrainArgs { recipe: file.path().to_owned(), resume: false, allow_changed_recipe: false, sets: Vec::new() };
+        let args = TrainArgs {
+            recipe: file.path().to_owned(),
+            resume: false,
+            allow_changed_recipe: false,
+            plain: false,
+            sets: Vec::new(),
+        };
         assert!(train(Method::Lora, &args).unwrap_err().to_string().contains("method"));
     }
 }

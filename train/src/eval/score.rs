@@ -3,9 +3,13 @@
 //! Knows no model and no generator: wanted and found calls in, a table out.
 
 use crate::loss::Ratio;
+use callsmith::chat::Message;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
+
+/// A function's name and its arguments.
+pub type Call = (String, Value);
 
 /// What a turn wants of the assistant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,14 +46,13 @@ pub struct Turn {
     /// Functions to choose from.
     pub offered: usize,
     pub noun_last: bool,
-    /// Function names with arguments.
-    pub calls: Vec<(String, Value)>,
+    pub calls: Vec<Call>,
 }
 
 /// The calls that were made; none = words.
 #[derive(Debug, Clone, Default)]
 pub struct Answer {
-    pub calls: Vec<(String, Value)>,
+    pub calls: Vec<Call>,
 }
 
 /// Right functions and right whole calls of one group of turns.
@@ -84,9 +87,7 @@ impl Score {
     }
 
     fn add_call(&mut self, turn: &Turn, answer: &Answer) -> bool {
-        let function = matches(&turn.calls, &answer.calls, |wanted, found| wanted.0 == found.0);
-        let exact =
-            matches(&turn.calls, &answer.calls, |wanted, found| wanted.0 == found.0 && same(&wanted.1, &found.1));
+        let (function, exact) = (same_functions(&turn.calls, &answer.calls), same_calls(&turn.calls, &answer.calls));
         self.false_no_call.add(answer.calls.is_empty());
         for group in groups(turn) {
             let cell = self.groups.entry(group).or_default();
@@ -127,6 +128,21 @@ fn groups(turn: &Turn) -> Vec<String> {
         ]);
     }
     groups
+}
+
+/// The calls of an assistant message.
+pub fn calls_of(message: &Message) -> Vec<Call> {
+    message.tool_calls.iter().map(|call| (call.name.clone(), call.arguments.clone())).collect()
+}
+
+/// Whether the functions are those that are wanted, in any order.
+pub fn same_functions(wanted: &[Call], found: &[Call]) -> bool {
+    matches(wanted, found, |wanted, found| wanted.0 == found.0)
+}
+
+/// Whether the arguments are too.
+pub fn same_calls(wanted: &[Call], found: &[Call]) -> bool {
+    matches(wanted, found, |wanted, found| wanted.0 == found.0 && same(&wanted.1, &found.1))
 }
 
 /// Whether the two lists pair up, in any order.

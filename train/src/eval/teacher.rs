@@ -5,85 +5,41 @@
 
 use super::score::{Class, Turn};
 use crate::collate::{self, MicroBatch, pack};
-use crate::data::synth::{self, Sample, Split};
+use crate::data::synth::Sample;
 use crate::dataset::Example;
-use crate::dataset::conversations::Conversations;
-use crate::dataset::encode::{Encoder, Weights};
 use crate::error::Result;
 use crate::loss::{self, Ratio, Tally};
 use crate::ranks::Ranks;
-use crate::recipe::{BatchSection, EvalSection, Recipe};
 use crate::trainable::Trainable;
-use callsmith::chat::{Message, Role};
+use callsmith::chat::{Conversation, Message, Role};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Prepared held-out dialogues.
-pub struct HeldOut {
+/// Dialogues, packed.
+pub struct Teacher {
     micros: Vec<MicroBatch>,
     /// The groups of each answer, in the order of the micro-batches.
     groups: Vec<Vec<String>>,
 }
 
 /// What one pass found.
-pub struct HeldOutReport {
+pub struct TeacherReport {
     tally: Tally,
     exact: BTreeMap<String, Ratio>,
 }
 
-impl HeldOut {
-    /// Collects and encodes the set; what is longer than the training limit is left out. `None` when the recipe holds
-    /// nothing out.
-    pub fn prepare(recipe: &Recipe, encoder: &Encoder) -> Result<Option<Self>> {
-        let Some(eval) = &recipe.eval else { return Ok(None) };
-        let (mut set, batch) = (Self { micros: Vec::new(), groups: Vec::new() }, &recipe.batch);
-        let examples = match eval.synth {
-            true => set.generated(eval, batch, encoder)?,
-            false => set.filed(recipe, eval, encoder)?,
-        };
-        set.micros = pack(examples, batch.micro_tokens.unwrap_or(batch.tokens));
-        Ok((!set.micros.is_empty()).then_some(set))
-    }
-
-    fn generated(&mut self, eval: &EvalSection, batch: &BatchSection, encoder: &Encoder) -> Result<Vec<Example>> {
-        let mut samples = synth::eval_set(Split::HeldOut, eval.samples, eval.seed, None);
-        samples.extend(synth::eval_parallel(Split::HeldOut, eval.samples / 5, eval.seed));
-        let mut examples = Vec::new();
-        for sample in samples {
-            let example = encoder.example(&sample.conversation, Weights::default())?;
-            if example.tokens.len() <= batch.max_len {
-                examples.push(example);
-                self.groups.extend(answer_groups(&sample)?);
-            }
-        }
-        Ok(examples)
-    }
-
-    fn filed(&mut self, recipe: &Recipe, eval: &EvalSection, encoder: &Encoder) -> Result<Vec<Example>> {
-        let held = match &eval.data {
-            Some(path) => Conversations::open(std::slice::from_ref(path))?,
-            None => Conversations::open(&recipe.files())?.split(eval.held_out(), eval.seed).1,
-        };
-        let mut examples = Vec::new();
-        for place in 0..held.len().min(eval.samples) {
-            let conversation = held.get(place);
-            let example = encoder.example(conversation, Weights::default()).map_err(|e| held.error(place, &e))?;
-            if example.tokens.len() <= recipe.batch.max_len {
-                examples.push(example);
-                let assistant = conversation.messages.iter().filter(|message| message.role == Role::Assistant);
-                let group =
-                    |message: &Message| if message.tool_calls.is_empty() { "answers in words" } else { "calls" };
-                self.groups.extend(assistant.map(|message| vec![group(message).to_owned()]));
-            }
-        }
-        Ok(examples)
+impl Teacher {
+    /// Packs dialogues, each with the groups of its answers, into passes of at most `limit` tokens.
+    pub fn new(dialogues: impl Iterator<Item = (Example, Vec<Vec<String>>)>, limit: usize) -> Self {
+        let (examples, groups): (Vec<_>, Vec<_>) = dialogues.unzip();
+        Self { micros: pack(examples, limit), groups: groups.into_iter().flatten().collect() }
     }
 
     /// Measures the current weights, each rank its share; all get the same report.
-    pub fn run(&self, trainable: &Trainable, ranks: &dyn Ranks) -> Result<HeldOutReport> {
+    pub fn run(&self, trainable: &Trainable, ranks: &dyn Ranks) -> Result<TeacherReport> {
         let exact = self.groups.iter().flatten().map(|group| (group.clone(), Ratio::default())).collect();
-        let mut report = HeldOutReport { tally: Tally::default(), exact };
+        let mut report = TeacherReport { tally: Tally::default(), exact };
         for (index, micro) in collate::share(&self.micros, ranks.place()) {
             let before: u32 = self.micros[..index].iter().map(|micro| micro.answers).sum();
             let groups = &self.groups[before as usize..];
@@ -99,8 +55,15 @@ impl HeldOut {
     }
 }
 
-/// The groups of each assistant message of a sample, in order.
-fn answer_groups(sample: &Sample) -> Result<Vec<Vec<String>>> {
+/// The groups of each assistant message of a conversation from a file, in order.
+pub(super) fn message_groups(conversation: &Conversation) -> Vec<Vec<String>> {
+    let assistant = conversation.messages.iter().filter(|message| message.role == Role::Assistant);
+    let group = |message: &Message| if message.tool_calls.is_empty() { "answers in words" } else { "calls" };
+    assistant.map(|message| vec![group(message).to_owned()]).collect()
+}
+
+/// The groups of each assistant message of a generated sample, in order.
+pub(super) fn sample_groups(sample: &Sample) -> Result<Vec<Vec<String>>> {
     let messages = sample.conversation.messages.iter().enumerate();
     let assistant = messages.filter(|(_, message)| message.role == Role::Assistant);
     assistant
@@ -119,7 +82,7 @@ fn groups(turn: &Turn) -> Vec<String> {
     groups
 }
 
-impl HeldOutReport {
+impl TeacherReport {
     /// Mean cross entropy of the answers' tokens.
     pub fn loss(&self) -> f64 {
         self.tally.mean()
@@ -135,7 +98,7 @@ impl HeldOutReport {
     }
 }
 
-impl fmt::Display for HeldOutReport {
+impl fmt::Display for TeacherReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percent = |ratio: Ratio| ratio.share().map_or("-".into(), |share| format!("{:.1}%", share * 100.0));
         write!(

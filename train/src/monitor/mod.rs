@@ -10,6 +10,7 @@ mod meter;
 mod numbers;
 mod plot;
 pub mod report;
+mod samples;
 mod screen;
 mod tensorboard;
 mod view;
@@ -18,7 +19,7 @@ mod watch;
 pub use screen::note;
 pub use watch::Watch;
 
-use crate::error::Result;
+use crate::error::{Result, TrainError};
 use crate::loss::Ratio;
 use log::Log;
 use meter::{Meter, Reading};
@@ -136,6 +137,13 @@ impl Monitor {
         Ok(())
     }
 
+    /// The run ends with an error.
+    pub fn fail(&mut self, error: &TrainError) {
+        self.ended = true;
+        // What ended the run may be that nothing can be written any more: the error says more than this one would.
+        let _ = self.write(report::FAILED, json!({"step": self.done, "error": error.to_string()}));
+    }
+
     /// Runs `work` without counting its time in the rates.
     pub fn paused<T>(&mut self, work: impl FnOnce() -> T) -> T {
         self.meter.paused(work)
@@ -159,7 +167,7 @@ impl Monitor {
         Ok(())
     }
 
-    /// The end of a run as the log tells it: a run that neither finished nor was stopped has failed.
+    /// The end of a run as the log tells it: a run that ended without a word has failed.
     fn close(&mut self) -> Result<()> {
         if !self.ended {
             self.write(report::FAILED, json!({"step": self.done}))?;

@@ -3,8 +3,9 @@
 use super::axis::Scale;
 use super::curves::{Curves, steps_done, thin};
 use super::log;
-use super::numbers::{clock, memory, short};
+use super::numbers::{clock, memory, percent, short};
 use super::plot::{self, Curve};
+use super::samples::{self, Sample, text};
 use crate::atomic;
 use crate::error::{Result, TrainError};
 use minijinja::Environment;
@@ -47,6 +48,11 @@ const PLOTS: &[Outline] = &[
             ("values", "Train/value_accuracy"),
             ("values, validation", "Validation/value_accuracy"),
         ],
+    ),
+    (
+        "Sample generations",
+        Scale::Linear,
+        &[("calls right", "Validation/call_accuracy"), ("functions right", "Validation/call_name_accuracy")],
     ),
     ("Learning rate", Scale::Linear, &[("learning rate", "Train/lr")]),
     ("Gradient norm", Scale::ByRange, &[("norm before clipping", "Train/gradient_norm")]),
@@ -91,20 +97,14 @@ struct SampleSet {
     samples: Vec<Sample>,
 }
 
-#[derive(Serialize)]
-struct Sample {
-    prompt: String,
-    wanted: String,
-    got: String,
-    valid: Option<bool>,
-}
-
 /// An event that is no measurement.
 #[derive(Serialize)]
 struct Moment {
     event: String,
     step: Option<u64>,
     time: String,
+    /// Why the run failed there.
+    error: Option<String>,
 }
 
 /// Writes the report of the run in `output` from its log, whether it has ended or not. Returns where it is.
@@ -123,7 +123,7 @@ pub fn write(output: &Path) -> Result<PathBuf> {
 impl Page {
     fn of(output: &Path, lines: &[Value], recipe: String) -> Result<Self, plot::PlotError> {
         let curves = Curves::of(lines);
-        let (measures, evaluations) = evaluations(&curves);
+        let (measures, evaluations) = evaluations(&curves, best_step(lines));
         Ok(Self {
             title: fs::canonicalize(output).unwrap_or_else(|_| output.to_owned()).display().to_string(),
             ending: ending(lines),
@@ -144,12 +144,15 @@ fn done(lines: &[Value]) -> u64 {
 
 /// How the run ended; what ended before a later resumption does not count.
 fn ending(lines: &[Value]) -> String {
-    let last = lines.iter().rev().filter_map(|line| line["event"].as_str());
+    let last = lines.iter().rev();
     let step = done(lines);
-    match last.take_while(|&event| event != "start").find(|event| [FINISHED, STOPPED, FAILED].contains(event)) {
-        Some(FINISHED) => format!("finished after {step} steps"),
-        Some(STOPPED) => format!("stopped after step {step}; --resume continues"),
-        Some(_) => format!("failed after step {step}"),
+    let ends = |line: &&Value| [FINISHED, STOPPED, FAILED].iter().any(|&end| line["event"] == end);
+    let end = last.take_while(|line| line["event"] != "start").find(ends);
+    match end.map(|line| (line["event"].as_str().unwrap_or_default(), line["error"].as_str())) {
+        Some((FINISHED, _)) => format!("finished after {step} steps"),
+        Some((STOPPED, _)) => format!("stopped after step {step}; --resume continues"),
+        Some((_, Some(error))) => format!("failed after step {step}: {error}"),
+        Some((_, None)) => format!("failed after step {step}"),
         None => format!("at step {step}: it is still running, or was killed"),
     }
 }
@@ -171,6 +174,7 @@ fn facts(lines: &[Value], curves: &Curves) -> Vec<(&'static str, String)> {
         ("Tokens", count("tokens")),
         ("Samples", count("total_samples")),
         ("Best validation loss", best),
+        ("Calls right at the end", curves.last("Validation/call_accuracy").map(percent)),
         ("Tokens per second", (!speeds.is_empty()).then(|| short(speed))),
         ("Peak memory", peak),
         ("Skipped steps", count("skipped")),
@@ -210,13 +214,18 @@ fn plots(curves: &Curves) -> Result<Vec<Plot>, plot::PlotError> {
     Ok(plots)
 }
 
+/// The step that did best: each evaluation says whether it was better than all before it.
+fn best_step(lines: &[Value]) -> Option<f64> {
+    let best = lines.iter().rev().find(|line| line["event"] == "eval" && line["best"] == true)?;
+    Some(steps_done(best)? as f64)
+}
+
 /// The names of what was measured, and each evaluation's values in that order.
-fn evaluations(curves: &Curves) -> (Vec<String>, Vec<Evaluation>) {
+fn evaluations(curves: &Curves, best: Option<f64>) -> (Vec<String>, Vec<Evaluation>) {
     const GROUP: &str = "Validation/";
     let mut names: Vec<&str> = curves.names(GROUP).collect();
     // What decides comes first.
     names.sort_by_key(|name| *name != "Validation/loss");
-    let best = curves.lowest("Validation/loss").map(|(step, _)| step);
     let value = |name: &&str, step: f64| {
         let found = curves.get(name).iter().find(|point| point.0 == step);
         found.map_or_else(|| "–".to_owned(), |point| format!("{:.4}", point.1))
@@ -230,18 +239,8 @@ fn evaluations(curves: &Curves) -> (Vec<String>, Vec<Evaluation>) {
 }
 
 fn sample_set(line: &Value) -> Option<SampleSet> {
-    let samples = line["samples"].as_array()?.iter().map(|sample| Sample {
-        prompt: text(&sample["prompt"]),
-        wanted: text(&sample["wanted"]),
-        got: text(&sample["got"]),
-        valid: sample["valid"].as_bool(),
-    });
-    Some(SampleSet { step: steps_done(line).unwrap_or(0), samples: samples.collect() })
-}
-
-/// Text as it is; all else as JSON.
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| format!("{value:#}"), str::to_owned)
+    let samples = samples::of(line);
+    (!samples.is_empty()).then(|| SampleSet { step: steps_done(line).unwrap_or(0), samples })
 }
 
 fn history(lines: &[Value]) -> Vec<Moment> {
@@ -250,6 +249,7 @@ fn history(lines: &[Value]) -> Vec<Moment> {
         event: text(&line["event"]),
         step: steps_done(line),
         time: time(line).map(date).unwrap_or_default(),
+        error: line["error"].as_str().map(str::to_owned),
     };
     events.map(moment).collect()
 }

@@ -1,8 +1,10 @@
 //! TensorBoard's event files: protobuf messages in TFRecord frames.
 //!
-//! The messages are the part of TensorFlow's `event.proto` and `summary.proto` that scalars need. Knows no terminal.
+//! The messages are the part of TensorFlow's `event.proto`, `summary.proto` and `tensor.proto` that scalars and texts need.
+//! Knows no terminal.
 
 use super::curves::{scalars, steps_done};
+use super::samples;
 use crate::error::{Result, TrainError};
 use prost::Message;
 use serde_json::Value;
@@ -13,6 +15,12 @@ use std::path::{Path, PathBuf};
 /// The first record says which form the file has.
 const FILE_VERSION: &str = "brain.Event:2";
 const PREFIX: &str = "events.out.tfevents.";
+/// The text of an evaluation's sample generations.
+const SAMPLES: &str = "Validation/samples";
+/// `DT_STRING` of TensorFlow's types.
+const STRING: i32 = 7;
+/// `DATA_CLASS_TENSOR`: values for a plug-in that reads tensors.
+const TENSOR_CLASS: i32 = 2;
 
 #[derive(Clone, PartialEq, Message)]
 struct Event {
@@ -38,16 +46,64 @@ enum What {
 #[derive(Clone, PartialEq, Message)]
 struct Summary {
     #[prost(message, repeated, tag = "1")]
-    value: Vec<Scalar>,
+    value: Vec<Named>,
 }
 
+/// `Summary.Value`: a scalar, or a tensor for the plug-in that the metadata name.
 #[derive(Clone, PartialEq, Message)]
-struct Scalar {
+struct Named {
     #[prost(string, tag = "1")]
     tag: String,
     /// Optional so that a zero is written too.
     #[prost(float, optional, tag = "2")]
     simple_value: Option<f32>,
+    #[prost(message, optional, tag = "8")]
+    tensor: Option<TensorProto>,
+    #[prost(message, optional, tag = "9")]
+    metadata: Option<Metadata>,
+}
+
+/// A tensor of strings without dimensions: one string.
+#[derive(Clone, PartialEq, Message)]
+struct TensorProto {
+    #[prost(int32, tag = "1")]
+    dtype: i32,
+    #[prost(message, optional, tag = "2")]
+    tensor_shape: Option<NoDimensions>,
+    #[prost(bytes = "vec", repeated, tag = "8")]
+    string_val: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct NoDimensions {}
+
+#[derive(Clone, PartialEq, Message)]
+struct Metadata {
+    #[prost(message, optional, tag = "1")]
+    plugin_data: Option<PluginData>,
+    #[prost(int32, tag = "4")]
+    data_class: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PluginData {
+    #[prost(string, tag = "1")]
+    plugin_name: String,
+}
+
+impl Named {
+    fn scalar(tag: String, value: f64) -> Self {
+        Self { tag, simple_value: Some(value as f32), tensor: None, metadata: None }
+    }
+
+    /// Markdown for the text plug-in.
+    fn text(tag: &str, text: String) -> Self {
+        let plugin_data = Some(PluginData { plugin_name: "text".to_owned() });
+        let tensor =
+            TensorProto { dtype: STRING, tensor_shape: Some(NoDimensions {}), string_val: vec![text.into_bytes()] };
+        let metadata = Metadata { plugin_data, data_class: TENSOR_CLASS };
+        Self { tag: tag.to_owned(), simple_value: None, tensor: Some(tensor), metadata: Some(metadata) }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -85,10 +141,13 @@ impl EventFile {
         Ok(events)
     }
 
-    /// Appends the scalars of a line of the log, if it has any. Readers see them at once.
+    /// Appends the scalars and samples of a line of the log, if it has any. Readers see them at once.
     pub(super) fn write(&mut self, line: &Value, wall_time: f64) -> Result<()> {
-        let scalar = |(tag, value): (String, f64)| Scalar { tag, simple_value: Some(value as f32) };
-        let value: Vec<Scalar> = scalars(line).into_iter().map(scalar).collect();
+        let mut value: Vec<Named> = scalars(line).into_iter().map(|(tag, value)| Named::scalar(tag, value)).collect();
+        let samples = samples::of(line);
+        if !samples.is_empty() {
+            value.push(Named::text(SAMPLES, samples::markdown(&samples)));
+        }
         match steps_done(line) {
             Some(done) if !value.is_empty() => {
                 self.append(&Event { wall_time, step: step(done), what: Some(What::Summary(Summary { value })) })
@@ -192,7 +251,7 @@ mod tests {
         assert!(name.starts_with("events.out.tfevents.0000001000."), "{name}");
         assert!(name.ends_with(&format!(".{}", std::process::id())), "{name}");
         let summary = |wall_time, step, values: &[(&str, f32)]| {
-            let scalar = |&(tag, value): &(&str, f32)| Scalar { tag: tag.to_owned(), simple_value: Some(value) };
+            let scalar = |&(tag, value): &(&str, f32)| Named::scalar(tag.to_owned(), f64::from(value));
             let value = values.iter().map(scalar).collect();
             Event { wall_time, step, what: Some(What::Summary(Summary { value })) }
         };
@@ -206,6 +265,22 @@ mod tests {
                 summary(1003.0, 5, &[("Validation/loss", 1.5), ("Validation/perplexity", 1.5f64.exp() as f32)]),
             ]
         );
+    }
+
+    #[test]
+    fn samples_are_a_text_of_the_text_plug_in() {
+        let root = tempfile::tempdir().unwrap();
+        let mut file = EventFile::create(root.path(), 0, 1000.5).unwrap();
+        let samples = json!([{"prompt": "p", "wanted": "w", "got": "g", "right": false}]);
+        file.write(&json!({"event": "eval", "step": 5, "held_out": {"loss": 1.5}, "samples": samples}), 1003.0)
+            .unwrap();
+        let written = events(&files(root.path())[0]).pop().unwrap();
+        let Some(What::Summary(Summary { value })) = written.what else { panic!("a summary") };
+        let text = value.last().unwrap();
+        assert_eq!((text.tag.as_str(), text.simple_value), ("Validation/samples", None));
+        let tensor = text.tensor.as_ref().unwrap();
+        assert!(String::from_utf8_lossy(&tensor.string_val[0]).starts_with("### 1: wrong\n"), "{tensor:?}");
+        assert_eq!(text.metadata.as_ref().unwrap().plugin_data.as_ref().unwrap().plugin_name, "text");
     }
 
     #[test]

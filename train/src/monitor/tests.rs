@@ -9,8 +9,13 @@ fn watch(output: &Path, first: u64, ten: bool) -> Monitor {
     monitor.event("start", json!({"step": first}), "begins").unwrap();
     for step in first..first + if ten { 10 } else { 0 } {
         let tally = Tally { loss: 3.0, weight: 2.0, ..Tally::default() };
-        let gradient_noise = (step % 4 == 3).then_some(12.5);
-        let report = StepReport { tally, lr: 0.1, gradient_norm: 0.5, gradient_noise, skipped: false };
+        let report = StepReport {
+            tally,
+            lr: 0.1,
+            gradient_norm: 0.5,
+            gradient_noise: (step % 4 == 3).then_some(12.5),
+            skipped: false,
+        };
         let line = StepLine {
             step,
             phase: 0,
@@ -69,6 +74,13 @@ fn every_end_is_told_by_the_log_and_the_report() {
     drop(watch(root.path(), 0, true));
     assert_eq!(last(root.path(), "failed")["step"], 10);
     assert!(page().contains("failed after step 10"), "{}", page());
+
+    let mut monitor = watch(root.path(), 10, false);
+    monitor.fail(&TrainError::Diverged(3));
+    drop(monitor);
+    let failed = last(root.path(), "failed");
+    assert!(failed["error"].as_str().unwrap().contains("lower optim.lr"), "{failed}");
+    assert!(page().contains("failed after step 10: loss or gradient was not finite"), "{}", page());
 
     let mut monitor = watch(root.path(), 10, false);
     monitor.event("stopped", json!({"step": 10}), "stopped").unwrap();

@@ -87,6 +87,7 @@ impl View {
             curve("loss", "Train/loss", short),
             curve("validation", "Validation/loss", short),
             best.map(|best| ("best", best)),
+            curve("calls", "Validation/call_accuracy", percent),
             curve("lr", "Train/lr", short),
             curve("tokens/s", "Throughput/tokens_per_second", short),
             curve("accuracy", "Train/accuracy", percent),

@@ -2,7 +2,7 @@
 //! are silent.
 
 use super::{Monitor, StepLine};
-use crate::error::Result;
+use crate::error::{Result, TrainError};
 use serde_json::Value;
 
 /// A [`Monitor`], or none.
@@ -17,6 +17,13 @@ impl Watch {
     /// As [`Monitor::event`].
     pub fn event(&mut self, event: &str, fields: Value, sentence: &str) -> Result<()> {
         self.0.as_mut().map_or(Ok(()), |monitor| monitor.event(event, fields, sentence))
+    }
+
+    /// As [`Monitor::fail`].
+    pub fn fail(&mut self, error: &TrainError) {
+        if let Some(monitor) = &mut self.0 {
+            monitor.fail(error);
+        }
     }
 
     /// As [`Monitor::paused`].

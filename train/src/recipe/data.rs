@@ -130,7 +130,18 @@ pub struct RecallSection {
     pub grow: f64,
 }
 
-/// Teacher-forced evaluation on held-out conversations while training. Without this section a tenth of the files' conversations is held
+/// What decides which step is the best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BestBy {
+    /// The lowest mean loss of all held-out answers.
+    #[default]
+    Loss,
+    /// The most sample generations with exactly the wanted calls; among equals the lowest loss.
+    CallAccuracy,
+}
+
+/// Evaluation on held-out conversations while training. Without this section a tenth of the files' conversations is held
 /// out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,15 +163,33 @@ pub struct EvalSection {
     /// Measure on generated dialogues with functions that no training dialogue shows.
     #[serde(default)]
     pub synth: bool,
-    /// Evaluations in a row without a lower loss after which the run ends.
+    /// Held-out conversations with functions that are answered as the server would, one turn of each; 0 for none.
+    #[serde(default = "default::eval_generate")]
+    pub generate: usize,
+    /// Most tokens of such an answer.
+    #[serde(default = "default::eval_max_tokens")]
+    pub max_tokens: usize,
+    #[serde(default)]
+    pub best: BestBy,
+    /// Evaluations in a row that are not the best after which the run ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience: Option<usize>,
 }
 
 impl Default for EvalSection {
     fn default() -> Self {
-        let samples = default::eval_samples();
-        Self { every: None, samples, seed: 0, data: None, split: None, synth: false, patience: None }
+        Self {
+            every: None,
+            samples: default::eval_samples(),
+            seed: 0,
+            data: None,
+            split: None,
+            synth: false,
+            generate: default::eval_generate(),
+            max_tokens: default::eval_max_tokens(),
+            best: BestBy::default(),
+            patience: None,
+        }
     }
 }
 

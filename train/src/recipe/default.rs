@@ -6,6 +6,12 @@ pub(super) const EVAL_SPLIT: f64 = 0.1;
 pub(super) fn eval_samples() -> usize {
     200
 }
+pub(super) fn eval_generate() -> usize {
+    8
+}
+pub(super) fn eval_max_tokens() -> usize {
+    256
+}
 pub(super) fn rope_theta() -> f64 {
     10_000.0
 }

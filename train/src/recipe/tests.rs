@@ -62,6 +62,8 @@ fn values_that_cannot_work_name_their_field() {
         ("steps = 50", "epochs = 2", "phase[1].epochs"),
         ("[optim]", "[eval]\nsplit = 0.6\n[optim]", "eval.split"),
         ("[optim]", "[eval]\nsplit = 0.1\nsynth = true\n[optim]", "eval"),
+        ("[optim]", "[eval]\nmax_tokens = 0\n[optim]", "eval.max_tokens"),
+        ("[optim]", "[eval]\nbest = \"call_accuracy\"\ngenerate = 0\n[optim]", "eval.best"),
         ("[optim]", "[eval]\npatience = 0\n[optim]", "eval.patience"),
         ("lr = 0.002", "lr = 0.002\nmomentum = 1.0", "optim.momentum"),
         ("[optim]", "[init]\npositional_heads = true\n[optim]", "init.positional_heads"),
@@ -118,6 +120,8 @@ fn the_digest_covers_what_decides_the_weights_and_nothing_else() {
         "checkpoint.every=9",
         "batch.workers=4",
         "eval.every=3",
+        "eval.generate=0",
+        "eval.best=call_accuracy",
         "batch.recompute=all",
     ] {
         assert_eq!(digest(set), plain, "{set}");

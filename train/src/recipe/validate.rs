@@ -1,8 +1,8 @@
 //! What a recipe's values must satisfy, beyond their types. Each error names the field and the remedy.
 
 use super::{
-    BatchSection, Compute, DeviceKind, EvalSection, Held, LoraSection, Method, ModelSection, OptimSection, Phase,
-    Recipe, ShapeSection, SourceSection,
+    BatchSection, BestBy, Compute, DeviceKind, EvalSection, Held, LoraSection, Method, ModelSection, OptimSection,
+    Phase, Recipe, ShapeSection, SourceSection,
 };
 use crate::error::{Result, TrainError};
 use callsmith::adapter::peft;
@@ -134,6 +134,9 @@ fn eval(recipe: &Recipe, eval: &EvalSection) -> Result<()> {
     ensure(eval.every != Some(0), "eval.every", "must be at least 1; leave it out for a tenth of the run")?;
     ensure(eval.samples > 0, "eval.samples", "must be at least 1; split = 0 switches evaluation off")?;
     ensure(eval.patience != Some(0), "eval.patience", "must be at least 1; leave it out to train to the end")?;
+    ensure(eval.max_tokens > 0, "eval.max_tokens", "must be at least 1; generate = 0 switches generations off")?;
+    let measured = eval.best == BestBy::Loss || eval.generate > 0;
+    ensure(measured, "eval.best", "\"call_accuracy\" is measured by generations: give eval.generate at least 1")?;
     let kinds = [eval.data.is_some(), eval.split.is_some(), eval.synth];
     let one = kinds.into_iter().filter(|&given| given).count() <= 1;
     ensure(one, "eval", "give at most one of data, split, synth")?;

@@ -5,6 +5,7 @@
 mod convert;
 mod encoding;
 mod fixture;
+mod generations;
 mod merge;
 mod models;
 mod ranks;

@@ -3,9 +3,11 @@
 use crate::fixture;
 use callsmith_train::recipe::Recipe;
 use callsmith_train::run::{Outcome, RunOptions, train};
-use serde_json::Value;
+use rustix::pty::{self, OpenptFlags};
+use rustix::termios::{self, Winsize};
+use serde_json::{Value, json};
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -46,6 +48,15 @@ fn recipe(root: &Path) -> String {
     )
 }
 
+/// The command on a recipe in `root`.
+fn command(root: &Path, flags: &[&str]) -> Command {
+    let file = root.join("recipe.toml");
+    fs::write(&file, recipe(root)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_callsmith-train"));
+    command.arg("full").arg(file).args(flags).stdin(Stdio::null());
+    command
+}
+
 fn lines(run: &Path) -> Vec<Value> {
     let log = fs::read_to_string(run.join("train.jsonl")).unwrap();
     log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -81,14 +92,71 @@ fn a_resumed_run_leaves_one_log_an_event_file_of_each_process_and_a_report() {
 #[test]
 fn a_closed_stderr_stops_nothing() {
     let root = tempfile::tempdir().unwrap();
-    let file = root.path().join("recipe.toml");
-    fs::write(&file, recipe(root.path())).unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_callsmith-train"));
-    let status = command.arg("full").arg(file).stdin(Stdio::null()).stderr(writer).status().unwrap();
+    let status = command(root.path(), &[]).stderr(writer).status().unwrap();
     assert!(status.success(), "{status}");
     let run = root.path().join("run");
     assert_eq!(lines(&run).last().unwrap()["event"], "finished");
     assert!(run.join("report.html").exists() && run.join("model").exists());
+}
+
+/// What the command writes to a terminal of 80 columns.
+fn on_a_terminal(flags: &[&str]) -> String {
+    let root = tempfile::tempdir().unwrap();
+    let controller = pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    pty::grantpt(&controller).unwrap();
+    pty::unlockpt(&controller).unwrap();
+    let name = pty::ptsname(&controller, Vec::new()).unwrap();
+    let terminal = fs::File::options().read(true).write(true).open(Path::new(name.to_str().unwrap())).unwrap();
+    let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    termios::tcsetwinsize(&terminal, size).unwrap();
+    let mut command = command(root.path(), flags);
+    let mut child = command.env("TERM", "xterm").stderr(terminal).spawn().unwrap();
+    drop(command);
+    let mut shown = Vec::new();
+    // A terminal whose last writer has gone ends with an error.
+    let _ = fs::File::from(controller).read_to_end(&mut shown);
+    assert!(child.wait().unwrap().success());
+    String::from_utf8(shown).unwrap()
+}
+
+#[test]
+fn a_terminal_shows_a_live_view_unless_lines_are_asked_for() {
+    assert!(on_a_terminal(&[]).contains("\x1b[J"));
+    let plain = on_a_terminal(&["--plain"]);
+    assert!(!plain.contains("\x1b[J") && plain.contains("step 4/4"), "{plain}");
+}
+
+#[test]
+fn a_run_that_fails_says_why_in_its_log_and_report() {
+    let root = tempfile::tempdir().unwrap();
+    let sets = ["optim.lr=1e30", "optim.max_skipped=1", "eval.every=100"].map(str::to_owned);
+    let recipe = Recipe::parse(&recipe(root.path()), "test", &sets).unwrap();
+    let error = train(&recipe, RunOptions::default(), &Arc::new(AtomicBool::new(false))).unwrap_err().to_string();
+    let lines = lines(&recipe.output);
+    let last = lines.last().unwrap();
+    assert_eq!((&last["event"], &last["error"]), (&json!("failed"), &json!(error)));
+    assert!(error.contains("not finite"), "{error}");
+    assert!(
+        fs::read_to_string(recipe.output.join("report.html"))
+            .unwrap()
+            .contains("failed after step 1: loss or gradient")
+    );
+}
+
+#[test]
+fn a_report_is_rebuilt_from_the_log_of_a_run() {
+    let root = tempfile::tempdir().unwrap();
+    assert!(command(root.path(), &[]).stderr(Stdio::null()).status().unwrap().success());
+    let report =
+        |run: &Path| Command::new(env!("CARGO_BIN_EXE_callsmith-train")).arg("report").arg(run).output().unwrap();
+    let page = root.path().join("run/report.html");
+    let written = fs::read(&page).unwrap();
+    fs::remove_file(&page).unwrap();
+    assert!(report(&root.path().join("run")).status.success());
+    assert!(fs::read(&page).unwrap() == written);
+    let refused = report(root.path());
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("train.jsonl"), "{refused:?}");
 }

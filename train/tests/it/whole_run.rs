@@ -62,7 +62,7 @@ pub(crate) fn root() -> tempfile::TempDir {
 }
 
 fn run(recipe: &Recipe, resume: bool, stop: bool) -> callsmith_train::Result<Outcome> {
-    train(recipe, RunOptions { resume, allow_changed_recipe: false }, &Arc::new(AtomicBool::new(stop)))
+    train(recipe, RunOptions { resume, ..RunOptions::default() }, &Arc::new(AtomicBool::new(stop)))
 }
 
 fn final_weights(recipe: &Recipe) -> Vec<u8> {

@@ -9,7 +9,7 @@ fn lines() -> Vec<Value> {
             "gradient_norm": 1.0, "tokens": 100, "tokens_per_second": 50.0, "skipped": 3, "dropped": 17, "time": 1e9 + step as f64}));
     }
     for (step, loss) in [(20, 0.25), (40, 0.75)] {
-        lines.push(json!({"event": "eval", "step": step, "held_out": {"loss": loss, "exact": {"single call": 0.125}}, "time": 1e9 + 40.0}));
+        lines.push(json!({"event": "eval", "step": step, "best": step == 20, "held_out": {"loss": loss, "exact": {"single call": 0.125}}, "time": 1e9 + 40.0}));
     }
     lines
 }
@@ -63,14 +63,16 @@ fn images_are_sound_and_those_without_curves_are_left_out() {
 fn nothing_is_fetched_and_what_users_wrote_is_escaped() {
     let mut lines = lines();
     let evil = "<script>alert(\"a & b\")</script>";
-    lines.push(json!({"event": "generation", "step": 40, "samples": [
-        {"prompt": evil, "wanted": {"name": evil}, "got": "</td>", "valid": false}, {"prompt": "p", "wanted": "w", "got": "g", "valid": true}]}));
+    lines.push(json!({"event": "eval", "step": 40, "held_out": {"loss": 0.5, "call_accuracy": 0.5}, "samples": [
+        {"prompt": evil, "wanted": [{"name": evil}], "got": "</td>", "right": false}, {"prompt": "p", "wanted": "w", "got": "g", "right": true}]}));
+    lines.push(json!({"event": "failed", "step": 40, "error": evil}));
     let page = page(&lines, evil);
     assert!(!page.contains("<script") && !page.contains("got</td></td>"), "{page}");
-    assert_eq!(page.matches("&lt;script&gt;").count(), 3);
-    assert!(
-        page.contains("<span class=\"bad\">not valid</span>") && page.contains("<span class=\"good\">valid</span>")
-    );
+    // The recipe, a prompt, a wanted name, and the error at the top and in the history.
+    assert_eq!(page.matches("&lt;script&gt;").count(), 5);
+    assert!(page.contains("<td>&lt;&#x2f;td&gt;</td><td><span class=\"bad\">wrong</span></td>"), "{page}");
+    assert!(page.contains("<td>p</td><td>w</td><td>g</td><td><span class=\"good\">right</span></td>"), "{page}");
+    assert!(page.contains("<b>Sample generations</b>") && page.contains("<dd>50.0 %</dd>"), "{page}");
     // The name of SVG's language is no address that is asked.
     assert!(!page.replace("http://www.w3.org/2000/svg", "").contains("http"), "{page}");
 }
@@ -82,6 +84,9 @@ fn the_end_is_that_of_the_last_process() {
         ending(&lines)
     };
     assert_eq!(ends(&["start", "finished"]), "finished after 7 steps");
+    assert_eq!(ends(&["start", "failed"]), "failed after step 7");
+    let failed = json!({"event": "failed", "step": 7, "error": "no space"});
+    assert_eq!(ending(&[failed]), "failed after step 7: no space");
     assert!(ends(&["start", "stopped"]).starts_with("stopped after step 7"));
     assert!(ends(&["start", "stopped", "resume", "start"]).contains("still running"));
     assert!(ends(&[]).contains("at step 0"));

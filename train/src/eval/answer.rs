@@ -1,0 +1,172 @@
+//! Asking for one assistant turn as the server does it: its prompt, its grammar, its engine and its parser.
+//!
+//! Knows neither what is wanted of a turn nor where the weights come from.
+
+use super::score::Answer;
+use crate::dataset::encode::Encoder;
+use crate::error::{Result, TrainError};
+use callsmith::adapter::registry::{Generation, Lease};
+use callsmith::chat::dialect::{Delta, Function, TurnSpec};
+use callsmith::chat::reasoning::{self, Reasoning};
+use callsmith::chat::{Conversation, Tool};
+use callsmith::engine::{EngineHandle, Event, GenerateRequest, SamplingParams};
+use callsmith::grammar::{Constraint, GrammarCompiler, schema};
+use callsmith::model::AdapterWeights;
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// A model's prompts and grammars.
+pub(super) struct Asker {
+    encoder: Arc<Encoder>,
+    /// `None` = without a grammar.
+    compiler: Option<GrammarCompiler>,
+}
+
+/// A turn to ask for, ready for the engine.
+pub(super) struct Question {
+    pub(super) prompt: Vec<u32>,
+    functions: Vec<Function>,
+    reasoning: Reasoning,
+    constraint: Option<Constraint>,
+}
+
+/// What was written for a turn.
+pub(super) struct Written {
+    pub(super) text: String,
+    pub(super) answer: Answer,
+}
+
+impl Asker {
+    /// `free`: without the grammar.
+    pub(super) fn new(encoder: Arc<Encoder>, free: bool) -> Result<Self> {
+        let compile = || GrammarCompiler::new(encoder.tokenizer.tok_env(), 1);
+        let compiler = (!free).then(compile).transpose()?;
+        Ok(Self { encoder, compiler })
+    }
+
+    /// The assistant turn after all messages of the conversation.
+    ///
+    /// # Errors
+    /// What the server answers with 400: a prompt that the chat template refuses, or a function whose schema cannot be enforced.
+    pub(super) fn question(&self, conversation: &Conversation) -> Result<Question> {
+        let (prompt, reasoning) = self.encoder.turn(conversation)?;
+        let functions = functions(conversation)?;
+        let spec = TurnSpec {
+            tools: &functions,
+            choice: &conversation.tool_choice,
+            parallel: conversation.parallel_tool_calls,
+            reasoning,
+            control: self.encoder.tokenizer.control_ids(),
+            answer: None,
+        };
+        let constraint = match &self.compiler {
+            Some(compiler) => Some(compiler.compile_blocking(&self.encoder.dialect.grammar(&spec)?)?),
+            None => None,
+        };
+        Ok(Question { prompt, functions, reasoning, constraint })
+    }
+
+    /// Queues a question, to be answered greedily.
+    pub(super) fn submit(
+        &self,
+        engine: &EngineHandle,
+        question: &Question,
+        adapter: Option<Lease>,
+        max_tokens: usize,
+    ) -> Result<UnboundedReceiver<Event>> {
+        Ok(engine.submit(GenerateRequest {
+            prompt: question.prompt.clone(),
+            params: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+            max_tokens,
+            stop_token_ids: self.encoder.tokenizer.eos_token_ids().to_vec(),
+            constraint: question.constraint.as_ref().map(Constraint::fork),
+            adapter,
+            tenant: None,
+        })?)
+    }
+
+    /// Waits for the end of a generation and reads it.
+    pub(super) fn written(&self, question: &Question, events: UnboundedReceiver<Event>) -> Result<Written> {
+        let text = self.text(events)?;
+        let answered = reasoning::split(question.reasoning, &text).rest;
+        let mut parser = self.encoder.dialect.parser(&question.functions);
+        let mut deltas = parser.push(&answered);
+        deltas.extend(parser.finish());
+        Ok(Written { text, answer: answer(&deltas) })
+    }
+
+    fn text(&self, mut events: UnboundedReceiver<Event>) -> Result<String> {
+        let mut ids = Vec::new();
+        loop {
+            match events.blocking_recv() {
+                Some(Event::Started { .. }) => {}
+                Some(Event::Tokens(tokens)) => ids.extend(tokens.iter().map(|token| token.id)),
+                Some(Event::Finished(_)) => return Ok(self.encoder.tokenizer.decode(&ids)),
+                Some(Event::Failed(error)) => return Err(error.into()),
+                None => return Err(TrainError::Data("the engine ended before an answer was complete".into())),
+            }
+        }
+    }
+}
+
+/// The functions on offer, as the grammar needs them.
+fn functions(conversation: &Conversation) -> Result<Vec<Function>> {
+    let admit = |tool: &Tool| Ok((tool.name.clone(), schema::admit_parameters(&tool.parameters)?));
+    conversation.tools.iter().map(admit).collect()
+}
+
+/// Calls out of a parsed turn; arguments that are not JSON become `null`, which equals no wanted arguments.
+fn answer(deltas: &[Delta]) -> Answer {
+    let mut calls: Vec<(String, String)> = Vec::new();
+    for delta in deltas {
+        match delta {
+            Delta::CallStart { name, .. } => calls.push((name.clone(), String::new())),
+            Delta::CallArguments { index, fragment } => {
+                if let Some((_, arguments)) = calls.get_mut(*index) {
+                    arguments.push_str(fragment);
+                }
+            }
+            Delta::Thought(_) | Delta::Text(_) | Delta::CallEnd { .. } => {}
+        }
+    }
+    let parsed = |(name, text): (String, String)| (name, serde_json::from_str(&text).unwrap_or(Value::Null));
+    Answer { calls: calls.into_iter().map(parsed).collect() }
+}
+
+/// An adapter as the engine takes it. `id` tells it from others.
+pub(super) fn lease(id: String, path: &Path, weights: Arc<AdapterWeights>) -> Lease {
+    Arc::new(Generation {
+        name: "evaluated".into(),
+        id,
+        rank: weights.iter().filter_map(|(_, pair)| pair.a.dims().first().copied()).max().unwrap_or(0),
+        bytes: weights.bytes(),
+        path: path.to_owned(),
+        created: 0,
+        weights,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn deltas_become_calls_and_broken_arguments_equal_nothing() {
+        let start = |index, name: &str| Delta::CallStart { index, name: name.into() };
+        let fragment = |index, text: &str| Delta::CallArguments { index, fragment: text.into() };
+        let deltas = [
+            start(0, "a"),
+            fragment(0, "{\"x\""),
+            fragment(0, ":1}"),
+            Delta::CallEnd { index: 0 },
+            start(1, "b"),
+            fragment(1, "{"),
+        ];
+        let Answer { calls } = answer(&deltas);
+        assert_eq!(calls, [("a".to_owned(), json!({"x": 1})), ("b".to_owned(), Value::Null)]);
+        assert!(answer(&[Delta::Text("hello".into())]).calls.is_empty());
+    }
+}

@@ -1,0 +1,179 @@
+//! Sample generations while training: held-out turns, answered by the weights as they are at that step.
+//!
+//! Prompt, grammar, engine and parser are those of [`super::answer`], so what is measured is what the server would write.
+//! The engine lives for one evaluation alone, because all that it keeps of a prompt is of that step's weights.
+
+use super::answer::{self, Asker, Question, Written};
+use super::score::{self, Call};
+use super::{KV_CACHE_BYTES, calls_json, limits};
+use crate::dataset::encode::Encoder;
+use crate::error::{Result, TrainError};
+use crate::loss::Ratio;
+use crate::monitor;
+use crate::random;
+use crate::ranks::{Place, Ranks};
+use crate::recipe::EvalSection;
+use crate::trainable::Trainable;
+use callsmith::chat::{Conversation, Role};
+use callsmith::engine::{EngineError, EngineHandle, EngineOptions};
+use callsmith::model::{Decoder, KvCache, kv_cache};
+use rand::seq::SliceRandom;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Tokens of a prompt's end that are shown.
+const TAIL: usize = 120;
+/// Samples that are shown; all are counted.
+const SHOWN: usize = 8;
+/// Tokens computed in one step: little, because the memory is the training's.
+const TOKEN_BUDGET: usize = 512;
+
+/// The turns that each evaluation asks for.
+pub struct Generations {
+    asker: Asker,
+    turns: Vec<Turn>,
+    max_tokens: usize,
+}
+
+/// One turn and what is wanted of it.
+struct Turn {
+    question: Question,
+    /// The prompt's end, as text.
+    tail: String,
+    calls: Vec<Call>,
+    /// The calls, or words where none are wanted.
+    wanted: Value,
+}
+
+/// What came of them.
+#[derive(Debug, Default)]
+pub struct Generated {
+    /// Turns whose calls are exactly those wanted; none where words are wanted.
+    pub calls: Ratio,
+    /// Turns with calls of exactly the functions wanted.
+    pub names: Ratio,
+    /// The first of them.
+    pub samples: Vec<Sample>,
+}
+
+/// One generation, for whoever looks at the run.
+#[derive(Debug, Serialize)]
+pub struct Sample {
+    /// The prompt's end.
+    pub prompt: String,
+    pub wanted: Value,
+    pub got: String,
+    pub right: bool,
+}
+
+impl Generations {
+    /// Draws conversations that offer functions by the evaluation's seed, and one turn of each; `None` where there is
+    /// nothing to ask. What the server would refuse is said and left out.
+    ///
+    /// # Errors
+    /// When the tokenizer allows no grammar.
+    pub fn choose<'a>(
+        conversations: impl Iterator<Item = &'a Conversation>,
+        eval: &EvalSection,
+        encoder: &Arc<Encoder>,
+    ) -> Result<Option<Self>> {
+        let mut offering: Vec<_> = conversations.filter(|conversation| !conversation.tools.is_empty()).collect();
+        if eval.generate == 0 || offering.is_empty() {
+            return Ok(None);
+        }
+        let count = offering.len() as u64;
+        offering.shuffle(&mut random::stream(eval.seed, "generations", count));
+        let asker = Asker::new(encoder.clone(), false)?;
+        let ready = |conversation| match Turn::of(conversation, &asker, encoder) {
+            Ok(turn) => turn,
+            Err(error) => {
+                monitor::note(&format!("a held-out conversation is not used for sample generations: {error}"));
+                None
+            }
+        };
+        let turns: Vec<Turn> = offering.into_iter().filter_map(ready).take(eval.generate).collect();
+        Ok((!turns.is_empty()).then_some(Self { asker, turns, max_tokens: eval.max_tokens }))
+    }
+
+    /// Has all turns answered by the present weights, each rank its share. The counts are those of all ranks, the samples those
+    /// of this one.
+    ///
+    /// # Errors
+    /// When the engine cannot run beside the training.
+    pub fn run(&self, trainable: &Trainable, ranks: &dyn Ranks) -> Result<Generated> {
+        let (decoder, adapter) = trainable.serving()?;
+        let adapter = adapter.map(|weights| answer::lease("in training".to_owned(), Path::new(""), weights));
+        let limits = self.limits(&decoder);
+        let engine = EngineHandle::start(decoder, limits).map_err(|error| unable(&error))?;
+        let submit = |turn: &Turn| self.asker.submit(&engine, &turn.question, adapter.clone(), self.max_tokens);
+        // All at once; those that do not fit together wait in the engine.
+        let asked: Vec<_> = self.share(ranks.place()).map(|turn| (turn, submit(turn))).collect();
+        let mut generated = Generated::default();
+        for (turn, events) in asked {
+            generated.add(turn, events.and_then(|events| self.asker.written(&turn.question, events)))?;
+        }
+        generated.calls.sum(ranks);
+        generated.names.sum(ranks);
+        Ok(generated)
+    }
+
+    /// The turns that one rank asks for.
+    fn share(&self, place: Place) -> impl Iterator<Item = &Turn> {
+        let sizes: Vec<usize> = self.turns.iter().map(|turn| turn.question.prompt.len()).collect();
+        place.share(&sizes).into_iter().map(|index| &self.turns[index])
+    }
+
+    /// Room for all turns, within bounds, but at least for the longest.
+    fn limits(&self, decoder: &Decoder) -> EngineOptions {
+        let block = KvCache::block_bytes(decoder.config(), decoder.dtype());
+        let bytes = |turn: &Turn| ((turn.question.prompt.len() + self.max_tokens) / kv_cache::BLOCK_SIZE + 1) * block;
+        let (all, longest) =
+            self.turns.iter().map(bytes).fold((0, 0), |(all, most), each| (all + each, each.max(most)));
+        let limits = limits(all.min(KV_CACHE_BYTES).max(longest));
+        EngineOptions { token_budget: TOKEN_BUDGET, max_queue: self.turns.len(), ..limits }
+    }
+}
+
+impl Turn {
+    /// The first turn of a conversation that wants calls, else its first; `None` without an assistant message.
+    fn of(conversation: &Conversation, asker: &Asker, encoder: &Encoder) -> Result<Option<Self>> {
+        let messages = conversation.messages.iter().enumerate();
+        let spoken: Vec<_> = messages.filter(|(_, message)| message.role == Role::Assistant).collect();
+        let calling = spoken.iter().find(|(_, message)| !message.tool_calls.is_empty());
+        let Some(&(index, message)) = calling.or(spoken.first()) else { return Ok(None) };
+        let mut head = conversation.clone();
+        head.messages.truncate(index);
+        let question = asker.question(&head)?;
+        let tail = encoder.tokenizer.decode_all(&question.prompt[question.prompt.len().saturating_sub(TAIL)..]);
+        let calls = score::calls_of(message);
+        let wanted = if calls.is_empty() { json!(message.content) } else { calls_json(&calls) };
+        Ok(Some(Self { question, tail, calls, wanted }))
+    }
+}
+
+impl Generated {
+    /// Counts what was written for a turn. Weights that give no answer at all have given a wrong one.
+    fn add(&mut self, turn: &Turn, written: Result<Written>) -> Result<()> {
+        let (got, found) = match written {
+            Ok(Written { text, answer }) => (text, Some(answer.calls)),
+            Err(TrainError::Engine(error @ (EngineError::InvalidOutput(_) | EngineError::ContextExceeded { .. }))) => {
+                (error.to_string(), None)
+            }
+            Err(TrainError::Engine(error)) => return Err(unable(&error)),
+            Err(error) => return Err(error),
+        };
+        let right = found.as_ref().is_some_and(|found| score::same_calls(&turn.calls, found));
+        self.calls.add(right);
+        self.names.add(found.is_some_and(|found| score::same_functions(&turn.calls, &found)));
+        if self.samples.len() < SHOWN {
+            self.samples.push(Sample { prompt: turn.tail.clone(), wanted: turn.wanted.clone(), got, right });
+        }
+        Ok(())
+    }
+}
+
+fn unable(error: &EngineError) -> TrainError {
+    TrainError::field("eval.generate", format!("sample generations failed: {error}; 0 switches them off"))
+}
