@@ -15,7 +15,7 @@ pub mod gguf;
 pub mod grammar;
 pub mod model;
 pub mod priority;
-mod staging;
+pub mod staging;
 
 #[cfg(feature = "serve")]
 pub mod api;

@@ -141,7 +141,8 @@ fn embedding_backward(embedded: &Tensor, grad: &Tensor, sink: &mut Sink<'_>) -> 
         return Ok(());
     }
     let found = (embedded * grad)?.sum_all()?.backward()?;
-    let ids: Vec<TensorId> = found.get_ids().copied().collect();
+    // The tape has one for each factor of the product, also for the constant one.
+    let ids: Vec<TensorId> = found.get_ids().filter(|id| **id != grad.id()).copied().collect();
     ids.into_iter().try_for_each(|id| found.get_id(id).map_or(Ok(()), |gradient| sink(id, gradient)))
 }
 

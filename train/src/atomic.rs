@@ -1,30 +1,53 @@
 //! Files and directories that appear whole or not at all: written beside their place, flushed, then renamed.
 
 use crate::error::{Result, TrainError};
+use crate::faults;
+use callsmith::staging::{self, parent};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use tempfile::TempDir;
 
 /// Prefix of what is being written; what is left of it after a kill may be removed.
 pub const TEMPORARY: &str = ".writing-";
 
-/// Creates the directory `target` from what `write` puts into a temporary one. An existing `target` is replaced.
+/// Creates the directory `target` from what `write` puts into a temporary one. An existing `target` is replaced, in one
+/// step: it is never absent.
+///
+/// # Errors
+/// When `write` fails or the file system does; then `target` is as it was, and nothing else is left.
 pub fn directory(target: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let parent = parent(target);
-    fs::create_dir_all(&parent).map_err(TrainError::io(&parent))?;
-    let temporary = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(&parent).map_err(TrainError::io(&parent))?;
-    // Others (a server that loads from here) must be able to read what the final name shows.
-    let readable = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(temporary.path(), readable).map_err(TrainError::io(temporary.path()))?;
-    write(temporary.path())?;
-    sync(temporary.path())?;
-    let old = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(&parent).map_err(TrainError::io(&parent))?;
-    if target.exists() {
-        fs::rename(target, old.path().join("old")).map_err(TrainError::io(target))?;
-    }
-    fs::rename(temporary.path(), target).map_err(TrainError::io(target))?;
-    sync(&parent)
+    fs::create_dir_all(parent).map_err(TrainError::io(parent))?;
+    let temporary = beside(target)?;
+    let written = write(temporary.path()).and_then(|()| sync(temporary.path()));
+    written.map_err(|error| error.at(temporary.path(), target))?;
+    // What was there is the temporary one from then on, and goes with it.
+    faults::point("directory_synced")
+        .and_then(|()| staging::replace(temporary.path(), target))
+        .and_then(|()| faults::point("directory_renamed"))
+        .map_err(TrainError::io(target))?;
+    sync(parent)
+}
+
+/// Removes the directory `target`, of which no part can be seen under its name.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn remove(target: &Path) -> Result<()> {
+    let temporary = beside(target)?;
+    fs::rename(target, temporary.path()).map_err(TrainError::io(target))?;
+    faults::point("directory_removed").map_err(TrainError::io(target))?;
+    temporary.close().map_err(TrainError::io(target))
+}
+
+/// An empty directory on the file system of `target`.
+fn beside(target: &Path) -> Result<TempDir> {
+    // As readable as the user's other directories: a server that runs as somebody else loads from here.
+    let readable = fs::Permissions::from_mode(0o777);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(TEMPORARY).permissions(readable).tempdir_in(parent(target)).map_err(TrainError::io(target))
 }
 
 /// As [`directory`], for commands whose target anybody may name: what is there already is never replaced.
@@ -32,13 +55,22 @@ pub fn directory(target: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Resu
 /// # Errors
 /// When `target` is there and not empty, or `write` fails; then nothing is left of what it wrote.
 pub fn new_directory(target: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    refuse_taken(target)?;
+    directory(target, write)
+}
+
+/// That what is written to `target` will replace nothing.
+///
+/// # Errors
+/// When something is there that is no empty directory.
+pub fn refuse_taken(target: &Path) -> Result<()> {
     let taken = match fs::read_dir(target) {
         Ok(mut entries) => entries.next().is_some(),
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     };
     match taken {
         true => Err(TrainError::output(target, "is there and not an empty directory; remove it or name another")),
-        false => directory(target, write),
+        false => Ok(()),
     }
 }
 
@@ -63,36 +95,36 @@ pub fn stream(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>)
 
 fn staged(path: &Path, write: impl FnOnce(&mut Out<'_>) -> io::Result<()>) -> io::Result<()> {
     let folder = parent(path);
-    fs::create_dir_all(&folder)?;
+    fs::create_dir_all(folder)?;
     // As readable as the user's other files: a server that runs as somebody else reads them.
     let readable = fs::Permissions::from_mode(0o666);
-    let mut file = tempfile::Builder::new().prefix(TEMPORARY).permissions(readable).tempfile_in(&folder)?;
+    let mut file = tempfile::Builder::new().prefix(TEMPORARY).permissions(readable).tempfile_in(folder)?;
     let mut buffered = BufWriter::new(file.as_file_mut());
     write(&mut buffered)?;
     buffered.flush()?;
     drop(buffered);
+    faults::point("file_written")?;
     file.as_file().sync_all()?;
+    faults::point("file_synced")?;
     file.persist(path)?;
-    Ok(())
+    faults::point("file_renamed")?;
+    File::open(folder)?.sync_all()
 }
 
 /// Removes what a killed process left half written in `parent`.
+///
+/// # Errors
+/// When it cannot be removed.
 pub fn clean(parent: &Path) -> Result<()> {
     for entry in fs::read_dir(parent).map_err(TrainError::io(parent))?.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with(TEMPORARY) || staging::is_leftover(&name) {
             let path = entry.path();
             let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             removed.map_err(TrainError::io(path))?;
         }
     }
     Ok(())
-}
-
-fn parent(target: &Path) -> PathBuf {
-    match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    }
 }
 
 fn sync(dir: &Path) -> Result<()> {
@@ -165,6 +197,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join(format!("{TEMPORARY}a"))).unwrap();
         fs::write(root.path().join(format!("{TEMPORARY}b")), b"half").unwrap();
+        fs::create_dir(staging::beside(&root.path().join("model")).unwrap()).unwrap();
         fs::write(root.path().join("kept"), b"whole").unwrap();
         clean(root.path()).unwrap();
         let left: Vec<_> = fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -180,5 +213,23 @@ mod tests {
         assert!(!target.join("a").exists());
         assert_eq!(fs::read(target.join("b")).unwrap(), b"2");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_fails_in_a_temporary_directory_is_named_by_its_final_place() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("out");
+        let failed = directory(&target, |dir| Err(TrainError::io(dir.join("a"))(io::ErrorKind::StorageFull.into())));
+        let message = failed.unwrap_err().to_string();
+        assert!(message.contains("out/a") && !message.contains(TEMPORARY), "{message}");
+    }
+
+    #[test]
+    fn a_removed_directory_leaves_no_trace() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("out");
+        directory(&target, |dir| file(&dir.join("a"), b"1")).unwrap();
+        remove(&target).unwrap();
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }
 }

@@ -1,19 +1,21 @@
 //! Checkpoints: `checkpoint-<step>/` with values, moments, state and a manifest of sizes and SHA-256 sums.
 //!
-//! A checkpoint is written beside its place and renamed, so a name that exists is complete; the manifest finds what
-//! was damaged later. Nothing non-finite is written. Knows no model: named flat f32 buffers.
+//! A checkpoint is written beside its place and renamed, and renamed before it is removed, so a name that exists is
+//! complete; the manifest finds what was damaged later. Nothing non-finite is written. Knows no model: named flat f32
+//! buffers.
 
 use crate::atomic;
 use crate::dataset::feeder::Cursor;
 use crate::error::{Result, TrainError};
 use crate::optim::{Moments, Slot};
 use crate::selection::Selection;
-use safetensors::tensor::TensorView;
+use crate::tensors::{self, Layout, Plan};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 const VALUES: &str = "model.safetensors";
@@ -41,6 +43,14 @@ pub struct State {
     pub recipe_digest: String,
 }
 
+/// What a run is at a moment, to be saved.
+#[derive(Debug, Clone, Copy)]
+pub struct Snapshot<'a> {
+    pub state: &'a State,
+    pub values: &'a [f32],
+    pub moments: &'a Moments,
+}
+
 /// All that a run needs to continue.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
@@ -61,31 +71,48 @@ struct Entry {
     sha256: String,
 }
 
+/// Bytes that are summed at once.
+const PIECE: usize = 1 << 20;
+
 impl Entry {
-    fn of(bytes: &[u8]) -> Self {
-        let sha256 = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { bytes: bytes.len() as u64, sha256 }
+    fn of(mut file: impl Read) -> io::Result<Self> {
+        let (mut sum, mut bytes, mut piece) = (Sha256::new(), 0, vec![0; PIECE]);
+        loop {
+            let count = file.read(&mut piece)?;
+            if count == 0 {
+                break;
+            }
+            sum.update(&piece[..count]);
+            bytes += count as u64;
+        }
+        Ok(Self { bytes, sha256: sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect() })
     }
 }
 
 /// Writes `checkpoint-<step>` into `output` and removes all but the last `keep` and the best.
-pub fn save(output: &Path, slots: &[Slot], checkpoint: &Checkpoint, keep: usize) -> Result<PathBuf> {
-    let Checkpoint { state, values, moments } = checkpoint;
+///
+/// # Errors
+/// When a value is not finite, or the files cannot be written; then the earlier checkpoints are as they were.
+pub fn save(output: &Path, slots: &[Slot], snapshot: Snapshot<'_>, keep: usize) -> Result<PathBuf> {
+    let Snapshot { state, values, moments } = snapshot;
     let dir = directory(output, state.step);
-    let named = |prefix: &'static str| slots.iter().map(move |slot| (format!("{prefix}{}", slot.name), slot));
-    let first = named("first.").map(|(name, slot)| (name, slot, moments.first.as_slice()));
-    let second = named("second.").map(|(name, slot)| (name, slot, moments.second.as_slice()));
-    let files = [
-        (VALUES, encode(named("").map(|(name, slot)| (name, slot, values.as_slice())), &dir)?),
-        (MOMENTS, encode(first.chain(second), &dir)?),
-        (STATE, json(&dir, state)?),
-    ];
-    let entries = files.iter().map(|(name, bytes)| ((*name).to_owned(), Entry::of(bytes))).collect();
     atomic::directory(&dir, |temporary| {
-        files.iter().try_for_each(|(name, bytes)| atomic::file(&temporary.join(name), bytes))?;
-        atomic::file(&temporary.join(MANIFEST), &json(&dir, &Manifest { files: entries })?)
+        write(&temporary.join(VALUES), slots, &[("", values)])?;
+        write(
+            &temporary.join(MOMENTS),
+            slots,
+            &[("first.", moments.first.as_slice()), ("second.", moments.second.as_slice())],
+        )?;
+        atomic::file(&temporary.join(STATE), &json(&dir, state)?)?;
+        let entry = |name: &str| {
+            let path = temporary.join(name);
+            let entry = File::open(&path).and_then(Entry::of).map_err(TrainError::io(path))?;
+            Ok((name.to_owned(), entry))
+        };
+        let files = [VALUES, MOMENTS, STATE].into_iter().map(entry).collect::<Result<_>>()?;
+        atomic::file(&temporary.join(MANIFEST), &json(&dir, &Manifest { files })?)
     })?;
-    prune(output, keep, state.selection.best_step())?;
+    prune(output, keep, state)?;
     Ok(dir)
 }
 
@@ -93,22 +120,27 @@ fn json(dir: &Path, value: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec_pretty(value).map_err(|e| TrainError::output(dir, e.to_string()))
 }
 
-/// Slots of a flat buffer → safetensors bytes.
-fn encode<'a>(tensors: impl Iterator<Item = (String, &'a Slot, &'a [f32])>, dir: &Path) -> Result<Vec<u8>> {
-    let mut buffers = Vec::new();
-    for (name, slot, values) in tensors {
-        let values = &values[slot.range.clone()];
-        if !values.iter().all(|value| value.is_finite()) {
-            return Err(TrainError::output(dir, format!("not written: `{name}` holds values that are not finite")));
+/// Slots of flat buffers, each under its prefix, → one safetensors file.
+fn write(path: &Path, slots: &[Slot], buffers: &[(&str, &[f32])]) -> Result<()> {
+    let mut parts = HashMap::new();
+    let mut plans = Vec::new();
+    for (prefix, values) in buffers {
+        for slot in slots {
+            let plan =
+                Plan::new(format!("{prefix}{}", slot.name), Layout { dtype: Dtype::F32, shape: slot.shape.clone() });
+            parts.insert(plan.name.clone(), &values[slot.range.clone()]);
+            plans.push(plan);
         }
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        buffers.push((name, slot.shape.clone(), bytes));
     }
-    let wrong = |e: safetensors::SafeTensorError| TrainError::output(dir, e.to_string());
-    let views =
-        buffers.iter().map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)));
-    let views: Vec<_> = views.collect::<Result<_, _>>().map_err(wrong)?;
-    safetensors::serialize(views, None).map_err(wrong)
+    tensors::write::quiet_file(path, &plans, &mut |plan| {
+        let values = parts[&plan.name];
+        if !values.iter().all(|value| value.is_finite()) {
+            let remedy = "lower optim.lr or raise optim.warmup_steps, then --resume";
+            let message = format!("not written: `{}` holds values that are not finite; {remedy}", plan.name);
+            return Err(TrainError::output(path, message));
+        }
+        Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect())
+    })
 }
 
 /// The checkpoints in `output`, newest first.
@@ -128,12 +160,14 @@ pub fn directory(output: &Path, step: u64) -> PathBuf {
     output.join(format!("{PREFIX}{step}"))
 }
 
-fn prune(output: &Path, keep: usize, best: Option<u64>) -> Result<()> {
-    let best = best.map(|step| directory(output, step));
-    for old in list(output)?.into_iter().skip(keep).filter(|old| best.as_ref() != Some(old)) {
-        fs::remove_dir_all(&old).map_err(TrainError::io(&old))?;
-    }
-    Ok(())
+/// Removes what is older than the last `keep`, and what is newer than the state: the run has passed over it as damaged.
+fn prune(output: &Path, keep: usize, state: &State) -> Result<()> {
+    let (best, last) = (state.selection.best_step().map(|step| directory(output, step)), directory(output, state.step));
+    let found = list(output)?;
+    let newer = found.iter().position(|dir| *dir == last).unwrap_or(0);
+    let kept = found.iter().skip(newer).take(keep);
+    let kept: Vec<_> = kept.chain(&best).collect();
+    found.iter().filter(|dir| !kept.contains(dir)).try_for_each(|dir| atomic::remove(dir))
 }
 
 /// Reads a checkpoint back, checking every file against the manifest.
@@ -160,7 +194,7 @@ fn verified(dir: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     let check = |(name, entry): (String, Entry)| {
         let path = dir.join(&name);
         let bytes = read(&path)?;
-        if Entry::of(&bytes) != entry {
+        if Entry::of(bytes.as_slice()).map_err(TrainError::io(&path))? != entry {
             let message = format!("damaged: it is not the file of {} bytes that was written", entry.bytes);
             return Err(TrainError::output(&path, message));
         }
@@ -192,14 +226,21 @@ fn decode(path: &Path, bytes: &[u8], slots: &[Slot], prefix: &str) -> Result<Vec
 /// # Errors
 /// When there are checkpoints but all are damaged.
 pub fn newest(output: &Path, slots: &[Slot], mut warn: impl FnMut(&str)) -> Result<Option<Checkpoint>> {
-    let found = list(output)?;
-    for dir in &found {
-        match load(dir, slots) {
+    let mut damaged: Vec<PathBuf> = Vec::new();
+    loop {
+        let found = list(output)?;
+        let Some(dir) = found.into_iter().find(|dir| !damaged.contains(dir)) else { break };
+        match load(&dir, slots) {
             Ok(checkpoint) => return Ok(Some(checkpoint)),
-            Err(error) => warn(&format!("{error}; trying the checkpoint before it")),
+            // A trainer that is at work here has removed it meanwhile: there are newer ones.
+            Err(_) if !dir.exists() => {}
+            Err(error) => {
+                warn(&format!("{error}; trying the checkpoint before it"));
+                damaged.push(dir);
+            }
         }
     }
-    match found.first() {
+    match damaged.first() {
         Some(dir) => Err(TrainError::output(dir, "no checkpoint here is whole; start again with another `output`")),
         None => Ok(None),
     }

@@ -1,5 +1,7 @@
 //! What can go wrong in training, data preparation, evaluation and export. Every message names the place and the remedy.
 
+use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 /// The crate's result.
@@ -41,7 +43,7 @@ pub enum TrainError {
     Ranks(String),
     /// Reading or writing failed.
     #[error("{path}: {source}")]
-    Io { path: String, source: std::io::Error },
+    Io { path: String, source: io::Error },
     #[error(transparent)]
     Chat(#[from] callsmith::chat::ChatError),
     #[error(transparent)]
@@ -76,8 +78,52 @@ impl TrainError {
     }
 
     /// Wraps an input/output error with its path; for `map_err`.
-    pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+    pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into().display().to_string();
         move |source| Self::Io { path, source }
+    }
+
+    /// The same error where its path is inside `from`, which others know as `to`.
+    pub fn at(mut self, from: &Path, to: &Path) -> Self {
+        if let Self::Io { path, .. } | Self::Output { path, .. } = &mut self
+            && let Ok(rest) = Path::new(path.as_str()).strip_prefix(from)
+        {
+            *path = to.join(rest).display().to_string();
+        }
+        self
+    }
+
+    /// What the user can do where the file system has refused something.
+    pub fn remedy(&self) -> Option<&'static str> {
+        let causes = std::iter::successors(Some(self as &(dyn Error + 'static)), |&error| error.source());
+        let refused = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).next()?;
+        match refused.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                Some("free space there or name another directory; a training run then goes on with --resume")
+            }
+            ErrorKind::FileTooLarge => {
+                Some("raise the limit of file sizes (ulimit -f); a training run then goes on with --resume")
+            }
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                Some("make it writable for this user or name another directory")
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use callsmith::adapter::AdapterError;
+
+    #[test]
+    fn what_a_file_system_refuses_has_a_remedy_however_deep_it_lies() {
+        let full = || io::Error::from(ErrorKind::StorageFull);
+        let adapter = TrainError::Adapter(AdapterError::Io { path: "model".into(), source: full() });
+        assert!(adapter.remedy().unwrap().contains("--resume"));
+        assert!(TrainError::io("a")(full()).remedy().is_some());
+        assert_eq!(TrainError::io("a")(ErrorKind::NotFound.into()).remedy(), None);
+        assert_eq!(TrainError::Diverged(3).remedy(), None);
     }
 }

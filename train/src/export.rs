@@ -3,6 +3,7 @@
 use crate::atomic;
 use crate::checkpoint;
 use crate::error::{Result, TrainError};
+use crate::faults;
 use crate::model_dir;
 use crate::monitor;
 use crate::optim::Slot;
@@ -30,6 +31,7 @@ pub fn write(
     target: &Path,
     precision: Precision,
 ) -> Result<()> {
+    faults::point("export").map_err(TrainError::io(target))?;
     match recipe.method {
         Method::Full => {
             let tensors = with_frozen(recipe, config, tensors)?;
@@ -77,9 +79,16 @@ fn write_model(
     model_dir::copy_tokenizer(tokenizer_dir, dir)
 }
 
-/// Exports the newest whole checkpoint of a run.
+/// Exports the newest whole checkpoint of a run, which may still be going on. An adapter replaces an adapter that is at
+/// `target`; a model replaces nothing.
+///
+/// # Errors
+/// When the run holds no whole checkpoint, something else is at `target`, or files cannot be written.
 pub fn from_run(run: &Path, target: &Path, precision: Precision) -> Result<()> {
     let recipe = Recipe::load(&run.join("recipe.toml"), &[])?;
+    if recipe.method == Method::Full {
+        atomic::refuse_taken(target)?;
+    }
     let config = trainable::model_config(&recipe)?;
     let slots = match recipe.method {
         Method::Full => trainable::partition(&recipe, &config)?.0,

@@ -18,6 +18,8 @@ pub mod dataset;
 pub mod error;
 pub mod eval;
 pub mod export;
+mod faults;
+mod lock;
 pub mod loss;
 pub mod merge;
 pub mod model_dir;

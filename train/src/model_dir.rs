@@ -2,7 +2,7 @@
 
 use crate::atomic;
 use crate::error::{Result, TrainError};
-use crate::tensors::Weights;
+use crate::tensors::{self, Weights};
 use callsmith::model::{ModelConfig, ModelError, decoder};
 use candle_core::DType;
 use safetensors::Dtype;
@@ -101,6 +101,22 @@ pub fn check_weights(weights: &Weights, config: &ModelConfig) -> Result<HashSet<
         names.insert(name);
     }
     Ok(names)
+}
+
+/// Looks for a value that nothing can be trained on.
+///
+/// # Errors
+/// When a value is not finite; the message names its tensor.
+pub fn check_finite(dir: &Path) -> Result<()> {
+    let weights = Weights::open(dir)?;
+    for name in weights.names() {
+        let raw = weights.read(name)?;
+        if raw.layout.is_float() && !tensors::is_finite(&raw.tensor()?)? {
+            let message = format!("`{name}` has a value that is not finite, so no loss is; get the model again");
+            return Err(TrainError::input(dir, message));
+        }
+    }
+    Ok(())
 }
 
 /// Copies those of the tokenizer's files that are there.

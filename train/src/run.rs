@@ -1,13 +1,15 @@
 //! A training run from recipe to exported model: lock, resume, steps, evaluation, checkpoints, export.
 
 use crate::atomic;
-use crate::checkpoint::{self, Checkpoint, State};
+use crate::checkpoint::{self, Snapshot, State};
 use crate::dataset::encode::Encoder;
 use crate::dataset::feeder::{Cursor, Feeder, StepBatch};
 use crate::dataset::source::Mixture;
 use crate::error::{Result, TrainError};
 use crate::eval::held_out::HeldOut;
 use crate::export;
+use crate::lock;
+use crate::model_dir;
 use crate::monitor::{self, Display, Monitor, StepLine, Watch};
 use crate::ranks::{Alone, Place, Ranks};
 use crate::recipe::{EvalSection, Recipe};
@@ -16,7 +18,7 @@ use crate::trainable::{self, Trainable};
 use crate::trainer::{StepReport, Trainer};
 use callsmith::model::ModelConfig;
 use serde_json::json;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -64,28 +66,9 @@ pub fn train_among(
 
 /// Takes the output directory for this process and removes what a killed one left half written.
 fn take(output: &Path) -> Result<File> {
-    let lock = lock(output)?;
+    let lock = lock::take(output)?;
     atomic::clean(output)?;
     Ok(lock)
-}
-
-/// The lock ends with the process, however it ends.
-fn lock(output: &Path) -> Result<File> {
-    fs::create_dir_all(output).map_err(TrainError::io(output))?;
-    let path = output.join(".lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(TrainError::io(&path))?;
-    if file.try_lock().is_err() {
-        let pid = fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
-        return Err(TrainError::Locked { path: output.display().to_string(), pid });
-    }
-    fs::write(&path, format!("{}\n", std::process::id())).map_err(TrainError::io(&path))?;
-    Ok(file)
 }
 
 struct Run<'a> {
@@ -162,6 +145,9 @@ impl<'a> Run<'a> {
 
     fn step(&mut self, batch: &StepBatch) -> Result<()> {
         let report = self.trainer.step(batch)?;
+        if report.skipped && self.state.skipped == 0 {
+            self.check_base()?;
+        }
         self.state.step = batch.step + 1;
         self.state.cursor.clone_from(&batch.cursor);
         self.state.tokens += batch.tokens() as u64;
@@ -175,6 +161,12 @@ impl<'a> Run<'a> {
             self.save()?;
         }
         Ok(())
+    }
+
+    /// A base that is damaged is the likeliest reason of a loss that is not finite.
+    fn check_base(&self) -> Result<()> {
+        let base = self.recipe.model.path.as_deref().filter(|path| path.is_dir());
+        base.map_or(Ok(()), model_dir::check_finite)
     }
 
     fn eval_every(&self, eval: &EvalSection) -> u64 {
@@ -229,10 +221,9 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let trainer = &self.trainer;
-        let state = self.state.clone();
-        let checkpoint = Checkpoint { state, values: trainer.values.clone(), moments: trainer.moments().clone() };
+        let snapshot = Snapshot { state: &self.state, values: &trainer.values, moments: trainer.moments() };
         let (slots, keep) = (&trainer.trainable.slots, self.recipe.checkpoint.keep);
-        let dir = self.monitor.paused(|| checkpoint::save(&self.recipe.output, slots, &checkpoint, keep))?;
+        let dir = self.monitor.paused(|| checkpoint::save(&self.recipe.output, slots, snapshot, keep))?;
         let fields = json!({"step": self.state.step, "path": dir});
         self.monitor.event("checkpoint", fields, &format!("saved {}", dir.display()))
     }
@@ -243,7 +234,10 @@ impl<'a> Run<'a> {
             return Ok(());
         };
         let dir = checkpoint::directory(&self.recipe.output, best);
-        let found = checkpoint::load(&dir, &self.trainer.trainable.slots)?;
+        let found = checkpoint::load(&dir, &self.trainer.trainable.slots).map_err(|error| {
+            let remedy = "`callsmith-train export` writes the newest checkpoint instead";
+            TrainError::output(&dir, format!("the best step cannot be read ({error}); {remedy}"))
+        })?;
         self.trainer.trainable.set_values(&found.values)?;
         let sentence = format!("step {best} did best on what was held out: its weights are taken");
         self.monitor.event("best", json!({"step": self.state.step, "best_step": best}), &sentence)

@@ -6,6 +6,7 @@
 use crate::collate::{self, MicroBatch};
 use crate::dataset::feeder::StepBatch;
 use crate::error::{Result, TrainError};
+use crate::faults;
 use crate::loss::{self, Backward, Tally};
 use crate::noise::NoiseScale;
 use crate::optim::{Moments, Optimizer, StepSize, norm};
@@ -116,7 +117,10 @@ impl Trainer {
 
     /// One optimizer step.
     pub fn step(&mut self, batch: &StepBatch) -> Result<StepReport> {
-        let tally = self.backward(batch)?;
+        let mut tally = self.backward(batch)?;
+        if faults::point("loss").is_err() {
+            tally.loss = f64::NAN;
+        }
         if batch.step == 0 {
             self.gradients.check_reached(&self.trainable.slots)?;
         }

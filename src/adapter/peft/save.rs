@@ -3,10 +3,8 @@
 use super::{CONFIG_FILE, Factor, PeftConfig, SiteSpec, WEIGHTS_FILE, invalid, tensor_name};
 use crate::adapter::AdapterError;
 use crate::model::{AdapterWeights, LoraPair, Magnitude, Site, TargetModule};
-use crate::staging::{beside, parent};
+use crate::staging::{self, beside, parent};
 use candle_core::{DType, Tensor};
-use rustix::fs::{CWD, RenameFlags};
-use rustix::io::Errno;
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -118,29 +116,11 @@ impl Staging {
         file.sync_all()
     }
 
+    /// Puts the new directory in place; an old one goes when this is dropped.
     fn publish(&self, dir: &Path) -> io::Result<()> {
         File::open(&self.0)?.sync_all()?;
-        self.swap(dir)?;
+        staging::replace(&self.0, dir)?;
         File::open(parent(dir))?.sync_all()
-    }
-
-    /// Puts the new directory in place; a non-empty old one changes places with it in one step.
-    fn swap(&self, dir: &Path) -> io::Result<()> {
-        match fs::rename(&self.0, dir) {
-            Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {}
-            done => return done,
-        }
-        match rustix::fs::renameat_with(CWD, &self.0, CWD, dir, RenameFlags::EXCHANGE) {
-            // Some network file systems cannot: then there is a moment without a directory, but never a torn one.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                let old = self.0.with_extension("old");
-                fs::rename(dir, &old)?;
-                fs::rename(&self.0, dir).inspect_err(|_| drop(fs::rename(&old, dir)))?;
-                drop(Self(old));
-                Ok(())
-            }
-            done => Ok(done?),
-        }
     }
 }
 

@@ -167,15 +167,25 @@ struct ExportArgs {
     dtype: Precision,
 }
 
-/// Parses the arguments and runs them: 0 done (also when stopped on request), 1 failed, 2 wrong usage.
+/// Parses the arguments and runs them: 0 done (also when stopped on request), 1 failed, 2 wrong usage, 130 ended by a
+/// second signal.
 pub fn main() -> ExitCode {
-    match dispatch(Cli::parse().command) {
+    let command = Cli::parse().command;
+    match survive_limits().and_then(|()| dispatch(command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            monitor::note(&format!("error: {error}"));
+            let remedy = error.remedy().map_or_else(String::new, |remedy| format!("; {remedy}"));
+            monitor::note(&format!("error: {error}{remedy}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// A file that grows beyond the limit (`ulimit -f`) is an error of the write, and no signal that ends the process.
+fn survive_limits() -> Result<()> {
+    let unread = Arc::new(AtomicBool::new(false));
+    let registered = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, unread);
+    registered.map(drop).map_err(TrainError::io("(signal handler)"))
 }
 
 fn dispatch(command: Command) -> Result<()> {

@@ -82,13 +82,21 @@ impl Raw {
 /// When a value is not finite, or too large for `dtype`.
 pub fn cast(name: &str, tensor: &Tensor, dtype: Dtype) -> Result<Vec<u8>> {
     let tensor = tensor.to_dtype(DType::try_from(dtype)?)?;
-    let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-    match values.iter().all(|value| value.is_finite()) {
+    match is_finite(&tensor)? {
         true => Ok(Raw::of(&tensor)?.bytes),
         false => Err(TrainError::Data(format!(
             "not written: `{name}` has a value that is not finite as {dtype}; choose another --dtype"
         ))),
     }
+}
+
+/// Whether all values are.
+///
+/// # Errors
+/// When the tensor library fails.
+pub fn is_finite(tensor: &Tensor) -> Result<bool> {
+    let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    Ok(values.iter().all(|value| value.is_finite()))
 }
 
 /// A tensor that a file is to hold.

@@ -6,6 +6,7 @@
 use super::{Plan, Values, planned_bytes, progress_bar};
 use crate::atomic::{self, Out};
 use crate::error::{Result, TrainError};
+use crate::faults;
 use indicatif::ProgressBar;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::json;
@@ -24,6 +25,14 @@ const ALIGNMENT: usize = 8;
 /// When `values` fails, or the file cannot be written.
 pub fn file(path: &Path, plans: &[Plan], values: &mut Values<'_>) -> Result<()> {
     write(path, plans.iter().collect(), values, &progress_bar(plans)?)
+}
+
+/// The same without a progress bar, for who has the screen already.
+///
+/// # Errors
+/// As [`file`].
+pub fn quiet_file(path: &Path, plans: &[Plan], values: &mut Values<'_>) -> Result<()> {
+    write(path, plans.iter().collect(), values, &ProgressBar::hidden())
 }
 
 /// Writes `model.safetensors` into `dir`; where that would be larger than `limit` bytes, `model-00001-of-0000N.safetensors`
@@ -77,6 +86,7 @@ fn write(path: &Path, mut plans: Vec<&Plan>, values: &mut Values<'_>, bar: &Prog
         put(out, &header)?;
         for plan in plans {
             let bytes = planned_bytes(plan, values)?;
+            faults::point("tensor").map_err(TrainError::io(path))?;
             put(out, &bytes)?;
             bar.inc(bytes.len() as u64);
         }

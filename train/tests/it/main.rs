@@ -3,13 +3,21 @@
 #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
 
 mod convert;
+mod diverging;
 mod encoding;
+#[cfg(feature = "failpoints")]
+mod faults;
 mod fixture;
 mod generations;
+mod kills;
 mod merge;
 mod models;
+mod no_space;
+mod process;
 mod ranks;
 mod recipes;
+mod rivals;
+mod signals;
 mod torch_save;
 mod training;
 mod watching;

@@ -2,7 +2,7 @@
 
 use callsmith::model::config::{Family, RopeScaling};
 use callsmith::model::{AdapterBatch, Magnitude, ModelConfig};
-use callsmith_train::checkpoint::{self, Checkpoint, State};
+use callsmith_train::checkpoint::{self, Snapshot, State};
 use callsmith_train::collate::pack;
 use callsmith_train::dataset::Example;
 use callsmith_train::dataset::copy::{Copy, shuffled};
@@ -289,8 +289,8 @@ fn a_resumed_run_has_bit_for_bit_the_weights_of_an_uninterrupted_one() {
         selection: Default::default(),
         recipe_digest: recipe.digest().unwrap(),
     };
-    let saved = Checkpoint { state, values: first.values.clone(), moments: first.moments().clone() };
-    checkpoint::save(output.path(), &first.trainable.slots, &saved, 1).unwrap();
+    let saved = Snapshot { state: &state, values: &first.values, moments: first.moments() };
+    checkpoint::save(output.path(), &first.trainable.slots, saved, 1).unwrap();
 
     let mut second = trainer(&recipe);
     let found = checkpoint::newest(output.path(), &second.trainable.slots, |_| ()).unwrap().unwrap();
