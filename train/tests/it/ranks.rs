@@ -63,7 +63,7 @@ fn on_two<T: Send>(work: impl Fn(Rc<dyn Ranks>) -> T + Sync) -> Vec<T> {
 fn run_each(recipes: [&Recipe; 2], resume: bool, stop: Option<usize>) -> Vec<Result<Outcome>> {
     on_two(|ranks| {
         let rank = ranks.place().rank;
-        let options = RunOptions { resume, allow_changed_recipe: false };
+        let options = RunOptions { resume, ..RunOptions::default() };
         train_among(&ranks, recipes[rank], options, &Arc::new(AtomicBool::new(stop == Some(rank))))
     })
 }
@@ -75,7 +75,7 @@ fn run_two(recipe: &Recipe, resume: bool, stop: Option<usize>) -> Outcome {
 }
 
 fn run_alone(recipe: &Recipe, resume: bool) {
-    let options = RunOptions { resume, allow_changed_recipe: false };
+    let options = RunOptions { resume, ..RunOptions::default() };
     assert_eq!(train(recipe, options, &Arc::new(AtomicBool::new(false))).unwrap(), Outcome::Finished);
 }
 
