@@ -21,6 +21,8 @@ const PICKLES: [&str; 5] =
     ["adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter_model.pkl", "adapter_model.ckpt"];
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 const MAX_WEIGHTS_BYTES: u64 = 1 << 30;
+/// How often a directory that cannot be opened is looked at.
+const TRIES: usize = 10;
 
 /// The directory outside of which nothing is read.
 pub(super) struct Jail {
@@ -69,8 +71,9 @@ pub(super) struct AdapterFiles {
 
 impl AdapterFiles {
     pub(super) fn open(path: &Path, jail: Option<&Jail>) -> Result<Self, AdapterError> {
-        // Once more, because a writer may have replaced the directory between the steps.
-        Self::open_once(path, jail).or_else(|_| Self::open_once(path, jail))
+        // Again, because a writer may have replaced the directory between the steps, and may do so more than once.
+        let again = |opened: Result<Self, _>, _| opened.or_else(|_| Self::open_once(path, jail));
+        (1..TRIES).fold(Self::open_once(path, jail), again)
     }
 
     fn open_once(path: &Path, jail: Option<&Jail>) -> Result<Self, AdapterError> {

@@ -2,6 +2,7 @@
 //! last checkpoint is as it was, nothing half-written lies about, and the run goes on once there is space.
 
 use crate::process::{Running, Scratch, checkpoints, finish, leftovers, outcome, trainer, until};
+use callsmith_train::checkpoint;
 use rustix::process::Signal;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
@@ -19,7 +20,7 @@ fn through_shell(script: &str, trainer: &Command) -> Command {
 /// A run that was stopped half-way, and what an undisturbed one leaves.
 fn halfway(scratch: &Scratch, recipe: &Path, output: &Path) {
     let mut running = Running::start(&mut trainer(recipe, output, &[]));
-    until(|| output.join("checkpoint-20").exists());
+    until(|| checkpoint::list(output).is_ok_and(|found| found.len() == 2));
     running.signal(Signal::TERM);
     assert!(running.ended_within(Duration::from_secs(30)).unwrap().success());
     assert!(trainer(recipe, &scratch.path("whole"), &[]).status().unwrap().success());
