@@ -10,6 +10,7 @@ pub struct Generation {
     pub name: String,
     /// First 16 hexadecimal digits of the content digest: identical files give the identical generation.
     pub id: String,
+    /// Largest of any layer; 0 of a soft prompt.
     pub rank: usize,
     pub bytes: usize,
     pub path: PathBuf,
@@ -29,6 +30,11 @@ pub struct Card {
 }
 
 impl Generation {
+    /// By which method it was trained, in words for operators.
+    pub fn kind(&self) -> &'static str {
+        if self.weights.virtual_tokens() > 0 { "soft prompt" } else { "lora" }
+    }
+
     pub(super) fn card(&self) -> Card {
         Card { name: self.name.clone(), id: self.id.clone(), path: self.path.clone(), created: self.created }
     }

@@ -7,11 +7,13 @@
 
 mod config;
 mod header;
+mod prompt;
 mod save;
 #[cfg(test)]
 mod tests;
 
 pub use config::{SiteSpec, resolve};
+pub use prompt::{TENSOR as PROMPT_TENSOR, save_prompt};
 pub use save::save;
 
 use super::files::{AdapterFiles, CONFIG_FILE, OpenFile, WEIGHTS_FILE};
@@ -25,7 +27,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-/// The settings of an adapter that its `adapter_config.json` holds.
+/// The settings of a LoRA adapter that its `adapter_config.json` holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeftConfig {
     pub rank: usize,
@@ -41,7 +43,8 @@ pub struct PeftConfig {
 /// An adapter read into memory and checked against a decoder's shape.
 #[derive(Debug)]
 pub struct LoadedAdapter {
-    pub config: PeftConfig,
+    /// Of a LoRA adapter; a soft prompt has none.
+    pub config: Option<PeftConfig>,
     pub weights: AdapterWeights,
     /// SHA-256 over both files, hexadecimal.
     pub digest: String,
@@ -51,7 +54,7 @@ pub struct LoadedAdapter {
 pub fn load(dir: &Path, model: &ModelConfig, dtype: DType, device: &Device) -> Result<LoadedAdapter, AdapterError> {
     let snapshot = Checked::open(AdapterFiles::open(dir, None)?, model)?.read()?;
     let weights = snapshot.weights((dtype, device), largest(dtype))?;
-    Ok(LoadedAdapter { config: snapshot.config, weights, digest: snapshot.digest })
+    Ok(LoadedAdapter { config: snapshot.content.config(), weights, digest: snapshot.digest })
 }
 
 fn invalid(reason: impl Into<String>) -> AdapterError {
@@ -122,12 +125,42 @@ struct Plan {
     scale: f64,
 }
 
+/// What the files hold, and where.
+enum Content {
+    Lora { config: PeftConfig, plans: BTreeMap<Site, Plan> },
+    Prompt(Declared),
+}
+
+impl Content {
+    fn config(&self) -> Option<PeftConfig> {
+        match self {
+            Self::Lora { config, .. } => Some(config.clone()),
+            Self::Prompt(_) => None,
+        }
+    }
+
+    /// Memory that its tensors will take, packed or of this type.
+    fn bytes(&self, dtype: DType, packing: Option<Packing>) -> usize {
+        let elements = |tensor: &Declared| tensor.bytes.len() / tensor.stored.size();
+        let of_pair = |plan: &Plan| {
+            let magnitude = plan.magnitude.as_ref().map_or(0, elements);
+            match packing {
+                Some(packing) => packing.bytes(&plan.a.shape, &plan.b.shape) + magnitude * size_of::<f32>(),
+                None => (elements(&plan.a) + elements(&plan.b) + magnitude) * dtype.size_in_bytes(),
+            }
+        };
+        match self {
+            Self::Lora { plans, .. } => plans.values().map(of_pair).sum(),
+            Self::Prompt(table) => elements(table) * dtype.size_in_bytes(),
+        }
+    }
+}
+
 /// Settings and header are right for the model; no tensor was read.
 pub(super) struct Checked {
-    config: PeftConfig,
-    plans: BTreeMap<Site, Plan>,
+    content: Content,
     layers: usize,
-    /// Largest rank of any site.
+    /// Largest rank of any site; 0 of a soft prompt.
     pub(super) rank: usize,
     head: Vec<u8>,
     config_bytes: Vec<u8>,
@@ -138,27 +171,29 @@ impl Checked {
     pub(super) fn open(mut files: AdapterFiles, model: &ModelConfig) -> Result<Self, AdapterError> {
         let config_bytes = files.config.read(files.config.len as usize)?;
         files.config.check_unchanged()?;
-        let (config, specs) = config::parse(&config_bytes, model.num_layers)?;
-        let (head, declared) = read_header(&mut files.weights).map_err(|error| match error {
-            AdapterError::Invalid(reason) => invalid(format!("{WEIGHTS_FILE}: {reason}")),
-            other => other,
-        })?;
-        let rank = specs.values().map(|spec| spec.rank).max().unwrap_or(config.rank);
-        let plans = plan(declared, &specs, config.use_dora, model)?;
-        Ok(Self { config, plans, layers: model.num_layers, rank, head, config_bytes, files })
+        let settings = config::read(&config_bytes)?;
+        let mut header = || {
+            read_header(&mut files.weights).map_err(|error| match error {
+                AdapterError::Invalid(reason) => invalid(format!("{WEIGHTS_FILE}: {reason}")),
+                other => other,
+            })
+        };
+        let (head, content, rank) = if prompt::is_meant(&settings) {
+            let shape = prompt::shape(&settings, model)?;
+            let (head, declared) = header()?;
+            (head, Content::Prompt(prompt::find(declared, &shape)?), 0)
+        } else {
+            let (config, specs) = resolve(&settings, model.num_layers)?;
+            let (head, declared) = header()?;
+            let rank = specs.values().map(|spec| spec.rank).max().unwrap_or(config.rank);
+            (head, Content::Lora { plans: plan(declared, &specs, config.use_dora, model)?, config }, rank)
+        };
+        Ok(Self { content, layers: model.num_layers, rank, head, config_bytes, files })
     }
 
     /// Memory the adapter will take, packed or as tensors of this type.
     pub(super) fn bytes(&self, dtype: DType, packing: Option<Packing>) -> u64 {
-        let elements = |tensor: &Declared| tensor.bytes.len() / tensor.stored.size();
-        let of_pair = |plan: &Plan| {
-            let magnitude = plan.magnitude.as_ref().map_or(0, elements);
-            match packing {
-                Some(packing) => packing.bytes(&plan.a.shape, &plan.b.shape) + magnitude * size_of::<f32>(),
-                None => (elements(&plan.a) + elements(&plan.b) + magnitude) * dtype.size_in_bytes(),
-            }
-        };
-        self.plans.values().map(of_pair).sum::<usize>() as u64
+        self.content.bytes(dtype, packing) as u64
     }
 
     /// Reads the rest into memory: the file may then change or vanish.
@@ -166,7 +201,7 @@ impl Checked {
         let data = self.files.weights.read(self.files.weights.len as usize - self.head.len())?;
         self.files.weights.check_unchanged()?;
         let digest = digest(&self.config_bytes, &self.head, &data);
-        Ok(Snapshot { config: self.config, plans: self.plans, layers: self.layers, data, digest })
+        Ok(Snapshot { content: self.content, layers: self.layers, data, digest })
     }
 }
 
@@ -254,8 +289,7 @@ fn largest(dtype: DType) -> f32 {
 
 /// All bytes of a checked adapter, in memory.
 pub(super) struct Snapshot {
-    config: PeftConfig,
-    plans: BTreeMap<Site, Plan>,
+    content: Content,
     layers: usize,
     data: Vec<u8>,
     pub(super) digest: String,
@@ -271,7 +305,8 @@ impl Snapshot {
     ) -> Result<AdapterWeights, AdapterError> {
         let largest = largest(dtype).min(packing.map_or(f32::MAX, Packing::largest));
         let weights = self.weights((dtype, device), largest)?;
-        let weights = match (self.config.use_dora, base) {
+        let dora = matches!(&self.content, Content::Lora { config, .. } if config.use_dora);
+        let weights = match (dora, base) {
             (false, _) => weights,
             (true, Some(base)) => weights.beside(base).map_err(|error| invalid(error.to_string()))?,
             (true, None) => return Err(invalid("`use_dora` needs the base weights, which are not at hand")),
@@ -284,15 +319,20 @@ impl Snapshot {
 
     /// The tensors; refuses values that are not finite or larger than `largest`.
     fn weights(&self, (dtype, device): (DType, &Device), largest: f32) -> Result<AdapterWeights, AdapterError> {
+        let tensor = |declared: &Declared, name: &dyn Fn() -> String| {
+            let values = self.values(declared, largest).ok_or_else(|| {
+                let name = name();
+                invalid(format!("tensor `{name}` has a value that is NaN, infinite or larger than {largest}"))
+            })?;
+            Ok::<_, AdapterError>(Tensor::from_vec(values, declared.shape.as_slice(), device)?.to_dtype(dtype)?)
+        };
         let mut weights = AdapterWeights::empty(self.layers);
-        for (site, plan) in &self.plans {
-            let tensor = |declared: &Declared, factor| {
-                let values = self.values(declared, largest).ok_or_else(|| {
-                    let name = tensor_name(*site, factor);
-                    invalid(format!("tensor `{name}` has a value that is NaN, infinite or larger than {largest}"))
-                })?;
-                Ok::<_, AdapterError>(Tensor::from_vec(values, declared.shape.as_slice(), device)?.to_dtype(dtype)?)
-            };
+        let plans = match &self.content {
+            Content::Lora { plans, .. } => plans,
+            Content::Prompt(table) => return Ok(weights.with_prompt(tensor(table, &|| PROMPT_TENSOR.to_owned())?)),
+        };
+        for (site, plan) in plans {
+            let tensor = |declared: &Declared, factor| tensor(declared, &|| tensor_name(*site, factor));
             let magnitude = plan.magnitude.as_ref().map(|declared| tensor(declared, Factor::Magnitude)).transpose()?;
             let (a, b) = (tensor(&plan.a, Factor::A)?, tensor(&plan.b, Factor::B)?);
             weights.insert(*site, LoraPair { a, b, scale: plan.scale, magnitude: magnitude.map(Magnitude::Wanted) });

@@ -59,7 +59,9 @@ pub(super) async fn list(State(state): State<Arc<AppState>>) -> Json<Value> {
         json!({
             "name": lease.name,
             "generation": lease.id,
+            "kind": lease.kind(),
             "rank": lease.rank,
+            "virtual_tokens": lease.weights.virtual_tokens(),
             "bytes": lease.bytes,
             "in_flight": state.metrics.in_flight(&lease.name),
             "pinned": pinned,

@@ -98,7 +98,7 @@ impl EngineHandle {
         request: GenerateRequest,
         guide: Option<Box<dyn Guide>>,
     ) -> Result<mpsc::UnboundedReceiver<Event>, EngineError> {
-        self.check_prompt(&request.prompt)?;
+        self.check_prompt(&request)?;
         let slot = Slot::take(&self.shared)?;
         let shape = &self.shared.shape;
         let seat = Seat {
@@ -114,15 +114,16 @@ impl EngineHandle {
         Ok(events)
     }
 
-    fn check_prompt(&self, prompt: &[u32]) -> Result<(), EngineError> {
+    fn check_prompt(&self, GenerateRequest { prompt, adapter, .. }: &GenerateRequest) -> Result<(), EngineError> {
         let shape = &self.shared.shape;
+        let length = prompt.len() + adapter.as_ref().map_or(0, |lease| lease.weights.virtual_tokens());
         if prompt.is_empty() {
             return Err(EngineError::Internal("the prompt is empty".to_owned()));
         }
-        if prompt.len() >= shape.context_len {
-            return Err(EngineError::ContextExceeded { prompt: prompt.len(), context: shape.context_len });
+        if length >= shape.context_len {
+            return Err(EngineError::ContextExceeded { prompt: length, context: shape.context_len });
         }
-        let needed = (prompt.len() + 1).div_ceil(shape.block_size);
+        let needed = (length + 1).div_ceil(shape.block_size);
         if needed > shape.blocks {
             return Err(EngineError::CacheTooSmall { needed, total: shape.blocks });
         }

@@ -73,6 +73,7 @@ impl Default for SamplingParams {
 
 /// One generation to run.
 pub struct GenerateRequest {
+    /// Of the vocabulary. What the adapter puts before it is neither part of it nor counted with it.
     pub prompt: Vec<u32>,
     pub params: SamplingParams,
     /// At most this many new tokens.

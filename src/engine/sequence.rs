@@ -9,6 +9,7 @@ use super::shared::Slot;
 use super::{EngineError, Event, FinishReason, GenerateRequest, TokenEvent, TokenLogprobs};
 use crate::adapter::registry::Lease;
 use crate::grammar::{Constraint, GrammarError};
+use crate::model::prompt::virtual_tokens;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -89,6 +90,9 @@ pub(super) struct Seat {
 /// One generation.
 pub(super) struct Sequence {
     tokens: Vec<u32>,
+    /// Virtual tokens of the adapter, at the beginning.
+    virtual_len: usize,
+    /// All before the answer, these included.
     prompt_len: usize,
     /// Tokens that are computed as a prompt: what was there at the (last) admission.
     prefill_len: usize,
@@ -124,7 +128,8 @@ impl Sequence {
         mut seat: Seat,
     ) -> (Self, mpsc::UnboundedReceiver<Event>) {
         let (sender, events) = mpsc::unbounded_channel();
-        let prompt_len = request.prompt.len();
+        let virtual_len = request.adapter.as_ref().map_or(0, |lease| lease.weights.virtual_tokens());
+        let prompt_len = virtual_len + request.prompt.len();
         seat.max_len = seat.max_len.min(prompt_len.saturating_add(request.max_tokens));
         if request.params.ignore_eos {
             let never = request.stop_token_ids.drain(..).map(|id| (id, f32::NEG_INFINITY));
@@ -133,6 +138,7 @@ impl Sequence {
         let adapter = request.adapter.as_ref().map(|lease| lease.id.clone());
         let namespace = Arc::new(Namespace { adapter, tenant: request.tenant });
         let sequence = Self {
+            virtual_len,
             prompt_len,
             prefill_len: prompt_len,
             computed: 0,
@@ -145,7 +151,7 @@ impl Sequence {
             masked: None,
             mask_time: Duration::ZERO,
             sampler: Sampler::new(request.params, seat.seed, &request.prompt),
-            tokens: request.prompt,
+            tokens: virtual_tokens(seat.vocab_size, virtual_len).chain(request.prompt).collect(),
             stop_token_ids: request.stop_token_ids,
             guide,
             lease: request.adapter,
@@ -273,10 +279,10 @@ impl Sequence {
         if self.outbox.held.is_none() {
             return (0, 0);
         }
-        let cached_tokens = self.computed.min(self.prompt_len);
+        let cached_tokens = self.computed.min(self.prompt_len).saturating_sub(self.virtual_len);
         let _ = self.outbox.sender.send(Event::Started { cached_tokens });
         self.outbox.release();
-        (cached_tokens, self.prompt_len)
+        (cached_tokens, self.prompt_len())
     }
 
     pub(super) fn fail(&mut self, error: EngineError) {
@@ -306,8 +312,9 @@ impl Sequence {
         &self.tokens
     }
 
+    /// Tokens of the prompt as it was given.
     pub(super) fn prompt_len(&self) -> usize {
-        self.prompt_len
+        self.prompt_len - self.virtual_len
     }
 
     pub(super) fn computed(&self) -> usize {

@@ -8,6 +8,7 @@ use super::{EngineOptions, Event, GenerateRequest, SamplingParams};
 use crate::adapter::registry::{Generation, Lease};
 use crate::grammar::GrammarError;
 use crate::model::{AdapterWeights, ModelError, PagedSequence};
+use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -224,4 +225,12 @@ pub(super) fn lease(name: &str) -> Lease {
         created: 0,
         weights: Arc::new(AdapterWeights::empty(1)),
     })
+}
+
+/// An adapter with so many virtual tokens. The toy model takes their ids as they are.
+pub(super) fn prompted_lease(name: &str, virtual_tokens: usize) -> Lease {
+    let prompt = Tensor::zeros((virtual_tokens, 1), DType::F32, &Device::Cpu).unwrap();
+    let weights = Arc::new(AdapterWeights::empty(1).with_prompt(prompt));
+    let id = format!("id of {name}");
+    Arc::new(Generation { name: name.to_owned(), id, rank: 0, bytes: 0, path: name.into(), created: 0, weights })
 }

@@ -8,6 +8,7 @@ use super::attention::{Attended, LayerContext, Lookback};
 use super::decoder::Block;
 use super::mlp::Gated;
 use super::ops::{self, HeadGradients, Rotary};
+use super::prompt;
 use super::weight::Weight;
 use super::{AdapterBatch, Decoder, ModelError};
 use candle_core::{Tensor, TensorId};
@@ -71,7 +72,7 @@ impl Decoder {
     /// Losses alone.
     pub fn evaluate(&self, predict: &Predict<'_>) -> Result<Found, ModelError> {
         let context = self.context(predict);
-        let mut x = self.embedding.select(predict.tokens)?.detach();
+        let mut x = prompt::embed(&self.embedding, predict.tokens, predict.adapters)?.detach();
         for block in &self.blocks {
             x = block.forward(&x, &context)?;
         }
@@ -89,7 +90,7 @@ impl Decoder {
         sink: &mut Sink<'_>,
     ) -> Result<Found, ModelError> {
         let context = self.context(predict);
-        let embedded = self.embedding.select(predict.tokens)?;
+        let embedded = prompt::embed(&self.embedding, predict.tokens, predict.adapters)?;
         let mut x = embedded.detach();
         let mut pieces = Vec::with_capacity(2 * self.blocks.len());
         for block in &self.blocks {

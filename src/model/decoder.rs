@@ -8,6 +8,7 @@ use super::linear::Linear;
 use super::lora::{Site, TargetModule};
 use super::mlp::{Gated, Mlp};
 use super::ops::{self, PagedLayout, Rotary};
+use super::prompt;
 use super::weight::Weight;
 use super::weights::{Tensors, expect_shape};
 use super::{AdapterWeights, Attention as AttentionKind, ForwardPass, ModelConfig, ModelError};
@@ -210,7 +211,7 @@ impl Decoder {
 
     /// As [`Self::hidden_states`]; calls `after_block` after each block, for whoever watches a long pass.
     pub fn hidden_states_observed(&self, pass: ForwardPass<'_>, after_block: &dyn Fn()) -> Result<Tensor, ModelError> {
-        let mut x = self.embedding.select(pass.tokens)?.detach();
+        let mut x = prompt::embed(&self.embedding, pass.tokens, pass.adapters)?.detach();
         let lookback = match pass.attention {
             AttentionKind::Causal(lengths) => Lookback::Segments(lengths),
             AttentionKind::Paged { cache, sequences } => {
@@ -231,6 +232,11 @@ impl Decoder {
     /// Logits `[n, vocab]` (f32) of selected rows of the hidden states `[n, hidden]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
         Ok(ops::linear(hidden, &self.head)?.to_dtype(DType::F32)?)
+    }
+
+    /// Embeddings of some tokens of the vocabulary, `[tokens, hidden]`.
+    pub fn embeddings(&self, tokens: &[u32]) -> Result<Tensor, ModelError> {
+        Ok(self.embedding.select(tokens)?)
     }
 
     /// Length of each row of a site's matrix, `[out]` in f32.

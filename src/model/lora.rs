@@ -129,10 +129,12 @@ impl Packing {
     }
 }
 
-/// All factors of one adapter, indexed by [`Site::index`].
+/// All tensors of one adapter: factors, indexed by [`Site::index`], or a soft prompt.
 #[derive(Debug, Clone)]
 pub struct AdapterWeights {
     pairs: Vec<Option<LoraPair>>,
+    /// `[n, hidden]`, see [`super::prompt`].
+    prompt: Option<Tensor>,
     /// The same for serving on the CPU; made when it is loaded or first used.
     packed: OnceLock<Arc<PackedAdapter>>,
 }
@@ -140,7 +142,22 @@ pub struct AdapterWeights {
 impl AdapterWeights {
     /// An adapter without any factors for a decoder of `layers` blocks.
     pub fn empty(layers: usize) -> Self {
-        Self { pairs: vec![None; layers * TargetModule::ALL.len()], packed: OnceLock::new() }
+        Self { pairs: vec![None; layers * TargetModule::ALL.len()], prompt: None, packed: OnceLock::new() }
+    }
+
+    /// The same with a soft prompt `[n, hidden]`.
+    pub fn with_prompt(self, prompt: Tensor) -> Self {
+        Self { prompt: Some(prompt), ..self }
+    }
+
+    /// The soft prompt, if it is one.
+    pub fn prompt(&self) -> Option<&Tensor> {
+        self.prompt.as_ref()
+    }
+
+    /// Tokens that stand before those of every sequence.
+    pub fn virtual_tokens(&self) -> usize {
+        self.prompt.as_ref().map_or(0, |prompt| prompt.dims()[0])
     }
 
     /// Sets the factors of one site.
@@ -177,13 +194,13 @@ impl AdapterWeights {
         Ok(self)
     }
 
-    /// The same adapter for serving on the CPU alone: its tensors are let go, and no request waits while it is packed.
+    /// The same adapter for serving on the CPU alone: its factors' tensors are let go, and no request waits while it is packed.
     pub fn into_packed(self, packing: Packing) -> Result<Self> {
         let packed = OnceLock::from(Arc::new(PackedAdapter::new(&self, packing)?));
-        Ok(Self { pairs: vec![None; self.pairs.len()], packed })
+        Ok(Self { pairs: vec![None; self.pairs.len()], prompt: self.prompt, packed })
     }
 
-    /// The same values with factors of another type. What goes through them leaves no tape.
+    /// The same values in another type. What goes through them leaves no tape.
     pub(super) fn detached(&self, dtype: DType) -> Result<Self> {
         let detached = |pair: &LoraPair| {
             let [a, b] = [&pair.a, &pair.b].map(|factor| factor.detach().to_dtype(dtype));
@@ -191,7 +208,8 @@ impl AdapterWeights {
             Ok(LoraPair { a: a?, b: b?, scale: pair.scale, magnitude })
         };
         let pairs = self.pairs.iter().map(|pair| pair.as_ref().map(detached).transpose());
-        Ok(Self { pairs: pairs.collect::<Result<_>>()?, packed: OnceLock::new() })
+        let prompt = self.prompt.as_ref().map(|prompt| prompt.detach().to_dtype(dtype)).transpose()?;
+        Ok(Self { pairs: pairs.collect::<Result<_>>()?, prompt, packed: OnceLock::new() })
     }
 
     /// What serving on the CPU reads; made at the first call from the tensors as they are.
@@ -217,12 +235,12 @@ impl AdapterWeights {
         })
     }
 
-    /// Memory held by the factors, in bytes.
+    /// Memory held, in bytes.
     pub fn bytes(&self) -> usize {
         let tensor = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
         let magnitude = |pair: &LoraPair| pair.magnitude.as_ref().map_or(0, |magnitude| tensor(magnitude.tensor()));
         let tensors: usize = self.iter().map(|(_, pair)| tensor(&pair.a) + tensor(&pair.b) + magnitude(pair)).sum();
-        tensors + self.packed.get().map_or(0, |packed| packed.bytes())
+        tensors + self.prompt.as_ref().map_or(0, tensor) + self.packed.get().map_or(0, |packed| packed.bytes())
     }
 }
 
@@ -254,6 +272,11 @@ impl AdapterBatch {
     /// The ranges of rows and their adapters.
     pub(super) fn groups(&self) -> &[(Range<usize>, Arc<AdapterWeights>)] {
         &self.groups
+    }
+
+    /// The soft prompt that a row may look its token up in.
+    pub(super) fn prompt_of(&self, row: usize) -> Option<&Tensor> {
+        self.groups.iter().find(|(rows, _)| rows.contains(&row)).and_then(|(_, weights)| weights.prompt())
     }
 
     /// Drops a share of what goes through the factors, as training does.

@@ -12,6 +12,7 @@ pub mod gguf;
 pub mod kv_cache;
 pub mod lora;
 pub mod ops;
+pub mod prompt;
 pub mod weights;
 
 mod attention;

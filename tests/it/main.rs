@@ -51,6 +51,7 @@ mod refused_schemas;
 /// OpenAI's Responses API.
 mod responses;
 /// Streams: OpenAI's chunk sequence, and the same content as whole responses.
+mod soft_prompts;
 mod streaming;
 /// Plain text: stop strings, logprobs, seeds, several choices, JSON answers.
 mod text;

@@ -43,6 +43,17 @@ impl Example {
         Self { tokens, weights: vec![0.0; count], tags: vec![Tag::Other; count], answers: Vec::new() }
     }
 
+    /// The same after tokens that are not trained.
+    pub fn after(self, tokens: Range<u32>) -> Self {
+        let count = tokens.len();
+        Self {
+            tokens: tokens.chain(self.tokens).collect(),
+            weights: [vec![0.0; count], self.weights].concat(),
+            tags: [vec![Tag::Other; count], self.tags].concat(),
+            answers: self.answers.into_iter().map(|answer| answer.start + count..answer.end + count).collect(),
+        }
+    }
+
     /// Trains `range` with weight 1 and counts it as an answer.
     pub fn answer(&mut self, range: Range<usize>) {
         self.weights[range.clone()].fill(1.0);

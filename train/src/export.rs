@@ -11,8 +11,8 @@ use crate::recipe::{Method, Recipe};
 use crate::tensors::{self, Layout, Plan};
 use crate::trainable;
 use crate::trainable::factors::Factors;
-use callsmith::adapter::peft;
-use callsmith::model::{Checkpoint, ModelConfig};
+use callsmith::adapter::peft::{self, PROMPT_TENSOR};
+use callsmith::model::{Checkpoint, ModelConfig, ModelError};
 use candle_core::{Device, Tensor};
 use safetensors::Dtype;
 use std::collections::BTreeMap;
@@ -40,6 +40,11 @@ pub fn write(
         Method::Lora => {
             let factors = Factors::of(recipe, config)?;
             Ok(peft::save(target, &factors.settings, &factors.weights(config, tensors)?)?)
+        }
+        Method::Prompt => {
+            let missing = || ModelError::MissingTensor(PROMPT_TENSOR.to_owned());
+            let (prompt, base) = (tensors.get(PROMPT_TENSOR).ok_or_else(missing)?, recipe.base_name());
+            Ok(peft::save_prompt(target, prompt, base.as_deref())?)
         }
     }
 }
@@ -90,10 +95,7 @@ pub fn from_run(run: &Path, target: &Path, precision: Precision) -> Result<()> {
         atomic::refuse_taken(target)?;
     }
     let config = trainable::model_config(&recipe)?;
-    let slots = match recipe.method {
-        Method::Full => trainable::partition(&recipe, &config)?.0,
-        Method::Lora => Factors::of(&recipe, &config)?.slots(&config),
-    };
+    let slots = trainable::slots(&recipe, &config)?;
     let found = checkpoint::newest(run, &slots, monitor::note)?;
     let found = found.ok_or_else(|| TrainError::output(run, "holds no checkpoint to export"))?;
     let tensor = |slot: &Slot| {

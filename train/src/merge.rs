@@ -51,7 +51,7 @@ pub struct Storage {
 /// Writes `base` with `shares` merged into it as a Hugging Face model directory, whole or not at all.
 ///
 /// # Errors
-/// When the base is no such directory, an adapter does not fit it, a merged value is not finite in the wanted type, `out` is there
+/// When the base is no such directory, an adapter does not fit it or has no weights, a merged value is not finite in the wanted type, `out` is there
 /// already, or files cannot be read or written.
 pub fn run(base: &Path, shares: &[Share], out: &Path, storage: Storage) -> Result<()> {
     let (json, config) = model_dir::read_config(base)?;
@@ -88,6 +88,10 @@ impl Additions {
         for Share { adapter, weight } in shares {
             let loaded = peft::load(adapter, config, DType::F32, &Device::Cpu);
             let loaded = loaded.map_err(|error| TrainError::input(adapter, error.to_string()))?;
+            if loaded.weights.virtual_tokens() > 0 {
+                let message = "is a soft prompt, which changes no weights and cannot be merged; serve it as an adapter";
+                return Err(TrainError::input(adapter, message));
+            }
             for (site, pair) in loaded.weights.iter() {
                 let name = format!("model.layers.{}.{}.weight", site.layer, site.module.path());
                 all.entry(name).or_default().push((pair.clone(), *weight));

@@ -7,6 +7,7 @@ mod muon;
 
 use crate::error::Result;
 use crate::recipe::{OptimSection, OptimizerKind};
+use callsmith::adapter::peft::PROMPT_TENSOR;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -40,7 +41,8 @@ impl Slot {
 
     /// Whether the tensor maps activations to activations: its rows are not of one token each.
     fn is_hidden_matrix(&self) -> bool {
-        self.is_matrix() && !self.name.contains("embed_tokens") && !self.name.starts_with("lm_head")
+        let of_tokens = ["embed_tokens", "lm_head", PROMPT_TENSOR].iter().any(|part| self.name.contains(part));
+        self.is_matrix() && !of_tokens
     }
 }
 

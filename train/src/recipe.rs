@@ -10,7 +10,9 @@ mod overrides;
 mod validate;
 
 pub use data::{BatchSection, BestBy, CopySection, EvalSection, Paths, Phase, RecallSection, SourceSection};
-pub use model::{Compute, FullSection, Held, InitSection, LoraSection, ModelSection, ShapeSection, TargetModules};
+pub use model::{
+    Compute, FullSection, Held, InitSection, LoraSection, ModelSection, PromptSection, ShapeSection, TargetModules,
+};
 
 use crate::error::{Result, TrainError};
 use callsmith::model::Recompute;
@@ -28,6 +30,8 @@ pub enum Method {
     Full,
     /// Low-rank factors beside a frozen base.
     Lora,
+    /// Embeddings of virtual tokens before every sequence; the base is frozen (Lester et al. 2021).
+    Prompt,
 }
 
 /// Where the tensors live.
@@ -60,6 +64,8 @@ pub struct Recipe {
     pub lora: Option<LoraSection>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub full: Option<FullSection>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<PromptSection>,
     pub optim: OptimSection,
     pub batch: BatchSection,
     #[serde(rename = "phase")]
@@ -211,6 +217,16 @@ impl Recipe {
         let files: BTreeSet<&PathBuf> =
             sources.filter_map(|source| source.jsonl.as_ref()).flat_map(Paths::all).collect();
         files.into_iter().cloned().collect()
+    }
+
+    /// The base as an adapter's settings name it.
+    pub fn base_name(&self) -> Option<String> {
+        self.model.path.as_ref().map(|path| path.display().to_string())
+    }
+
+    /// Tokens that a soft prompt puts before every sequence.
+    pub fn virtual_tokens(&self) -> usize {
+        self.prompt.as_ref().map_or(0, |prompt| prompt.tokens)
     }
 
     /// Evaluation is on wherever there are files to hold something out of.

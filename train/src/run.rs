@@ -17,6 +17,7 @@ use crate::selection::Selection;
 use crate::trainable::{self, Trainable};
 use crate::trainer::{StepReport, Trainer};
 use callsmith::model::ModelConfig;
+use callsmith::model::prompt::virtual_tokens;
 use serde_json::json;
 use std::fs::File;
 use std::path::Path;
@@ -88,7 +89,8 @@ impl<'a> Run<'a> {
     fn open(recipe: &'a Recipe, options: RunOptions, ranks: &Rc<dyn Ranks>) -> Result<Self> {
         let config = trainable::model_config(recipe)?;
         let device = trainable::device(recipe.device)?;
-        let encoder = Arc::new(Encoder::load(recipe.tokenizer_dir()?, &recipe.model.dialect(), config.vocab_size)?);
+        let encoder = Encoder::load(recipe.tokenizer_dir()?, &recipe.model.dialect(), config.vocab_size)?;
+        let encoder = Arc::new(encoder.with_virtual_tokens(virtual_tokens(config.vocab_size, recipe.virtual_tokens())));
         let ordinary =
             (0..config.vocab_size as u32).filter(|&id| !encoder.tokenizer.token_bytes(id).is_empty()).collect();
         let mixtures = Mixture::all(recipe, &encoder, ordinary)?;

@@ -132,9 +132,9 @@ fn scale(alpha: f64, rank: usize, use_rslora: bool) -> f64 {
     alpha / if use_rslora { rank.sqrt() } else { rank }
 }
 
-/// Reads the file for a decoder of `layers` blocks.
-pub(super) fn parse(bytes: &[u8], layers: usize) -> Result<(PeftConfig, BTreeMap<Site, SiteSpec>), AdapterError> {
-    resolve(&serde_json::from_slice(bytes).map_err(|e| invalid(format!("adapter_config.json: {e}")))?, layers)
+/// The file's content.
+pub(super) fn read(bytes: &[u8]) -> Result<Value, AdapterError> {
+    serde_json::from_slice(bytes).map_err(|e| invalid(format!("adapter_config.json: {e}")))
 }
 
 /// What settings in PEFT's words adapt in a decoder of `layers` blocks.
@@ -142,7 +142,7 @@ pub(super) fn parse(bytes: &[u8], layers: usize) -> Result<(PeftConfig, BTreeMap
 /// # Errors
 /// A setting that is wrong or not supported, by name.
 pub fn resolve(value: &Value, layers: usize) -> Result<(PeftConfig, BTreeMap<Site, SiteSpec>), AdapterError> {
-    let fields = Fields(value.as_object().ok_or_else(|| invalid("adapter_config.json: is not an object"))?);
+    let fields = Fields::of(value)?;
     fields.refuse_unsupported()?;
     let mut config = PeftConfig {
         rank: rank("r", fields.get("r").unwrap_or(&json!(PEFT_DEFAULT)))?,
@@ -170,7 +170,7 @@ pub fn resolve(value: &Value, layers: usize) -> Result<(PeftConfig, BTreeMap<Sit
     Ok((config, specs))
 }
 
-fn field(name: &str, reason: impl std::fmt::Display) -> AdapterError {
+pub(super) fn field(name: &str, reason: impl std::fmt::Display) -> AdapterError {
     invalid(format!("adapter_config.json: `{name}` {reason}"))
 }
 
@@ -211,10 +211,14 @@ impl<T: Copy> Patterns<T> {
 }
 
 /// The settings that are present and not null.
-struct Fields<'a>(&'a Map<String, Value>);
+pub(super) struct Fields<'a>(&'a Map<String, Value>);
 
-impl Fields<'_> {
-    fn get(&self, name: &str) -> Option<&Value> {
+impl<'a> Fields<'a> {
+    pub(super) fn of(value: &'a Value) -> Result<Self, AdapterError> {
+        value.as_object().map(Self).ok_or_else(|| invalid("adapter_config.json: is not an object"))
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
@@ -230,16 +234,13 @@ impl Fields<'_> {
 
     fn refuse_unsupported(&self) -> Result<(), AdapterError> {
         if self.get("peft_type").and_then(Value::as_str) != Some("LORA") {
-            return Err(field("peft_type", "must be \"LORA\"; other methods are not supported"));
+            let message = "must be \"LORA\" or \"PROMPT_TUNING\"; other methods are not supported";
+            return Err(field("peft_type", message));
         }
         if self.get("bias").is_some_and(|bias| bias != "none") {
             return Err(field("bias", "must be \"none\"; trained biases are not supported"));
         }
-        let refused = |(name, value): &(&String, &Value)| is_on(value) && !UNDERSTOOD.contains(&name.as_str());
-        if let Some((name, _)) = self.0.iter().find(refused) {
-            let reason = "is not supported; train without it, or merge the adapter into its base";
-            return Err(field(&shown(name), reason));
-        }
+        self.refuse_others(&UNDERSTOOD, "is not supported; train without it, or merge the adapter into its base")?;
         for (name, only) in [("exclude_modules", ""), ("layers_pattern", "layers")] {
             if self.get(name).is_some_and(|value| value != only && value != &json!([only]) && value != &json!([])) {
                 return Err(field(name, "is not supported with this value"));
@@ -251,6 +252,12 @@ impl Fields<'_> {
             return Err(field("init_lora_weights", reason));
         }
         Ok(())
+    }
+
+    /// Refuses what is switched on and not among `understood`.
+    pub(super) fn refuse_others(&self, understood: &[&str], reason: &str) -> Result<(), AdapterError> {
+        let refused = |(name, value): &(&String, &Value)| is_on(value) && !understood.contains(&name.as_str());
+        self.0.iter().find(refused).map_or(Ok(()), |(name, _)| Err(field(&shown(name), reason)))
     }
 
     /// The adapted sites: `target_modules`, limited by `layers_to_transform`.

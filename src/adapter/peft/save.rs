@@ -6,6 +6,7 @@ use crate::model::{AdapterWeights, LoraPair, Magnitude, Site, TargetModule};
 use crate::staging::{self, beside, parent};
 use candle_core::{DType, Tensor};
 use safetensors::tensor::{Dtype, TensorView};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -17,8 +18,11 @@ use std::path::{Path, PathBuf};
 /// An adapter directory that is already there is replaced; one that holds anything else is left alone and refused.
 pub fn save(dir: &Path, config: &PeftConfig, weights: &AdapterWeights) -> Result<(), AdapterError> {
     let sites = check(config, weights)?;
-    let tensors = serialize(weights)?;
-    let settings = format!("{:#}\n", config.to_json(&sites));
+    write(dir, &config.to_json(&sites), &serialize(&named(weights))?)
+}
+
+/// Puts both files in place as [`save`] says.
+pub(super) fn write(dir: &Path, settings: &Value, tensors: &[u8]) -> Result<(), AdapterError> {
     // A link to a directory stays a link: what it points to is replaced.
     let dir = &dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     let fail = |source| AdapterError::Io { path: dir.display().to_string(), source };
@@ -27,8 +31,8 @@ pub fn save(dir: &Path, config: &PeftConfig, weights: &AdapterWeights) -> Result
         return Err(invalid(format!("`{}` holds `{other}`, which is no part of an adapter", dir.display())));
     }
     let staging = Staging::create(dir).map_err(fail)?;
-    staging.write(CONFIG_FILE, settings.as_bytes()).map_err(fail)?;
-    staging.write(WEIGHTS_FILE, &tensors).map_err(fail)?;
+    staging.write(CONFIG_FILE, format!("{settings:#}\n").as_bytes()).map_err(fail)?;
+    staging.write(WEIGHTS_FILE, tensors).map_err(fail)?;
     staging.publish(dir).map_err(fail)
 }
 
@@ -56,17 +60,23 @@ fn check_pair(config: &PeftConfig, site: Site, pair: &LoraPair) -> Result<SiteSp
     Ok(SiteSpec { rank, scale: pair.scale })
 }
 
-fn serialize(weights: &AdapterWeights) -> Result<Vec<u8>, AdapterError> {
-    let mut tensors = Vec::new();
-    for (site, pair) in weights.iter() {
+/// All factors by PEFT's names.
+fn named(weights: &AdapterWeights) -> Vec<(String, &Tensor)> {
+    let factors = weights.iter().flat_map(|(site, pair)| {
         let magnitude = pair.magnitude.as_ref().map(Magnitude::tensor);
         let factors = [(Factor::A, Some(&pair.a)), (Factor::B, Some(&pair.b)), (Factor::Magnitude, magnitude)];
-        for (factor, tensor) in factors.into_iter().filter_map(|(factor, tensor)| Some((factor, tensor?))) {
-            let name = tensor_name(site, factor);
-            let bytes =
-                f32_bytes(tensor)?.ok_or_else(|| invalid(format!("tensor `{name}` has a value that is not finite")))?;
-            tensors.push((name, tensor.dims().to_vec(), bytes));
-        }
+        factors.map(|(factor, tensor)| Some((tensor_name(site, factor), tensor?)))
+    });
+    factors.flatten().collect()
+}
+
+/// A safetensors file, values in f32.
+pub(super) fn serialize(named: &[(String, &Tensor)]) -> Result<Vec<u8>, AdapterError> {
+    let mut tensors = Vec::new();
+    for (name, tensor) in named {
+        let bytes =
+            f32_bytes(tensor)?.ok_or_else(|| invalid(format!("tensor `{name}` has a value that is not finite")))?;
+        tensors.push((name, tensor.dims().to_vec(), bytes));
     }
     let views = tensors.iter().map(|(name, shape, bytes)| {
         TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name.as_str(), view))

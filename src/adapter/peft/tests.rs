@@ -48,7 +48,7 @@ fn what_is_saved_is_loaded_back() {
         let config = PeftConfig { use_rslora, ..config(&TargetModule::ALL) };
         let (dir, weights) = saved(&config);
         let loaded = load_cpu(&dir.path().join("adapter")).unwrap();
-        assert_eq!(loaded.config, config);
+        assert_eq!(loaded.config.as_ref(), Some(&config));
         assert_eq!(loaded.weights.iter().count(), 14);
         for (site, before) in weights.iter() {
             let after = loaded.weights.get(site).unwrap();
@@ -169,7 +169,7 @@ fn target_modules_may_be_written_in_every_way_of_peft() {
         let mut raw = Raw::new(modules);
         raw.set("target_modules", targets.clone());
         let loaded = load_raw(&raw).unwrap();
-        assert_eq!(&loaded.config.target_modules, modules, "{targets}");
+        assert_eq!(&loaded.config.unwrap().target_modules, modules, "{targets}");
         assert_eq!(loaded.weights.iter().count(), 2 * modules.len());
     }
 }
@@ -236,7 +236,7 @@ fn what_differs_from_site_to_site_is_read_back_as_it_was_written() {
         let dir = tempdir().unwrap();
         save(&dir.path().join("a"), &config, &written).unwrap();
         let read = load(&dir.path().join("a"), &model(), DType::F32, &Device::Cpu).unwrap();
-        assert_eq!(read.config, config);
+        assert_eq!(read.config.as_ref(), Some(&config));
         assert_eq!(read.weights.iter().count(), 3);
         for (layer, module, rank, scale) in sites {
             let pair = read.weights.get(Site { layer, module }).unwrap();
@@ -291,7 +291,7 @@ fn a_reader_during_saves_sees_one_version_whole() {
         while !writer.is_finished() || whole == 0 {
             match load_cpu(&dir) {
                 Ok(loaded) => {
-                    assert_eq!(f64::from(testing::first_value(&loaded.weights)), loaded.config.alpha);
+                    assert_eq!(f64::from(testing::first_value(&loaded.weights)), loaded.config.unwrap().alpha);
                     whole += 1;
                 }
                 // The old directory was opened, and removed before its files were.
@@ -299,4 +299,59 @@ fn a_reader_during_saves_sees_one_version_whole() {
             }
         }
     });
+}
+
+/// A soft prompt of three virtual tokens for [`model`], written by hand.
+fn raw_prompt() -> Raw {
+    let config =
+        json!({"peft_type": "PROMPT_TUNING", "task_type": "CAUSAL_LM", "num_virtual_tokens": 3, "token_dim": 8});
+    let mut raw = Raw { config, tensors: Vec::new() };
+    raw.push("prompt_embeddings", &[3, 8]);
+    raw
+}
+
+#[test]
+fn a_soft_prompt_is_loaded_back_and_replaces_an_adapter_of_another_kind() {
+    let dir = tempdir().unwrap();
+    let place = dir.path().join("adapter");
+    testing::write_adapter(&place, 1.0);
+    let table = Tensor::arange(0f32, 24.0, &Device::Cpu).unwrap().reshape((3, 8)).unwrap();
+    save_prompt(&place, &table, Some("tiny")).unwrap();
+    let loaded = load_cpu(&place).unwrap();
+    assert_eq!((loaded.config, loaded.weights.virtual_tokens(), loaded.weights.iter().count()), (None, 3, 0));
+    assert_eq!(values(loaded.weights.prompt().unwrap()), values(&table));
+    assert_eq!(loaded.weights.bytes(), 24 * 4);
+    let settings: Value = serde_json::from_slice(&std::fs::read(place.join("adapter_config.json")).unwrap()).unwrap();
+    assert_eq!((&settings["peft_type"], &settings["num_virtual_tokens"]), (&json!("PROMPT_TUNING"), &json!(3)));
+}
+
+#[test]
+fn a_soft_prompt_that_does_not_fit_is_refused_by_what_is_wrong_with_it() {
+    assert_eq!(load_raw(&raw_prompt()).unwrap().weights.virtual_tokens(), 3);
+    for (field, value) in [
+        ("num_virtual_tokens", json!(0)),
+        ("num_virtual_tokens", json!(32)),
+        ("num_virtual_tokens", json!(null)),
+        ("token_dim", json!(16)),
+        ("num_transformer_submodules", json!(2)),
+        ("task_type", json!("SEQ_2_SEQ_LM")),
+        ("modules_to_save", json!(["lm_head"])),
+    ] {
+        let mut raw = raw_prompt();
+        raw.set(field, value);
+        let reason = reason(load_raw(&raw));
+        assert!(reason.contains(field), "{field}: {reason}");
+    }
+    let mut wrong = raw_prompt();
+    wrong.set("num_virtual_tokens", json!(4));
+    assert!(reason(load_raw(&wrong)).contains("[4, 8]"));
+    let mut more = raw_prompt();
+    more.push("base_model.model.lm_head.weight", &[2, 2]);
+    assert!(reason(load_raw(&more)).contains("lm_head"));
+    let mut empty = raw_prompt();
+    empty.tensors.clear();
+    assert!(reason(load_raw(&empty)).contains("prompt_embeddings"));
+    let mut broken = raw_prompt();
+    broken.tensors[0].bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    assert!(reason(load_raw(&broken)).contains("prompt_embeddings"));
 }

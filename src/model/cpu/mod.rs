@@ -26,9 +26,11 @@ use super::lora::{AdapterBatch, Packing};
 use super::ops::Rotary;
 use super::ops::kernels::{Loop, vectorised};
 use super::ops::norm::normalise;
+use super::prompt::{self, VirtualRow};
 use super::{ModelConfig, ModelError, PagedSequence};
 use adapter::Group;
 use attention::{Attend, Heads, Plan};
+use candle_core::DType;
 use inputs::Inputs;
 use kv_store::{KvStore, Slot};
 use linear::{Linear, Machine, Stage};
@@ -174,7 +176,7 @@ impl CpuDecoder {
             eps: self.config.rms_norm_eps as f32,
         };
         let buffers = &mut self.buffers;
-        embed(&self.embedding, pass.tokens, &mut buffers.x);
+        embed(&self.embedding, pass, &mut buffers.x)?;
         for block in &self.blocks {
             block.forward(&context, &mut self.store, buffers);
             after_block();
@@ -192,12 +194,18 @@ fn take(rows: &[LogitRow<'_>], x: &[f32], width: usize, out: &mut Vec<f32>) {
     rows.iter().for_each(|row| out.extend_from_slice(&x[row.row as usize * width..][..width]));
 }
 
-fn embed(embedding: &Matrix, tokens: &[u32], x: &mut Vec<f32>) {
-    let width = embedding.inputs;
-    x.resize(tokens.len() * width, 0.0);
-    for (row, token) in x.chunks_exact_mut(width).zip(tokens) {
-        embedding.row_into(*token as usize, row);
+fn embed(embedding: &Matrix, pass: &CpuPass<'_>, x: &mut Vec<f32>) -> Result<(), ModelError> {
+    let (width, vocab_size) = (embedding.inputs, embedding.outputs);
+    x.resize(pass.tokens.len() * width, 0.0);
+    for (row, &token) in x.chunks_exact_mut(width).zip(pass.tokens).filter(|(_, token)| (**token as usize) < vocab_size)
+    {
+        embedding.row_into(token as usize, row);
     }
+    for VirtualRow { row, prompt, index } in prompt::virtual_rows(pass.tokens, vocab_size, pass.adapters)? {
+        let values: Vec<f32> = prompt.get(index)?.to_dtype(DType::F32)?.to_vec1()?;
+        x[row * width..][..width].copy_from_slice(&values);
+    }
+    Ok(())
 }
 
 impl Block {

@@ -376,3 +376,25 @@ fn an_embedding_is_its_row_of_weights() {
         }
     }
 }
+
+#[test]
+fn a_soft_prompt_is_read_as_the_plain_decoder_reads_it_however_it_is_cut() {
+    let config = config(Family::Llama);
+    let plain = Decoder::from_tensors(config.clone(), &random_tensors(&config, 7)).unwrap();
+    let weights = AdapterWeights::empty(config.num_layers).with_prompt(plain.embeddings(&[7, 8, 9]).unwrap());
+    let weights = Arc::new(weights.into_packed(Packing::Halves).unwrap());
+    let said = tokens(6, 2);
+    let (before, spelled): (Vec<u32>, Vec<u32>) =
+        ([&[61, 62, 63], said.as_slice()].concat(), [&[7, 8, 9], said.as_slice()].concat());
+    let mut decoder = packed(&config, Precision::FULL, 2);
+    let expected = run(&mut decoder, &spelled, &[9], &AdapterBatch::none());
+    for chunks in [&[9][..], &[2, 7], &[1; 9]] {
+        let mut cached = 0;
+        let mut found = Vec::new();
+        for &new in chunks {
+            cached += new;
+            found.extend(run_at(&mut decoder, &before[..cached], new, &AdapterBatch::uniform(new, weights.clone())));
+        }
+        assert_eq!(found, expected, "{chunks:?}");
+    }
+}

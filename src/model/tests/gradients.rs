@@ -143,8 +143,8 @@ fn an_adapted_layer_and_its_gradients_agree_with_composed_ops() {
 }
 
 /// Two packed sequences, every second token of which is predicted.
-struct Task {
-    tokens: Vec<u32>,
+pub(super) struct Task {
+    pub(super) tokens: Vec<u32>,
     positions: Vec<u32>,
     rows: Vec<u32>,
     targets: Vec<u32>,
@@ -154,7 +154,7 @@ struct Task {
 impl Task {
     const LENGTHS: [usize; 2] = [10, 14];
 
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let rows: Vec<u32> = (0..24).step_by(2).collect();
         Self {
             tokens: tokens(24, 1),
@@ -170,12 +170,17 @@ impl Task {
         Predict { tokens, positions, lengths: &Self::LENGTHS, adapters, rows, targets }
     }
 
-    fn loss(&self, decoder: &Decoder, adapters: &AdapterBatch) -> f64 {
+    pub(super) fn loss(&self, decoder: &Decoder, adapters: &AdapterBatch) -> f64 {
         let found = decoder.evaluate(&self.predict(adapters)).unwrap();
         found.losses.iter().zip(&self.factors).map(|(loss, factor)| f64::from(loss * factor)).sum()
     }
 
-    fn gradients(&self, decoder: &Decoder, adapters: &AdapterBatch, recompute: Recompute) -> HashMap<TensorId, Tensor> {
+    pub(super) fn gradients(
+        &self,
+        decoder: &Decoder,
+        adapters: &AdapterBatch,
+        recompute: Recompute,
+    ) -> HashMap<TensorId, Tensor> {
         let mut sums: HashMap<TensorId, Tensor> = HashMap::new();
         let mut sink = |id, gradient: &Tensor| {
             let sum = sums.remove(&id).map_or(Ok(gradient.clone()), |sum| sum + gradient)?;
@@ -188,7 +193,7 @@ impl Task {
 }
 
 /// Moves one weight up and down and compares the slope with the gradient.
-fn check_slopes(name: &str, var: &Var, grad: &Tensor, loss: impl Fn() -> f64) {
+pub(super) fn check_slopes(name: &str, var: &Var, grad: &Tensor, loss: impl Fn() -> f64) {
     let original = var.as_tensor().copy().unwrap();
     let flat: Vec<f32> = original.flatten_all().unwrap().to_vec1().unwrap();
     let grad: Vec<f32> = grad.flatten_all().unwrap().to_vec1().unwrap();

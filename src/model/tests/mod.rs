@@ -3,6 +3,7 @@
 mod gguf;
 mod gradients;
 mod loading;
+mod prompts;
 mod reference;
 
 use super::*;

@@ -5,7 +5,7 @@ mod process;
 pub(crate) mod schemas;
 mod sse;
 
-pub(crate) use model::{Random, random_adapter, tiny_model};
+pub(crate) use model::{Random, random_adapter, random_prompt, tiny_model};
 pub(crate) use process::{Client, Server};
 pub(crate) use sse::Transcript;
 

@@ -104,6 +104,11 @@ pub(crate) fn random_adapter(dir: &Path, seed: u64) {
     peft::save(dir, &config, &adapter).unwrap();
 }
 
+/// Writes a soft prompt as a PEFT directory, with values that depend on `seed` and are as large as embeddings.
+pub(crate) fn random_prompt(dir: &Path, virtual_tokens: usize, seed: u64) {
+    peft::save_prompt(dir, &Random(seed).tensor(&[virtual_tokens, HIDDEN], 1.0), None).unwrap();
+}
+
 /// SplitMix64.
 pub(crate) struct Random(pub(crate) u64);
 

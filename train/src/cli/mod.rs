@@ -40,6 +40,8 @@ enum Command {
     Full(TrainArgs),
     /// Train a LoRA adapter as a recipe says.
     Lora(TrainArgs),
+    /// Train a soft prompt as a recipe says.
+    Prompt(TrainArgs),
     /// Make data and tokenizers.
     #[command(subcommand)]
     Data(DataCommand),
@@ -192,6 +194,7 @@ fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Full(args) => train(Method::Full, &args),
         Command::Lora(args) => train(Method::Lora, &args),
+        Command::Prompt(args) => train(Method::Prompt, &args),
         Command::Data(command) => data(command),
         Command::Eval(args) => evaluate(&args),
         Command::Report { run } => {

@@ -41,6 +41,8 @@ pub struct Encoder {
     pub tokenizer: Arc<ChatTokenizer>,
     pub dialect: Arc<dyn Dialect>,
     template: ChatTemplate,
+    /// What a soft prompt puts before each sample.
+    virtual_tokens: Range<u32>,
 }
 
 impl Encoder {
@@ -57,7 +59,12 @@ impl Encoder {
             tokenizer.bos_token(),
             tokenizer.eos_token(),
         )?;
-        Ok(Self { tokenizer: Arc::new(tokenizer), dialect, template })
+        Ok(Self { tokenizer: Arc::new(tokenizer), dialect, template, virtual_tokens: 0..0 })
+    }
+
+    /// The same with a soft prompt's tokens before each sample.
+    pub fn with_virtual_tokens(self, virtual_tokens: Range<u32>) -> Self {
+        Self { virtual_tokens, ..self }
     }
 
     /// The prompt's token ids; `open` starts an assistant turn at the end.
@@ -87,7 +94,7 @@ impl Encoder {
         // Only a loss outside the answers asks where the opening ends.
         let opening = if weights.lm > 0.0 { self.opening(conversation, &example.tokens) } else { 0 };
         apply(&mut example, weights, opening);
-        Ok(example)
+        Ok(example.after(self.virtual_tokens.clone()))
     }
 
     /// Number of tokens before the first message that is not the system's; 0 when the chat template cannot show that much

@@ -181,3 +181,14 @@ pub struct FullSection {
     /// Patterns over whole parameter names, as they stand in checkpoints; the others stay frozen.
     pub train: Vec<String>,
 }
+
+/// The virtual tokens of a soft prompt, and what their embeddings start from: those of a text, or of tokens drawn from the vocabulary.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptSection {
+    /// How many; they count as part of each sample.
+    pub tokens: usize,
+    /// Repeated or cut to so many tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}

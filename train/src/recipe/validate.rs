@@ -18,6 +18,7 @@ fn ensure(holds: bool, field: impl Into<String>, message: impl Into<String>) -> 
 pub(super) fn recipe(recipe: &Recipe) -> Result<()> {
     model(recipe.method, &recipe.model)?;
     lora(recipe.method, recipe.lora.as_ref())?;
+    prompt(recipe)?;
     precision(recipe)?;
     let full = recipe.full.is_none() || (recipe.method == Method::Full && recipe.model.path.is_some());
     ensure(full, "full", "chooses among the parameters of a model.path under method = \"full\"; remove it")?;
@@ -35,7 +36,7 @@ pub(super) fn recipe(recipe: &Recipe) -> Result<()> {
 
 /// What weights are held in and computed in.
 fn precision(recipe: &Recipe) -> Result<()> {
-    let held = recipe.model.weights == Held::F32 || recipe.method == Method::Lora;
+    let held = recipe.model.weights == Held::F32 || recipe.method != Method::Full;
     ensure(held, "model.weights", "only frozen weights can be held packed; remove it or use method = \"lora\"")?;
     let compute = recipe.device == DeviceKind::Cuda || recipe.model.compute != Some(Compute::Bf16);
     let message = "bf16 is computed in on a GPU; on a CPU give model.weights = \"bf16\", which halves the memory";
@@ -57,7 +58,9 @@ fn init(recipe: &Recipe) -> Result<()> {
 fn model(method: Method, model: &ModelSection) -> Result<()> {
     match (method, &model.path, &model.shape) {
         (_, Some(_), Some(_)) => ensure(false, "model", "give `path` or `shape`, not both"),
-        (Method::Lora, None, _) => ensure(false, "model.path", "LoRA needs a base model: give its directory"),
+        (Method::Lora | Method::Prompt, None, _) => {
+            ensure(false, "model.path", "an adapter needs a base model: give its directory")
+        }
         (Method::Full, None, None) => {
             ensure(false, "model", "give `path` (start from weights) or `shape` (start from random)")
         }
@@ -94,10 +97,10 @@ fn shape(shape: &ShapeSection) -> Result<()> {
 fn lora(method: Method, lora: Option<&LoraSection>) -> Result<()> {
     match (method, lora) {
         (Method::Lora, None) => ensure(false, "lora", "method = \"lora\" needs [lora] with rank and alpha"),
-        (Method::Full, Some(_)) => {
+        (Method::Full | Method::Prompt, Some(_)) => {
             ensure(false, "lora", "belongs to method = \"lora\"; remove it or change the method")
         }
-        (Method::Full, None) => Ok(()),
+        (Method::Full | Method::Prompt, None) => Ok(()),
         (Method::Lora, Some(lora)) => {
             ensure(lora.rank > 0, "lora.rank", "must be at least 1")?;
             ensure(lora.alpha > 0.0 && lora.alpha.is_finite(), "lora.alpha", "must be positive")?;
@@ -107,6 +110,24 @@ fn lora(method: Method, lora: Option<&LoraSection>) -> Result<()> {
             resolved.map(drop).map_err(|e| TrainError::field("lora", e.to_string()))
         }
     }
+}
+
+fn prompt(recipe: &Recipe) -> Result<()> {
+    let Some(prompt) = &recipe.prompt else {
+        return ensure(recipe.method != Method::Prompt, "prompt", "method = \"prompt\" needs [prompt] with tokens");
+    };
+    ensure(
+        recipe.method == Method::Prompt,
+        "prompt",
+        "belongs to method = \"prompt\"; remove it or change the method",
+    )?;
+    ensure(prompt.tokens > 0, "prompt.tokens", "must be at least 1")?;
+    let room = prompt.tokens < recipe.batch.max_len;
+    ensure(room, "prompt.tokens", "must be fewer than batch.max_len, since they count as part of each sample")?;
+    ensure(prompt.text.as_deref() != Some(""), "prompt.text", "is empty; leave it out to start from random tokens")?;
+    let mut sources = recipe.phases.iter().flat_map(|phase| &phase.sources);
+    let conversations = sources.all(|source| source.jsonl.is_some() || source.synth.is_some());
+    ensure(conversations, "phase.source", "a soft prompt is trained on conversations: give jsonl or synth")
 }
 
 fn optim(optim: &OptimSection) -> Result<()> {

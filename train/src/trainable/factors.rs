@@ -20,7 +20,7 @@ impl Factors {
     /// Resolves the recipe's targets and patterns.
     pub fn of(recipe: &Recipe, config: &ModelConfig) -> Result<Self> {
         let lora = recipe.lora.as_ref().ok_or_else(|| TrainError::field("lora", "is missing"))?;
-        let base_model = recipe.model.path.as_ref().map(|path| path.display().to_string());
+        let base_model = recipe.base_name();
         let (settings, sites) =
             peft::resolve(&lora.settings(), config.num_layers).map_err(|e| TrainError::field("lora", e.to_string()))?;
         Ok(Self { settings: PeftConfig { base_model, ..settings }, sites })

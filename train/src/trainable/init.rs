@@ -1,13 +1,14 @@
 //! Initial values: random by name and seed, or read from a model directory.
 
 use super::{flat, positional};
-use crate::error::Result;
+use crate::error::{Result, TrainError};
 use crate::optim::Slot;
 use crate::random;
 use crate::recipe::Recipe;
-use callsmith::adapter::peft::{Factor, parse_tensor_name};
+use callsmith::adapter::peft::{Factor, PROMPT_TENSOR, parse_tensor_name};
 use callsmith::model::{Checkpoint, Decoder, ModelConfig};
 use candle_core::{DType, Device, Tensor, Var};
+use rand::RngExt;
 
 /// Random weights: normal, norms 1, biases 0; the projections back into the residual stream scaled by 1/sqrt(2·layers)
 /// (Radford et al. 2019). A tensor's values depend on the seed and its name alone.
@@ -47,6 +48,28 @@ pub(super) fn factors(seed: u64, slots: &[Slot], decoder: &Decoder, device: &Dev
         }
     };
     slots.iter().map(|slot| Ok(Var::from_vec(values(slot)?, slot.shape.as_slice(), device)?)).collect()
+}
+
+/// A soft prompt's embeddings: those of its text's tokens, again and again, or of tokens drawn from the vocabulary (Lester et al.
+/// 2021, section 3.2).
+pub(super) fn prompt(recipe: &Recipe, decoder: &Decoder) -> Result<Tensor> {
+    let tokenizer = super::tokenizer(recipe.tokenizer_dir()?)?;
+    let wrong = |message: String| TrainError::field("prompt.text", message);
+    let ids: Vec<u32> = match recipe.prompt.as_ref().and_then(|prompt| prompt.text.as_deref()) {
+        Some(text) => {
+            let encoding = tokenizer.encode(text, false).map_err(|e| wrong(e.to_string()))?;
+            encoding.get_ids().iter().copied().cycle().take(recipe.virtual_tokens()).collect()
+        }
+        None => {
+            let known = tokenizer.get_vocab_size(true).min(decoder.config().vocab_size) as u32;
+            let mut stream = random::stream(recipe.seed, PROMPT_TENSOR, 0);
+            (0..recipe.virtual_tokens()).map(|_| stream.random_range(0..known)).collect()
+        }
+    };
+    if ids.is_empty() {
+        return Err(wrong("has no token; write some words".to_owned()));
+    }
+    Ok(decoder.embeddings(&ids)?)
 }
 
 /// One parameter of a model directory, in the type that is computed with.

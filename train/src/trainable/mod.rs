@@ -1,4 +1,4 @@
-//! What is trained: a decoder whose named tensors (all, some, or LoRA factors beside a frozen base) are variables.
+//! What is trained: a decoder whose named tensors (all, some, or an adapter's beside a frozen base) are variables.
 //!
 //! Knows no optimizer: values go in and gradients come out as flat f32 buffers in the order of [`Trainable::slots`].
 
@@ -13,6 +13,7 @@ use crate::error::{Result, TrainError};
 use crate::optim::Slot;
 use crate::random;
 use crate::recipe::{DeviceKind, Held, Method, Recipe, ShapeSection};
+use callsmith::adapter::peft::PROMPT_TENSOR;
 use callsmith::chat::tokenizer::ChatTokenizer;
 use callsmith::model::config::{Family, RopeScaling};
 use callsmith::model::{
@@ -26,6 +27,7 @@ use regex::RegexSet;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use tokenizers::Tokenizer;
 
 /// Below this many values a model's micro-batches run at once on a CPU, each on a thread: its own operations are too small to
 /// keep several threads busy.
@@ -67,10 +69,14 @@ pub fn model_config(recipe: &Recipe) -> Result<ModelConfig> {
     shape_config(shape, recipe.tokenizer_dir()?)
 }
 
+/// The tokenizer of a directory.
+fn tokenizer(dir: &Path) -> Result<Tokenizer> {
+    let path = dir.join("tokenizer.json");
+    Tokenizer::from_file(&path).map_err(|e| TrainError::field("model.tokenizer", format!("{}: {e}", path.display())))
+}
+
 fn shape_config(shape: &ShapeSection, tokenizer_dir: &Path) -> Result<ModelConfig> {
-    let path = tokenizer_dir.join("tokenizer.json");
-    let tokenizer = tokenizers::Tokenizer::from_file(&path)
-        .map_err(|e| TrainError::field("model.tokenizer", format!("{}: {e}", path.display())))?;
+    let tokenizer = tokenizer(tokenizer_dir)?;
     let least = tokenizer.get_vocab_size(true);
     let vocab_size = shape.vocab_size.unwrap_or(least);
     if vocab_size < least {
@@ -106,7 +112,8 @@ impl Trainable {
     pub fn build(recipe: &Recipe, config: ModelConfig, device: &Device) -> Result<Self> {
         match recipe.method {
             Method::Full => Self::full(recipe, config, device),
-            Method::Lora => Self::lora(recipe, &config, device),
+            Method::Lora => Self::lora_on(recipe, frozen_base(recipe, device)?, &config, device),
+            Method::Prompt => Self::prompt_on(recipe, frozen_base(recipe, device)?, &config, device),
         }
     }
 
@@ -128,17 +135,6 @@ impl Trainable {
         Ok(Self::new(recipe, Decoder::from_tensors(config, &tensors)?, slots, vars))
     }
 
-    fn lora(recipe: &Recipe, config: &ModelConfig, device: &Device) -> Result<Self> {
-        let dir =
-            recipe.model.path.as_deref().ok_or_else(|| TrainError::field("model.path", "LoRA needs a base model"))?;
-        let stored = Checkpoint::open(dir)?;
-        let decoder = match recipe.model.weights {
-            Held::F32 => stored.decoder(recipe.dtype(), device)?,
-            packed => stored.frozen_decoder(packed.encoding(), recipe.dtype(), device)?,
-        };
-        Self::lora_on(recipe, decoder, config, device)
-    }
-
     /// LoRA factors beside a decoder in memory, which stays frozen.
     pub fn lora_on(recipe: &Recipe, decoder: Decoder, config: &ModelConfig, device: &Device) -> Result<Self> {
         let factors = Factors::of(recipe, config)?;
@@ -148,6 +144,16 @@ impl Trainable {
         let dropout = factors.settings.dropout as f32;
         let trainable = Self::new(recipe, decoder, slots, vars);
         Ok(Self { adapter: Some(Arc::new(adapter)), dropout, ..trainable })
+    }
+
+    /// A soft prompt before a decoder in memory, which stays frozen.
+    pub fn prompt_on(recipe: &Recipe, decoder: Decoder, config: &ModelConfig, device: &Device) -> Result<Self> {
+        let slots = prompt_slots(recipe, config);
+        let start = init::prompt(recipe, &decoder)?;
+        let var = Var::from_tensor(&start.to_dtype(DType::F32)?.to_device(device)?)?;
+        let adapter = AdapterWeights::empty(config.num_layers).with_prompt(var.as_tensor().clone());
+        let trainable = Self::new(recipe, decoder, slots, vec![var]);
+        Ok(Self { adapter: Some(Arc::new(adapter)), ..trainable })
     }
 
     fn new(recipe: &Recipe, decoder: Decoder, slots: Vec<Slot>, vars: Vec<Var>) -> Self {
@@ -217,6 +223,31 @@ impl Trainable {
             Ok(var.set(&tensor.to_dtype(var.dtype())?)?)
         })
     }
+}
+
+/// The base beside which an adapter is trained.
+fn frozen_base(recipe: &Recipe, device: &Device) -> Result<Decoder> {
+    let dir = recipe.model.path.as_deref();
+    let stored =
+        Checkpoint::open(dir.ok_or_else(|| TrainError::field("model.path", "an adapter needs a base model"))?)?;
+    Ok(match recipe.model.weights {
+        Held::F32 => stored.decoder(recipe.dtype(), device)?,
+        packed => stored.frozen_decoder(packed.encoding(), recipe.dtype(), device)?,
+    })
+}
+
+/// The trained tensor of a soft prompt.
+fn prompt_slots(recipe: &Recipe, config: &ModelConfig) -> Vec<Slot> {
+    Slot::layout([(PROMPT_TENSOR.to_owned(), vec![recipe.virtual_tokens(), config.hidden_size])])
+}
+
+/// The trained tensors of a recipe's run.
+pub fn slots(recipe: &Recipe, config: &ModelConfig) -> Result<Vec<Slot>> {
+    Ok(match recipe.method {
+        Method::Full => partition(recipe, config)?.0,
+        Method::Lora => Factors::of(recipe, config)?.slots(config),
+        Method::Prompt => prompt_slots(recipe, config),
+    })
 }
 
 /// The parameters that are trained, and the names of those that stay frozen.

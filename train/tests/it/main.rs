@@ -14,6 +14,7 @@ mod merge;
 mod models;
 mod no_space;
 mod process;
+mod prompts;
 mod ranks;
 mod recipes;
 mod rivals;

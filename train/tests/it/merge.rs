@@ -74,7 +74,7 @@ fn a_dora_adapter_is_merged_with_the_lengths_of_its_rows() {
         let magnitude = (decoder.row_norms(site).unwrap() * 1.3).unwrap();
         dora.insert(site, LoraPair { magnitude: Some(Magnitude::Wanted(magnitude)), ..pair.clone() });
     }
-    let settings = peft::load(&root.path().join("plain"), &config, DType::F32, &Device::Cpu).unwrap().config;
+    let settings = peft::load(&root.path().join("plain"), &config, DType::F32, &Device::Cpu).unwrap().config.unwrap();
     peft::save(&root.path().join("a"), &PeftConfig { use_dora: true, ..settings }, &dora).unwrap();
     run(root.path(), &[("a", 1.0)], "out", AS_BASE).unwrap();
     assert_close(&logits_of(&root.path().join("out")), &logits(&decoder, Some(dora)));
@@ -192,4 +192,19 @@ fn an_adapter_is_named_with_or_without_its_weight() {
     for wrong in ["", ":1", "dir:inf", "dir:nan"] {
         assert!(parse(wrong).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn a_soft_prompt_is_not_merged() {
+    let root = tempfile::tempdir().unwrap();
+    let config = base(root.path(), Dtype::F32);
+    peft::save_prompt(
+        &root.path().join("a"),
+        &Tensor::ones((2, config.hidden_size), DType::F32, &Device::Cpu).unwrap(),
+        None,
+    )
+    .unwrap();
+    let message = run(root.path(), &[("a", 1.0)], "out", AS_BASE).unwrap_err().to_string();
+    assert!(message.contains("soft prompt") && message.contains("serve it"), "{message}");
+    assert!(!root.path().join("out").exists());
 }

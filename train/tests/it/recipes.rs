@@ -11,7 +11,11 @@ fn every_shipped_recipe_reads_and_begins_with_its_command() {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
         let recipe = Recipe::load(&path, &[]).unwrap();
-        let verb = if recipe.method == Method::Full { "full" } else { "lora" };
+        let verb = match recipe.method {
+            Method::Full => "full",
+            Method::Lora => "lora",
+            Method::Prompt => "prompt",
+        };
         let name = path.file_name().unwrap().to_str().unwrap();
         assert_eq!(text.lines().next().unwrap(), format!("# callsmith-train {verb} train/recipes/{name}"));
         seen += 1;

@@ -61,7 +61,7 @@ pub(crate) fn root() -> tempfile::TempDir {
     root
 }
 
-fn run(recipe: &Recipe, resume: bool, stop: bool) -> callsmith_train::Result<Outcome> {
+pub(crate) fn run(recipe: &Recipe, resume: bool, stop: bool) -> callsmith_train::Result<Outcome> {
     train(recipe, RunOptions { resume, ..RunOptions::default() }, &Arc::new(AtomicBool::new(stop)))
 }
 
@@ -171,8 +171,12 @@ fn an_output_in_use_or_with_checkpoints_or_of_another_recipe_is_refused() {
     assert!(run(&other, true, true).unwrap_err().to_string().contains("--allow-changed-recipe"));
 }
 
-/// A trained base and a file of dialogues in `root`, and the recipe of an adapter on them.
 pub(crate) fn lora_recipe(root: &Path, output: &str, sets: &[&str]) -> Recipe {
+    adapter_recipe(root, output, ("lora", "rank = 2\nalpha = 4"), sets)
+}
+
+/// A trained base and a file of dialogues in `root`, and the recipe of an adapter on them: its method and that one's section.
+pub(crate) fn adapter_recipe(root: &Path, output: &str, (method, section): (&str, &str), sets: &[&str]) -> Recipe {
     let (base, data) = (root.join("base/model"), root.join("data.jsonl"));
     if !base.exists() {
         run(&recipe(root, "base", &[]), false, false).unwrap();
@@ -180,7 +184,7 @@ pub(crate) fn lora_recipe(root: &Path, output: &str, sets: &[&str]) -> Recipe {
         callsmith_train::data::synth::write_jsonl(&config, 8, &data).unwrap();
     }
     let text = format!(
-        "method = \"lora\"\noutput = \"{root}/{output}\"\n[model]\npath = \"{base}\"\n[lora]\nrank = 2\nalpha = 4\n[optim]\nlr = 0.01\n\
+        "method = \"{method}\"\noutput = \"{root}/{output}\"\n[model]\npath = \"{base}\"\n[{method}]\n{section}\n[optim]\nlr = 0.01\n\
          [batch]\ntokens = 3000\nmax_len = 3000\n[[phase]]\nsteps = 2\nsource = [{{ jsonl = \"{data}\" }}]",
         root = root.display(),
         base = base.display(),
@@ -189,7 +193,7 @@ pub(crate) fn lora_recipe(root: &Path, output: &str, sets: &[&str]) -> Recipe {
     Recipe::parse(&text, "test", &sets.iter().map(|&set| set.to_owned()).collect::<Vec<_>>()).unwrap()
 }
 
-fn load_adapter(dir: &Path, base: &Path) -> callsmith::adapter::peft::LoadedAdapter {
+pub(crate) fn load_adapter(dir: &Path, base: &Path) -> callsmith::adapter::peft::LoadedAdapter {
     let model = weights::load_config(base).unwrap();
     callsmith::adapter::peft::load(dir, &model, DType::F32, &Device::Cpu).unwrap()
 }
@@ -201,7 +205,7 @@ fn a_lora_run_trains_on_a_file_and_writes_an_adapter_that_loads() {
     let base = root.path().join("base/model");
     assert_eq!(run(&recipe, false, false).unwrap(), Outcome::Finished);
     let loaded = load_adapter(&recipe.output.join("model"), &base);
-    assert_eq!((loaded.config.rank, loaded.weights.iter().count()), (2, 7));
+    assert_eq!((loaded.config.as_ref().unwrap().rank, loaded.weights.iter().count()), (2, 7));
     let again = root.path().join("again");
     export::from_run(&recipe.output, &again, export::Precision::F32).unwrap();
     assert_eq!(load_adapter(&again, &base).digest, loaded.digest);
@@ -221,7 +225,7 @@ fn every_kind_of_adapter_trains_and_loads() {
         let recipe = lora_recipe(root.path(), &format!("lora-{number}"), sets);
         assert_eq!(run(&recipe, false, false).unwrap(), Outcome::Finished, "{sets:?}");
         let loaded = load_adapter(&recipe.output.join("model"), &root.path().join("base/model"));
-        assert_eq!(loaded.config.use_dora, number == 0, "{sets:?}");
+        assert_eq!(loaded.config.as_ref().unwrap().use_dora, number == 0, "{sets:?}");
         let ranks: Vec<usize> = loaded.weights.iter().map(|(_, pair)| pair.a.dims()[0]).collect();
         assert_eq!(ranks[0], if number == 2 { 3 } else { 2 }, "{sets:?}");
         assert_eq!(ranks.len(), if number == 1 { 2 } else { 7 }, "{sets:?}");
@@ -267,7 +271,7 @@ fn parameters_that_are_not_chosen_stay_as_they_were() {
     }
 }
 
-fn log(recipe: &Recipe) -> Vec<serde_json::Value> {
+pub(crate) fn log(recipe: &Recipe) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(recipe.output.join("train.jsonl")).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

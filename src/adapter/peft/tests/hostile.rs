@@ -106,7 +106,7 @@ fn every_setting_that_peft_writes_by_itself_is_accepted() {
     ] {
         raw.set(name, value);
     }
-    assert_eq!(load_raw(&raw).unwrap().config.dropout, 0.05);
+    assert_eq!(load_raw(&raw).unwrap().config.unwrap().dropout, 0.05);
 }
 
 #[test]
