@@ -11,10 +11,12 @@ mod prompt;
 mod save;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 pub use config::{SiteSpec, resolve};
 pub use prompt::{TENSOR as PROMPT_TENSOR, save_prompt};
-pub use save::save;
+pub use save::{TOKENIZER_FILES, save};
+pub use tokens::{Table, TokenRows, save_with_tokens};
 
 use super::files::{AdapterFiles, CONFIG_FILE, OpenFile, WEIGHTS_FILE};
 use super::{AdapterError, shown};
@@ -46,15 +48,28 @@ pub struct LoadedAdapter {
     /// Of a LoRA adapter; a soft prompt has none.
     pub config: Option<PeftConfig>,
     pub weights: AdapterWeights,
+    /// Rows of tokens, for merging; see [`Self::servable`].
+    pub tokens: Option<TokenRows>,
     /// SHA-256 over both files, hexadecimal.
     pub digest: String,
+}
+
+impl LoadedAdapter {
+    /// The same, unless only merging can make use of it.
+    ///
+    /// # Errors
+    /// When it has rows of tokens, which the base's tokenizer does not know.
+    pub fn servable(self) -> Result<Self, AdapterError> {
+        if self.tokens.is_some() { Err(tokens::refusal()) } else { Ok(self) }
+    }
 }
 
 /// Reads and checks a PEFT directory.
 pub fn load(dir: &Path, model: &ModelConfig, dtype: DType, device: &Device) -> Result<LoadedAdapter, AdapterError> {
     let snapshot = Checked::open(AdapterFiles::open(dir, None)?, model)?.read()?;
     let weights = snapshot.weights((dtype, device), largest(dtype))?;
-    Ok(LoadedAdapter { config: snapshot.content.config(), weights, digest: snapshot.digest })
+    let tokens = snapshot.token_rows((dtype, device), largest(dtype))?;
+    Ok(LoadedAdapter { config: snapshot.content.config(), weights, tokens, digest: snapshot.digest })
 }
 
 fn invalid(reason: impl Into<String>) -> AdapterError {
@@ -127,7 +142,7 @@ struct Plan {
 
 /// What the files hold, and where.
 enum Content {
-    Lora { config: PeftConfig, plans: BTreeMap<Site, Plan> },
+    Lora { config: PeftConfig, plans: BTreeMap<Site, Plan>, tokens: Option<tokens::Plan> },
     Prompt(Declared),
 }
 
@@ -184,11 +199,21 @@ impl Checked {
             (head, Content::Prompt(prompt::find(declared, &shape)?), 0)
         } else {
             let (config, specs) = resolve(&settings, model.num_layers)?;
-            let (head, declared) = header()?;
+            let tokens = tokens::Wanted::of(&settings, model)?;
+            let (head, mut declared) = header()?;
             let rank = specs.values().map(|spec| spec.rank).max().unwrap_or(config.rank);
-            (head, Content::Lora { plans: plan(declared, &specs, config.use_dora, model)?, config }, rank)
+            let tokens = tokens.map(|wanted| wanted.find(&mut declared, model)).transpose()?;
+            (head, Content::Lora { plans: plan(declared, &specs, config.use_dora, model)?, config, tokens }, rank)
         };
         Ok(Self { content, layers: model.num_layers, rank, head, config_bytes, files })
+    }
+
+    /// Fails for what only merging can make use of.
+    pub(super) fn check_servable(&self) -> Result<(), AdapterError> {
+        match &self.content {
+            Content::Lora { tokens: Some(_), .. } => Err(tokens::refusal()),
+            _ => Ok(()),
+        }
     }
 
     /// Memory the adapter will take, packed or as tensors of this type.
@@ -319,25 +344,40 @@ impl Snapshot {
 
     /// The tensors; refuses values that are not finite or larger than `largest`.
     fn weights(&self, (dtype, device): (DType, &Device), largest: f32) -> Result<AdapterWeights, AdapterError> {
-        let tensor = |declared: &Declared, name: &dyn Fn() -> String| {
-            let values = self.values(declared, largest).ok_or_else(|| {
-                let name = name();
-                invalid(format!("tensor `{name}` has a value that is NaN, infinite or larger than {largest}"))
-            })?;
-            Ok::<_, AdapterError>(Tensor::from_vec(values, declared.shape.as_slice(), device)?.to_dtype(dtype)?)
-        };
+        let tensor = |declared: &Declared, name: &str| self.tensor((declared, name), (dtype, device), largest);
         let mut weights = AdapterWeights::empty(self.layers);
         let plans = match &self.content {
             Content::Lora { plans, .. } => plans,
-            Content::Prompt(table) => return Ok(weights.with_prompt(tensor(table, &|| PROMPT_TENSOR.to_owned())?)),
+            Content::Prompt(table) => return Ok(weights.with_prompt(tensor(table, PROMPT_TENSOR)?)),
         };
         for (site, plan) in plans {
-            let tensor = |declared: &Declared, factor| tensor(declared, &|| tensor_name(*site, factor));
+            let tensor = |declared: &Declared, factor| tensor(declared, &tensor_name(*site, factor));
             let magnitude = plan.magnitude.as_ref().map(|declared| tensor(declared, Factor::Magnitude)).transpose()?;
             let (a, b) = (tensor(&plan.a, Factor::A)?, tensor(&plan.b, Factor::B)?);
             weights.insert(*site, LoraPair { a, b, scale: plan.scale, magnitude: magnitude.map(Magnitude::Wanted) });
         }
         Ok(weights)
+    }
+
+    /// The rows of tokens, checked likewise.
+    fn token_rows(&self, target: (DType, &Device), largest: f32) -> Result<Option<TokenRows>, AdapterError> {
+        let Content::Lora { tokens: Some(plan), .. } = &self.content else { return Ok(None) };
+        let tensor = |declared, table: Table| self.tensor((declared, table.rows_name()), target, largest);
+        let embedding = tensor(&plan.embedding, Table::Embedding)?;
+        let head = plan.head.as_ref().map(|declared| tensor(declared, Table::Head)).transpose()?;
+        Ok(Some(TokenRows { ids: plan.ids.clone(), embedding, head }))
+    }
+
+    fn tensor(
+        &self,
+        (declared, name): (&Declared, &str),
+        (dtype, device): (DType, &Device),
+        largest: f32,
+    ) -> Result<Tensor, AdapterError> {
+        let values = self.values(declared, largest).ok_or_else(|| {
+            invalid(format!("tensor `{name}` has a value that is NaN, infinite or larger than {largest}"))
+        })?;
+        Ok(Tensor::from_vec(values, declared.shape.as_slice(), device)?.to_dtype(dtype)?)
     }
 
     fn values(&self, tensor: &Declared, largest: f32) -> Option<Vec<f32>> {

@@ -297,6 +297,7 @@ impl Registry {
         if checked.rank > self.options.max_rank {
             return Err(AdapterError::Rank { rank: checked.rank, most: self.options.max_rank });
         }
+        checked.check_servable()?;
         let bytes = checked.bytes(self.dtype, self.options.packing);
         self.budget.admit(bytes)?;
         let snapshot = checked.read()?;

@@ -9,7 +9,6 @@ use super::decoder::Block;
 use super::mlp::Gated;
 use super::ops::{self, HeadGradients, Rotary};
 use super::prompt;
-use super::weight::Weight;
 use super::{AdapterBatch, Decoder, ModelError};
 use candle_core::{Tensor, TensorId};
 use serde::{Deserialize, Serialize};
@@ -104,8 +103,8 @@ impl Decoder {
         let found = ops::head_loss(&hidden, &self.head, predict.targets, Some(factors))?;
         if let Some(HeadGradients { hidden: gradient, head }) = found.gradients {
             let mut pass = BackwardPass { context: &context, sink };
-            if let (Some(gradient), Weight::Dense(weight)) = (head, &self.head) {
-                (pass.sink)(weight.id(), &gradient)?;
+            if let (Some(gradient), Some((_, trained))) = (head, self.head.trained()) {
+                (pass.sink)(trained.id(), &gradient)?;
             }
             let gradient = norm_backward(&rows, &self.norm, &gradient, &mut pass)?;
             let mut upstream = x.zeros_like()?.index_add(&chosen_rows(&x, predict)?, &gradient, 0)?;

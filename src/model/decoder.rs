@@ -189,6 +189,23 @@ impl Decoder {
         Ok(Self { config, embedding, blocks, norm, head })
     }
 
+    /// The same decoder with rows `[n, hidden]` of their own for the tokens from `first` on, in the place of those that the tables
+    /// have or behind them. They get gradients if they are variables. `head` is for a head apart from the embedding.
+    ///
+    /// # Errors
+    /// When there would be a gap before them, or their width is another.
+    pub fn with_token_rows(self, first: usize, embedding: Tensor, head: Option<Tensor>) -> Result<Self, ModelError> {
+        let (own, tied) = (self.embedding.extended(first, embedding)?, self.config.tie_word_embeddings);
+        let head = match head {
+            Some(rows) if !tied => self.head.extended(first, rows)?,
+            _ if tied => own.clone(),
+            _ => self.head,
+        };
+        let config = ModelConfig { vocab_size: own.dims()[0], ..self.config };
+        expect_shape("lm_head.weight", head.dims(), own.dims())?;
+        Ok(Self { config, embedding: own, head, ..self })
+    }
+
     /// The decoder's shape.
     pub fn config(&self) -> &ModelConfig {
         &self.config
@@ -232,6 +249,11 @@ impl Decoder {
     /// Logits `[n, vocab]` (f32) of selected rows of the hidden states `[n, hidden]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
         Ok(ops::linear(hidden, &self.head)?.to_dtype(DType::F32)?)
+    }
+
+    /// The head's rows of some tokens, `[tokens, hidden]`.
+    pub fn head_rows(&self, tokens: &[u32]) -> Result<Tensor, ModelError> {
+        Ok(self.head.select(tokens)?)
     }
 
     /// Embeddings of some tokens of the vocabulary, `[tokens, hidden]`.

@@ -6,7 +6,7 @@ use super::ModelError;
 use super::gguf::Encoding;
 use super::stored::Stored;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, bail};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -24,6 +24,17 @@ pub enum Weight {
     Dense(Tensor),
     /// Stored bytes, frozen; expanded to `dtype` whenever they are read.
     Packed { values: Arc<QTensor>, dtype: DType },
+    /// Another matrix with rows of its own from `first` on, in place of the other's or behind them; only they may be variables.
+    Extended { base: Box<Self>, first: usize, rows: Tensor, shape: [usize; 2] },
+}
+
+/// A selected row that is not one of the matrix.
+pub(super) struct Elsewhere<'a> {
+    /// Its place among the selected ones.
+    pub(super) place: usize,
+    pub(super) table: &'a Tensor,
+    /// Its number in that table.
+    pub(super) index: usize,
 }
 
 impl Weight {
@@ -44,16 +55,31 @@ impl Weight {
         Ok(Self::Packed { values: Arc::new(values), dtype })
     }
 
-    /// Whether gradients of the values themselves are wanted.
-    pub(super) fn is_trained(&self) -> bool {
-        matches!(self, Self::Dense(tensor) if tensor.track_op())
+    /// This matrix with other rows from `first` on.
+    pub(super) fn extended(self, first: usize, rows: Tensor) -> Result<Self> {
+        let (count, width) = rows.dims2()?;
+        let (outputs, inputs) = (self.dims()[0], self.dims()[1]);
+        if inputs != width || first > outputs {
+            bail!("rows of {width} from {first} on cannot extend a matrix of {outputs} rows of {inputs}")
+        }
+        let shape = [outputs.max(first + count), width];
+        Ok(Self::Extended { base: Box::new(self), first, rows, shape })
+    }
+
+    /// The rows whose gradients are wanted: the first one's number, and they themselves.
+    pub(super) fn trained(&self) -> Option<(usize, &Tensor)> {
+        match self {
+            Self::Dense(tensor) if tensor.track_op() => Some((0, tensor)),
+            Self::Extended { first, rows, .. } if rows.track_op() => Some((*first, rows)),
+            _ => None,
+        }
     }
 
     /// The values, for a product. Of packed ones a copy, to be dropped soon.
     pub(super) fn expand(&self) -> Result<Tensor> {
         match self {
             Self::Dense(tensor) => Ok(tensor.clone()),
-            Self::Packed { values, .. } => self.rows(0..values.shape().dims()[0]),
+            Self::Packed { .. } | Self::Extended { .. } => self.rows(0..self.dims()[0]),
         }
     }
 
@@ -65,6 +91,17 @@ impl Weight {
                 Device::Cpu => decode(values, rows)?.to_dtype(*dtype),
                 device => values.dequantize(&device)?.narrow(0, rows.start, rows.len())?.to_dtype(*dtype),
             },
+            Self::Extended { base, first, rows: own, .. } => {
+                let end = first + own.dims()[0];
+                let before = rows.start..rows.end.min(*first);
+                let within = rows.start.max(*first)..rows.end.min(end);
+                let behind = rows.start.max(end)..rows.end;
+                let of_base = |rows: Range<usize>| (!rows.is_empty()).then(|| base.rows(rows)).transpose();
+                let of_own = || own.narrow(0, within.start - first, within.len())?.to_dtype(base.dtype());
+                let own = (!within.is_empty()).then(of_own).transpose()?;
+                let parts: Vec<_> = [of_base(before)?, own, of_base(behind)?].into_iter().flatten().collect();
+                if let [part] = parts.as_slice() { Ok(part.clone()) } else { Tensor::cat(&parts, 0) }
+            }
         }
     }
 
@@ -73,6 +110,36 @@ impl Weight {
         match self {
             Self::Dense(table) => table.index_select(&Tensor::new(ids, table.device())?, 0),
             Self::Packed { values, dtype } => values.embedding(&Tensor::new(ids, &values.device())?)?.to_dtype(*dtype),
+            Self::Extended { base, first, rows, .. } => {
+                let own = *first..first + rows.dims()[0];
+                let within = |(place, id): (usize, &u32)| {
+                    let index = *id as usize;
+                    own.contains(&index).then(|| Elsewhere { place, table: rows, index: index - first })
+                };
+                base.select_beside(ids, &ids.iter().enumerate().filter_map(within).collect::<Vec<_>>())
+            }
+        }
+    }
+
+    /// As [`Self::select`], but with rows of other tables at some places, whatever `ids` says there. A gradient reaches each
+    /// table that is a variable.
+    pub(super) fn select_beside(&self, ids: &[u32], elsewhere: &[Elsewhere<'_>]) -> Result<Tensor> {
+        let mut own = ids.to_vec();
+        // A row that every table has; it is not used.
+        elsewhere.iter().for_each(|other| own[other.place] = 0);
+        let mut parts = vec![self.select(&own)?];
+        let mut rows: Vec<u32> = (0..ids.len() as u32).collect();
+        let (mut last, mut start, mut end) = (None, 0, ids.len());
+        for Elsewhere { place, table, index } in elsewhere {
+            if last != Some(table.id()) {
+                (last, start, end) = (Some(table.id()), end, end + table.dims()[0]);
+                parts.push(table.to_dtype(self.dtype())?);
+            }
+            rows[*place] = (start + index) as u32;
+        }
+        match parts.as_slice() {
+            [all] => Ok(all.clone()),
+            parts => Tensor::cat(parts, 0)?.index_select(&Tensor::new(rows, &self.device())?, 0),
         }
     }
 
@@ -81,6 +148,7 @@ impl Weight {
         match self {
             Self::Dense(tensor) => tensor.dims(),
             Self::Packed { values, .. } => values.shape().dims(),
+            Self::Extended { shape, .. } => shape,
         }
     }
 
@@ -89,6 +157,7 @@ impl Weight {
         match self {
             Self::Dense(tensor) => tensor.dtype(),
             Self::Packed { dtype, .. } => *dtype,
+            Self::Extended { base, .. } => base.dtype(),
         }
     }
 
@@ -97,6 +166,7 @@ impl Weight {
         match self {
             Self::Dense(tensor) => tensor.device().clone(),
             Self::Packed { values, .. } => values.device(),
+            Self::Extended { base, .. } => base.device(),
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Adapters over HTTP: loaded, used beside the base, replaced and unloaded while requests run.
 
 use crate::support::{Reply, TestServer, post, random_adapter, text_request, write};
+use callsmith::adapter::peft::{self, TokenRows};
 use callsmith::api::MAX_LOADS;
+use callsmith::model::weights::load_config;
+use candle_core::{DType, Device, Tensor};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
@@ -281,4 +284,20 @@ async fn pins_and_expected_generations_are_honoured() {
     assert_eq!(server.post("/v1/unload_lora_adapter", &unload).await.refusal().2, "lora_generation_mismatch");
     let unknown = server.post("/v1/pin_lora_adapter", &json!({"lora_name": "none"})).await;
     assert_eq!(unknown.refusal(), (404, "lora_name".to_owned(), "lora_adapter_not_found".to_owned()));
+}
+
+#[tokio::test]
+async fn an_adapter_with_new_tokens_is_refused_with_what_to_do() {
+    let server = server();
+    let dir = server.path("new");
+    random_adapter(&dir, 1);
+    let model = load_config(&server.path("model")).unwrap();
+    let plain = peft::load(&dir, &model, DType::F32, &Device::Cpu).unwrap();
+    let embedding = Tensor::zeros((1, model.hidden_size), DType::F32, &Device::Cpu).unwrap();
+    let rows = TokenRows { ids: vec![model.vocab_size as u32], embedding, head: None };
+    peft::save_with_tokens(&dir, &plain.config.unwrap(), &plain.weights, (&rows, &server.path("model"))).unwrap();
+    let reply = load(&server, "new", "new").await;
+    assert_eq!(reply.status, 422);
+    assert!(reply.text.contains("trainable_token_indices") && reply.text.contains("callsmith merge"), "{}", reply.text);
+    assert_eq!(server.get("/v1/lora_adapters").await.json()["data"], json!([]));
 }

@@ -19,6 +19,7 @@ async fn server() -> TestServer {
 async fn ask(server: &TestServer, model: &str) -> (String, Value) {
     let mut body = text_request();
     (body["model"], body["temperature"], body["max_tokens"]) = (json!(model), json!(0), json!(200));
+    body["messages"][0]["content"] = json!("Tell me something of which nobody has ever heard. ".repeat(3));
     body["logit_bias"] = json!({server.end_token(): -100});
     (body["repetition_penalty"], body["frequency_penalty"]) = (json!(1.1), json!(0.1));
     let reply = server.chat(&body).await;

@@ -35,11 +35,21 @@ pub fn write(
     match recipe.method {
         Method::Full => {
             let tensors = with_frozen(recipe, config, tensors)?;
-            atomic::directory(target, |dir| write_model(recipe.tokenizer_dir()?, config, &tensors, dir, precision))
+            atomic::directory(target, |dir| {
+                write_model(&recipe.full_tokenizer_dir()?, config, &tensors, dir, precision)
+            })
         }
         Method::Lora => {
             let factors = Factors::of(recipe, config)?;
-            Ok(peft::save(target, &factors.settings, &factors.weights(config, tensors)?)?)
+            let weights = factors.weights(config, tensors)?;
+            match factors.token_rows(tensors)? {
+                Some(rows) => {
+                    let tokenizer = recipe.full_tokenizer_dir()?;
+                    peft::save_with_tokens(target, &factors.settings, &weights, (&rows, &tokenizer))?;
+                }
+                None => peft::save(target, &factors.settings, &weights)?,
+            }
+            Ok(())
         }
         Method::Prompt => {
             let missing = || ModelError::MissingTensor(PROMPT_TENSOR.to_owned());
@@ -90,7 +100,8 @@ fn write_model(
 /// # Errors
 /// When the run holds no whole checkpoint, something else is at `target`, or files cannot be written.
 pub fn from_run(run: &Path, target: &Path, precision: Precision) -> Result<()> {
-    let recipe = Recipe::load(&run.join("recipe.toml"), &[])?;
+    // The run may have been moved since.
+    let recipe = Recipe { output: run.to_owned(), ..Recipe::load(&run.join("recipe.toml"), &[])? };
     if recipe.method == Method::Full {
         atomic::refuse_taken(target)?;
     }

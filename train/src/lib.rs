@@ -24,6 +24,7 @@ pub mod loss;
 pub mod merge;
 pub mod model_dir;
 pub mod monitor;
+pub mod new_tokens;
 pub mod noise;
 pub mod optim;
 pub mod pickle;

@@ -6,11 +6,13 @@
 use crate::atomic;
 use crate::error::{Result, TrainError};
 use crate::model_dir::{self, Precision};
+use crate::new_tokens::replace_rows;
 use crate::tensors::{self, Layout, Plan, Raw, Weights};
-use callsmith::adapter::peft;
+use callsmith::adapter::peft::{self, Table, TokenRows};
 use callsmith::model::{LoraPair, ModelConfig};
 use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -58,15 +60,19 @@ pub fn run(base: &Path, shares: &[Share], out: &Path, storage: Storage) -> Resul
     let weights = Weights::open(base)?;
     let known = model_dir::check_weights(&weights, &config)?;
     let additions = Additions::load(shares, &config)?;
-    let layout = |name: &str, layout: &Layout| match storage.precision {
-        Some(precision) if known.contains(name) => Layout { dtype: precision.dtype().into(), ..layout.clone() },
-        _ => layout.clone(),
+    let layout = |name: &str, layout: &Layout| {
+        let precision = storage.precision.filter(|_| known.contains(name));
+        let dtype = precision.map_or(layout.dtype, |precision| precision.dtype().into());
+        Layout { dtype, shape: additions.shape(name, &layout.shape) }
     };
     let plan = |name: &str| Some(Plan::new(name, layout(name, weights.layout(name)?)));
     let plans: Vec<Plan> = weights.names().filter_map(plan).collect();
     atomic::new_directory(out, |dir| {
-        model_dir::write_config(dir, &json, main_dtype(&plans))?;
+        model_dir::write_config(dir, &additions.resize(json), main_dtype(&plans))?;
         model_dir::copy_tokenizer(base, dir)?;
+        if let Some(New { adapter, .. }) = &additions.new {
+            model_dir::copy_tokenizer(adapter, dir)?;
+        }
         tensors::write::sharded(dir, &plans, storage.shard_bytes, &mut |plan| {
             additions.apply(&plan.name, weights.read(&plan.name)?, plan.layout.dtype)
         })
@@ -79,13 +85,52 @@ fn main_dtype(plans: &[Plan]) -> Dtype {
     embedding.map_or(Dtype::F32, |plan| plan.layout.dtype)
 }
 
-/// What all adapters add, by the name of the tensor that they add it to.
-struct Additions(HashMap<String, Vec<(LoraPair, f64)>>);
+/// What all adapters add.
+struct Additions {
+    /// By the name of the tensor that it is added to.
+    factors: HashMap<String, Vec<(LoraPair, f64)>>,
+    new: Option<New>,
+}
+
+/// An adapter's rows for tokens, and the size of the tables with them.
+struct New {
+    rows: TokenRows,
+    tied: bool,
+    vocab_size: usize,
+    /// Where its tokenizer is.
+    adapter: PathBuf,
+}
+
+impl New {
+    fn of(rows: TokenRows, share: &Share, config: &ModelConfig) -> Result<Self> {
+        let wrong = |message: &str| Err(TrainError::input(&share.adapter, message));
+        if share.weight != 1.0 {
+            return wrong("has tokens of its own, of which there is no part: give no weight");
+        }
+        let size = rows.ids.iter().map(|&id| id as usize + 1).max().unwrap_or(0).max(config.vocab_size);
+        if size > config.vocab_size && rows.head.is_none() && !config.tie_word_embeddings {
+            return wrong(
+                "adds tokens without rows of lm_head; train them with trainable_token_indices of both tables",
+            );
+        }
+        let tied = config.tie_word_embeddings;
+        Ok(Self { rows, tied, vocab_size: size, adapter: share.adapter.clone() })
+    }
+
+    /// The rows for the tensor of this name.
+    fn rows(&self, name: &str) -> Option<&Tensor> {
+        match Table::of_parameter(name)? {
+            Table::Head if !self.tied => self.rows.head.as_ref(),
+            // Some files of tied models have the table twice.
+            Table::Head | Table::Embedding => Some(&self.rows.embedding),
+        }
+    }
+}
 
 impl Additions {
     fn load(shares: &[Share], config: &ModelConfig) -> Result<Self> {
-        let mut all: HashMap<String, Vec<_>> = HashMap::new();
-        for Share { adapter, weight } in shares {
+        let mut all = Self { factors: HashMap::new(), new: None };
+        for share @ Share { adapter, weight } in shares {
             let loaded = peft::load(adapter, config, DType::F32, &Device::Cpu);
             let loaded = loaded.map_err(|error| TrainError::input(adapter, error.to_string()))?;
             if loaded.weights.virtual_tokens() > 0 {
@@ -94,15 +139,45 @@ impl Additions {
             }
             for (site, pair) in loaded.weights.iter() {
                 let name = format!("model.layers.{}.{}.weight", site.layer, site.module.path());
-                all.entry(name).or_default().push((pair.clone(), *weight));
+                all.factors.entry(name).or_default().push((pair.clone(), *weight));
+            }
+            if let Some(rows) = loaded.tokens {
+                if all.new.is_some() {
+                    let message = "has tokens of its own, and so has another one; merge them one after the other";
+                    return Err(TrainError::input(adapter, message));
+                }
+                all.new = Some(New::of(rows, share, config)?);
             }
         }
-        Ok(Self(all))
+        Ok(all)
+    }
+
+    /// The shape that a tensor gets.
+    fn shape(&self, name: &str, shape: &[usize]) -> Vec<usize> {
+        match (&self.new, shape) {
+            (Some(new), [_, width]) if new.rows(name).is_some() => vec![new.vocab_size, *width],
+            _ => shape.to_vec(),
+        }
+    }
+
+    /// `config.json` for the size of the tables.
+    fn resize(&self, mut config: Value) -> Value {
+        if let Some(new) = &self.new {
+            config["vocab_size"] = new.vocab_size.into();
+        }
+        config
     }
 
     /// The bytes of a tensor with what adapters add to it.
     fn apply(&self, name: &str, base: Raw, dtype: Dtype) -> Result<Vec<u8>> {
-        let Some(pairs) = self.0.get(name) else { return base.into_bytes(name, dtype) };
+        if let Some((new, rows)) = self.new.as_ref().and_then(|new| Some((new, new.rows(name)?))) {
+            return tensors::cast(
+                name,
+                &replace_rows(&base.tensor()?.to_dtype(DType::F32)?, &new.rows.ids, rows)?,
+                dtype,
+            );
+        }
+        let Some(pairs) = self.factors.get(name) else { return base.into_bytes(name, dtype) };
         let base = base.tensor()?.to_dtype(DType::F32)?;
         let mut merged = base.clone();
         for (pair, weight) in pairs {

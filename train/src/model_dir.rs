@@ -3,6 +3,7 @@
 use crate::atomic;
 use crate::error::{Result, TrainError};
 use crate::tensors::{self, Weights};
+use callsmith::adapter::peft::TOKENIZER_FILES;
 use callsmith::model::{ModelConfig, ModelError, decoder};
 use candle_core::DType;
 use safetensors::Dtype;
@@ -10,19 +11,6 @@ use serde_json::Value;
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
-
-/// What a tokenizer and its use may consist of.
-const TOKENIZER_FILES: [&str; 9] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "generation_config.json",
-];
 
 /// How values are stored in a model directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -124,11 +112,17 @@ pub fn check_finite(dir: &Path) -> Result<()> {
 /// # Errors
 /// When one cannot be read or written.
 pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
-    for name in TOKENIZER_FILES {
-        let source = from.join(name);
-        if source.exists() {
-            atomic::file(&to.join(name), &fs::read(&source).map_err(TrainError::io(&source))?)?;
-        }
+    TOKENIZER_FILES.into_iter().try_for_each(|name| copy_file(from, to, name))
+}
+
+/// Copies a file if it is there.
+///
+/// # Errors
+/// When it cannot be read or written.
+pub fn copy_file(from: &Path, to: &Path, name: &str) -> Result<()> {
+    let source = from.join(name);
+    if !source.exists() {
+        return Ok(());
     }
-    Ok(())
+    atomic::file(&to.join(name), &fs::read(&source).map_err(TrainError::io(&source))?)
 }

@@ -11,7 +11,8 @@ mod validate;
 
 pub use data::{BatchSection, BestBy, CopySection, EvalSection, Paths, Phase, RecallSection, SourceSection};
 pub use model::{
-    Compute, FullSection, Held, InitSection, LoraSection, ModelSection, PromptSection, ShapeSection, TargetModules,
+    Compute, FullSection, Held, InitSection, LoraSection, ModelSection, NewToken, PromptSection, ShapeSection,
+    TargetModules,
 };
 
 use crate::error::{Result, TrainError};
@@ -58,6 +59,9 @@ pub struct Recipe {
     #[serde(default)]
     pub device: DeviceKind,
     pub model: ModelSection,
+    /// Tokens that the base does not have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub new_tokens: Vec<NewToken>,
     #[serde(default)]
     pub init: InitSection,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -217,6 +221,14 @@ impl Recipe {
         let files: BTreeSet<&PathBuf> =
             sources.filter_map(|source| source.jsonl.as_ref()).flat_map(Paths::all).collect();
         files.into_iter().cloned().collect()
+    }
+
+    /// The same with new tokens, if there are any: then a directory of the run's own.
+    pub fn full_tokenizer_dir(&self) -> Result<PathBuf> {
+        match self.new_tokens.is_empty() {
+            true => self.tokenizer_dir().map(Path::to_owned),
+            false => Ok(self.output.join("tokenizer")),
+        }
     }
 
     /// The base as an adapter's settings name it.

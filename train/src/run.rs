@@ -11,6 +11,7 @@ use crate::export;
 use crate::lock;
 use crate::model_dir;
 use crate::monitor::{self, Display, Monitor, StepLine, Watch};
+use crate::new_tokens::NewTokens;
 use crate::ranks::{Alone, Place, Ranks};
 use crate::recipe::{EvalSection, Recipe};
 use crate::selection::Selection;
@@ -89,7 +90,11 @@ impl<'a> Run<'a> {
     fn open(recipe: &'a Recipe, options: RunOptions, ranks: &Rc<dyn Ranks>) -> Result<Self> {
         let config = trainable::model_config(recipe)?;
         let device = trainable::device(recipe.device)?;
-        let encoder = Encoder::load(recipe.tokenizer_dir()?, &recipe.model.dialect(), config.vocab_size)?;
+        if ranks.place().is_first() {
+            prepare_tokenizer(recipe)?;
+        }
+        ranks.meet();
+        let encoder = Encoder::load(&recipe.full_tokenizer_dir()?, &recipe.model.dialect(), config.vocab_size)?;
         let encoder = Arc::new(encoder.with_virtual_tokens(virtual_tokens(config.vocab_size, recipe.virtual_tokens())));
         let ordinary =
             (0..config.vocab_size as u32).filter(|&id| !encoder.tokenizer.token_bytes(id).is_empty()).collect();
@@ -313,6 +318,16 @@ fn start(recipe: &Recipe, options: RunOptions, trainer: &mut Trainer, place: Pla
     }
     trainer.restore(found.values, found.moments)?;
     Ok(State { recipe_digest, ..found.state })
+}
+
+/// Writes the tokenizer of a run with new tokens, unless the run began before: its checkpoints go with the one that is there.
+fn prepare_tokenizer(recipe: &Recipe) -> Result<()> {
+    match NewTokens::of(recipe)? {
+        Some(new) if checkpoint::list(&recipe.output)?.is_empty() => {
+            new.write_tokenizer(recipe.tokenizer_dir()?, &recipe.full_tokenizer_dir()?)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn write_resolved(recipe: &Recipe) -> Result<()> {

@@ -21,10 +21,11 @@ const PEFT_DEFAULT: u64 = 8;
 
 /// Settings that may be switched on: they are followed, or matter to training alone. PEFT gains new ones every few
 /// months, so it is the switched-on unknown that is refused, and not a list of what was known once.
-const UNDERSTOOD: [&str; 15] = [
+const UNDERSTOOD: [&str; 16] = [
     "use_rslora",
     "use_dora",
     "target_modules",
+    super::tokens::SETTING,
     "layers_to_transform",
     "layers_pattern",
     "rank_pattern",

@@ -5,7 +5,7 @@
 use super::config::{Fields, field};
 use super::header::Declared;
 use super::invalid;
-use super::save::{serialize, write};
+use super::save::write_with;
 use crate::adapter::{AdapterError, shown};
 use crate::model::ModelConfig;
 use candle_core::Tensor;
@@ -74,5 +74,5 @@ pub fn save_prompt(dir: &Path, prompt: &Tensor, base_model: Option<&str>) -> Res
         "prompt_tuning_init": "RANDOM",
         "inference_mode": true,
     });
-    write(dir, &settings, &serialize(&[(TENSOR.to_owned(), prompt)])?)
+    write_with(dir, &settings, &[(TENSOR.to_owned(), prompt)], None)
 }

@@ -13,16 +13,36 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+const ALWAYS: [&str; 2] = [CONFIG_FILE, WEIGHTS_FILE];
+/// The files that a tokenizer and its use may consist of.
+pub const TOKENIZER_FILES: [&str; 9] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "generation_config.json",
+];
+
 /// Writes a PEFT directory atomically (temporary directory beside it, then rename), tensors in f32.
 ///
 /// An adapter directory that is already there is replaced; one that holds anything else is left alone and refused.
 pub fn save(dir: &Path, config: &PeftConfig, weights: &AdapterWeights) -> Result<(), AdapterError> {
     let sites = check(config, weights)?;
-    write(dir, &config.to_json(&sites), &serialize(&named(weights))?)
+    write_with(dir, &config.to_json(&sites), &named(weights), None)
 }
 
-/// Puts both files in place as [`save`] says.
-pub(super) fn write(dir: &Path, settings: &Value, tensors: &[u8]) -> Result<(), AdapterError> {
+/// Puts settings, tensors and the files of a tokenizer in place as [`save`] says.
+pub(super) fn write_with(
+    dir: &Path,
+    settings: &Value,
+    tensors: &[(String, &Tensor)],
+    tokenizer: Option<&Path>,
+) -> Result<(), AdapterError> {
+    let tensors = serialize(tensors)?;
     // A link to a directory stays a link: what it points to is replaced.
     let dir = &dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     let fail = |source| AdapterError::Io { path: dir.display().to_string(), source };
@@ -32,12 +52,13 @@ pub(super) fn write(dir: &Path, settings: &Value, tensors: &[u8]) -> Result<(), 
     }
     let staging = Staging::create(dir).map_err(fail)?;
     staging.write(CONFIG_FILE, format!("{settings:#}\n").as_bytes()).map_err(fail)?;
-    staging.write(WEIGHTS_FILE, tensors).map_err(fail)?;
+    staging.write(WEIGHTS_FILE, &tensors).map_err(fail)?;
+    tokenizer.map_or(Ok(()), |from| staging.copy_tokenizer(from)).map_err(fail)?;
     staging.publish(dir).map_err(fail)
 }
 
 /// What would make the directory unreadable is refused before anything is written. Gives the rank and scale of each site.
-fn check(config: &PeftConfig, weights: &AdapterWeights) -> Result<BTreeMap<Site, SiteSpec>, AdapterError> {
+pub(super) fn check(config: &PeftConfig, weights: &AdapterWeights) -> Result<BTreeMap<Site, SiteSpec>, AdapterError> {
     let specs = weights.iter().map(|(site, pair)| Ok((site, check_pair(config, site, pair)?)));
     let specs: BTreeMap<_, _> = specs.collect::<Result<_, AdapterError>>()?;
     let found: BTreeSet<TargetModule> = specs.keys().map(|site| site.module).collect();
@@ -61,7 +82,7 @@ fn check_pair(config: &PeftConfig, site: Site, pair: &LoraPair) -> Result<SiteSp
 }
 
 /// All factors by PEFT's names.
-fn named(weights: &AdapterWeights) -> Vec<(String, &Tensor)> {
+pub(super) fn named(weights: &AdapterWeights) -> Vec<(String, &Tensor)> {
     let factors = weights.iter().flat_map(|(site, pair)| {
         let magnitude = pair.magnitude.as_ref().map(Magnitude::tensor);
         let factors = [(Factor::A, Some(&pair.a)), (Factor::B, Some(&pair.b)), (Factor::Magnitude, magnitude)];
@@ -71,7 +92,7 @@ fn named(weights: &AdapterWeights) -> Vec<(String, &Tensor)> {
 }
 
 /// A safetensors file, values in f32.
-pub(super) fn serialize(named: &[(String, &Tensor)]) -> Result<Vec<u8>, AdapterError> {
+fn serialize(named: &[(String, &Tensor)]) -> Result<Vec<u8>, AdapterError> {
     let mut tensors = Vec::new();
     for (name, tensor) in named {
         let bytes =
@@ -100,13 +121,11 @@ fn foreign_entry(dir: &Path) -> io::Result<Option<OsString>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
-    for entry in entries {
-        let name = entry?.file_name();
-        if name != CONFIG_FILE && name != WEIGHTS_FILE {
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
+    let names: Vec<OsString> = entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>()?;
+    // A tokenizer alone is no adapter.
+    let of_adapter: &[&str] = if names.iter().any(|name| name == CONFIG_FILE) { &TOKENIZER_FILES } else { &[] };
+    let known = |name: &OsString| ALWAYS.iter().chain(of_adapter).any(|known| name == known);
+    Ok(names.into_iter().find(|name| !known(name)))
 }
 
 /// A directory beside the target; whatever it holds at the end is removed.
@@ -126,6 +145,14 @@ impl Staging {
         file.sync_all()
     }
 
+    /// Takes over those of a tokenizer's files that are there.
+    fn copy_tokenizer(&self, from: &Path) -> io::Result<()> {
+        TOKENIZER_FILES.into_iter().try_for_each(|name| match fs::read(from.join(name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            read => self.write(name, &read?),
+        })
+    }
+
     /// Puts the new directory in place; an old one goes when this is dropped.
     fn publish(&self, dir: &Path) -> io::Result<()> {
         File::open(&self.0)?.sync_all()?;
@@ -136,8 +163,8 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // Only the two files by name: nothing else can be lost, whatever now lies at this path.
-        for name in [CONFIG_FILE, WEIGHTS_FILE] {
+        // Only files by name: nothing else can be lost, whatever now lies at this path.
+        for name in ALWAYS.iter().chain(&TOKENIZER_FILES) {
             let _ = fs::remove_file(self.0.join(name));
         }
         let _ = fs::remove_dir(&self.0);

@@ -1,6 +1,7 @@
 //! What is written, what loads, and that a save never leaves a part.
 
 mod hostile;
+mod kinds;
 
 use super::super::testing::{self, Raw, config, model, weights, widths};
 use super::*;
@@ -299,59 +300,4 @@ fn a_reader_during_saves_sees_one_version_whole() {
             }
         }
     });
-}
-
-/// A soft prompt of three virtual tokens for [`model`], written by hand.
-fn raw_prompt() -> Raw {
-    let config =
-        json!({"peft_type": "PROMPT_TUNING", "task_type": "CAUSAL_LM", "num_virtual_tokens": 3, "token_dim": 8});
-    let mut raw = Raw { config, tensors: Vec::new() };
-    raw.push("prompt_embeddings", &[3, 8]);
-    raw
-}
-
-#[test]
-fn a_soft_prompt_is_loaded_back_and_replaces_an_adapter_of_another_kind() {
-    let dir = tempdir().unwrap();
-    let place = dir.path().join("adapter");
-    testing::write_adapter(&place, 1.0);
-    let table = Tensor::arange(0f32, 24.0, &Device::Cpu).unwrap().reshape((3, 8)).unwrap();
-    save_prompt(&place, &table, Some("tiny")).unwrap();
-    let loaded = load_cpu(&place).unwrap();
-    assert_eq!((loaded.config, loaded.weights.virtual_tokens(), loaded.weights.iter().count()), (None, 3, 0));
-    assert_eq!(values(loaded.weights.prompt().unwrap()), values(&table));
-    assert_eq!(loaded.weights.bytes(), 24 * 4);
-    let settings: Value = serde_json::from_slice(&std::fs::read(place.join("adapter_config.json")).unwrap()).unwrap();
-    assert_eq!((&settings["peft_type"], &settings["num_virtual_tokens"]), (&json!("PROMPT_TUNING"), &json!(3)));
-}
-
-#[test]
-fn a_soft_prompt_that_does_not_fit_is_refused_by_what_is_wrong_with_it() {
-    assert_eq!(load_raw(&raw_prompt()).unwrap().weights.virtual_tokens(), 3);
-    for (field, value) in [
-        ("num_virtual_tokens", json!(0)),
-        ("num_virtual_tokens", json!(32)),
-        ("num_virtual_tokens", json!(null)),
-        ("token_dim", json!(16)),
-        ("num_transformer_submodules", json!(2)),
-        ("task_type", json!("SEQ_2_SEQ_LM")),
-        ("modules_to_save", json!(["lm_head"])),
-    ] {
-        let mut raw = raw_prompt();
-        raw.set(field, value);
-        let reason = reason(load_raw(&raw));
-        assert!(reason.contains(field), "{field}: {reason}");
-    }
-    let mut wrong = raw_prompt();
-    wrong.set("num_virtual_tokens", json!(4));
-    assert!(reason(load_raw(&wrong)).contains("[4, 8]"));
-    let mut more = raw_prompt();
-    more.push("base_model.model.lm_head.weight", &[2, 2]);
-    assert!(reason(load_raw(&more)).contains("lm_head"));
-    let mut empty = raw_prompt();
-    empty.tensors.clear();
-    assert!(reason(load_raw(&empty)).contains("prompt_embeddings"));
-    let mut broken = raw_prompt();
-    broken.tensors[0].bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
-    assert!(reason(load_raw(&broken)).contains("prompt_embeddings"));
 }

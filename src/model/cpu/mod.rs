@@ -26,7 +26,8 @@ use super::lora::{AdapterBatch, Packing};
 use super::ops::Rotary;
 use super::ops::kernels::{Loop, vectorised};
 use super::ops::norm::normalise;
-use super::prompt::{self, VirtualRow};
+use super::prompt;
+use super::weight::Elsewhere;
 use super::{ModelConfig, ModelError, PagedSequence};
 use adapter::Group;
 use attention::{Attend, Heads, Plan};
@@ -201,9 +202,9 @@ fn embed(embedding: &Matrix, pass: &CpuPass<'_>, x: &mut Vec<f32>) -> Result<(),
     {
         embedding.row_into(token as usize, row);
     }
-    for VirtualRow { row, prompt, index } in prompt::virtual_rows(pass.tokens, vocab_size, pass.adapters)? {
-        let values: Vec<f32> = prompt.get(index)?.to_dtype(DType::F32)?.to_vec1()?;
-        x[row * width..][..width].copy_from_slice(&values);
+    for Elsewhere { place, table, index } in prompt::virtual_rows(pass.tokens, vocab_size, pass.adapters)? {
+        let values: Vec<f32> = table.get(index)?.to_dtype(DType::F32)?.to_vec1()?;
+        x[place * width..][..width].copy_from_slice(&values);
     }
     Ok(())
 }

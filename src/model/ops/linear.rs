@@ -31,6 +31,6 @@ pub fn product(x: &Tensor, w: &Weight) -> Result<Tensor> {
 /// Gradients of `x` and, if it is trained, of `w`: `dx = dy W`, `dW = dyᵀ x`.
 pub fn product_backward(x: &Tensor, w: &Weight, grad: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
     let dx = grad.matmul(&w.expand()?.detach())?;
-    let dw = w.is_trained().then(|| grad.t()?.matmul(x)).transpose()?;
+    let dw = w.trained().map(|_| grad.t()?.matmul(x)).transpose()?;
     Ok((dx, dw))
 }

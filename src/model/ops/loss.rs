@@ -29,7 +29,7 @@ pub struct HeadLoss {
 pub struct HeadGradients {
     /// `[n, d]`, like the hidden states.
     pub hidden: Tensor,
-    /// `[vocab, d]`, where the head is trained.
+    /// Of the head's rows that are trained, `[rows, d]`.
     pub head: Option<Tensor>,
 }
 
@@ -94,17 +94,27 @@ impl Part<'_> {
             return Ok(());
         }
         let mut hidden = vec![0f32; rows * width];
-        let mut head = self.head.is_trained().then(|| vec![0f32; vocab * width]);
+        let trained = self.trained();
+        let mut head = trained.as_ref().map(|rows| vec![0f32; rows.len() * width]);
         self.panels(|range, w| {
             let residual = Matrix::new(&logits[range.start..], rows, range.len(), vocab);
             matmul_wide(&mut hidden, width, Product { a: residual, b: w, scale: 1.0, accumulate: true });
-            if let Some(head) = &mut head {
-                let part = &mut head[range.start * width..range.end * width];
-                matmul_wide(part, width, Product { a: residual.t(), b: x, scale: 1.0, accumulate: false });
+            if let (Some(head), Some(trained)) = (&mut head, &trained) {
+                let (start, end) = (range.start.max(trained.start), range.end.min(trained.end));
+                if start < end {
+                    let residual = Matrix::new(&logits[start..], rows, end - start, vocab);
+                    let part = &mut head[(start - trained.start) * width..(end - trained.start) * width];
+                    matmul_wide(part, width, Product { a: residual.t(), b: x, scale: 1.0, accumulate: false });
+                }
             }
         })?;
-        let head = head.map(|head| tensor(head, (vocab, width))).transpose()?;
+        let head = head.zip(trained).map(|(head, rows)| tensor(head, (rows.len(), width))).transpose()?;
         sum.add(tensor(hidden, (rows, width))?, head)
+    }
+
+    /// The rows of the head whose gradients are wanted.
+    fn trained(&self) -> Option<Range<usize>> {
+        self.head.trained().map(|(first, rows)| first..first + rows.dims()[0])
     }
 
     /// Hands out the head's rows, some at a time.
@@ -138,7 +148,8 @@ impl Part<'_> {
         let residual = shares.scatter_add(&targets.unsqueeze(1)?, &ones, 1)?;
         let factors = Tensor::new(factors, device)?.unsqueeze(1)?;
         let residual = residual.broadcast_mul(&factors)?.to_dtype(head.dtype())?;
-        let trained = self.head.is_trained().then(|| residual.t()?.matmul(self.x)).transpose()?;
+        let of_rows = |rows: Range<usize>| residual.narrow(1, rows.start, rows.len())?.t()?.matmul(self.x);
+        let trained = self.trained().map(of_rows).transpose()?;
         sum.add(residual.matmul(&head)?, trained)
     }
 }

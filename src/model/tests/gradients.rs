@@ -147,7 +147,7 @@ pub(super) struct Task {
     pub(super) tokens: Vec<u32>,
     positions: Vec<u32>,
     rows: Vec<u32>,
-    targets: Vec<u32>,
+    pub(super) targets: Vec<u32>,
     factors: Vec<f32>,
 }
 

@@ -5,6 +5,7 @@ mod gradients;
 mod loading;
 mod prompts;
 mod reference;
+mod token_rows;
 
 use super::*;
 use candle_core::{DType, Device, Tensor};

@@ -105,7 +105,7 @@ impl Harness {
         let encoder = Encoder::load(dir, &options.dialect, config.vocab_size)?;
         let adapter = match &options.adapter {
             Some(path) => {
-                let loaded = peft::load(path, config, DType::F32, device)?;
+                let loaded = peft::load(path, config, DType::F32, device)?.servable()?;
                 let weights = Arc::new(loaded.weights.beside(&checkpoint)?);
                 Some(answer::lease(loaded.digest.chars().take(16).collect(), path, weights))
             }

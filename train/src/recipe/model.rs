@@ -192,3 +192,16 @@ pub struct PromptSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
 }
+
+/// A token that is added to the base's tokenizer, and with it a row to its tables.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    pub text: String,
+    /// A control token: ordinary text never becomes it.
+    #[serde(default)]
+    pub special: bool,
+    /// Its row starts as the mean of these words' tokens; as the mean of all tokens when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}

@@ -19,6 +19,7 @@ pub(super) fn recipe(recipe: &Recipe) -> Result<()> {
     model(recipe.method, &recipe.model)?;
     lora(recipe.method, recipe.lora.as_ref())?;
     prompt(recipe)?;
+    new_tokens(recipe)?;
     precision(recipe)?;
     let full = recipe.full.is_none() || (recipe.method == Method::Full && recipe.model.path.is_some());
     ensure(full, "full", "chooses among the parameters of a model.path under method = \"full\"; remove it")?;
@@ -128,6 +129,17 @@ fn prompt(recipe: &Recipe) -> Result<()> {
     let mut sources = recipe.phases.iter().flat_map(|phase| &phase.sources);
     let conversations = sources.all(|source| source.jsonl.is_some() || source.synth.is_some());
     ensure(conversations, "phase.source", "a soft prompt is trained on conversations: give jsonl or synth")
+}
+
+fn new_tokens(recipe: &Recipe) -> Result<()> {
+    for (index, token) in recipe.new_tokens.iter().enumerate() {
+        let earlier = recipe.new_tokens[..index].iter().any(|earlier| earlier.text == token.text);
+        ensure(!token.text.is_empty(), format!("new_tokens[{index}].text"), "must not be empty")?;
+        ensure(!earlier, format!("new_tokens[{index}].text"), "occurs twice; remove one")?;
+    }
+    let trained = recipe.model.path.is_some() && recipe.method != Method::Prompt;
+    let message = "are added to a model.path and trained with method = \"full\" or \"lora\"; remove them";
+    ensure(trained || recipe.new_tokens.is_empty(), "new_tokens", message)
 }
 
 fn optim(optim: &OptimSection) -> Result<()> {

@@ -1,11 +1,12 @@
-//! The tensors of an adapter: which sites have factors, of what rank, under which names.
+//! The tensors of a LoRA adapter: which sites have factors, of what rank, under which names; and the rows of new tokens.
 //!
 //! The recipe speaks PEFT's words, and the server's own reader decides what they mean. Knows no values.
 
 use crate::error::{Result, TrainError};
+use crate::new_tokens::NewTokens;
 use crate::optim::Slot;
 use crate::recipe::Recipe;
-use callsmith::adapter::peft::{self, Factor, PeftConfig, SiteSpec, tensor_name};
+use callsmith::adapter::peft::{self, Factor, PeftConfig, SiteSpec, Table, TokenRows, tensor_name};
 use callsmith::model::{AdapterWeights, LoraPair, Magnitude, ModelConfig, ModelError, Site, decoder};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 /// The adapter that a recipe describes, for one model.
 pub struct Factors {
     pub settings: PeftConfig,
+    pub new_tokens: Option<NewTokens>,
     sites: BTreeMap<Site, SiteSpec>,
 }
 
@@ -23,7 +25,7 @@ impl Factors {
         let base_model = recipe.base_name();
         let (settings, sites) =
             peft::resolve(&lora.settings(), config.num_layers).map_err(|e| TrainError::field("lora", e.to_string()))?;
-        Ok(Self { settings: PeftConfig { base_model, ..settings }, sites })
+        Ok(Self { settings: PeftConfig { base_model, ..settings }, new_tokens: NewTokens::of(recipe)?, sites })
     }
 
     /// Names, shapes and places of all tensors.
@@ -37,7 +39,21 @@ impl Factors {
             ];
             factors.into_iter().chain(magnitude)
         });
-        Slot::layout(tensors)
+        let rows = self.new_tokens.iter().flat_map(|new| {
+            let tables =
+                Table::ALL.into_iter().filter(|table| *table == Table::Embedding || !config.tie_word_embeddings);
+            tables.map(|table| (table.rows_name().to_owned(), vec![new.ids().len(), config.hidden_size]))
+        });
+        Slot::layout(tensors.chain(rows))
+    }
+
+    /// The rows of new tokens among tensors by their PEFT names.
+    pub fn token_rows(&self, tensors: &BTreeMap<String, Tensor>) -> Result<Option<TokenRows>> {
+        let Some(new) = &self.new_tokens else { return Ok(None) };
+        let find = |table: Table| tensors.get(table.rows_name()).cloned();
+        let missing = || ModelError::MissingTensor(Table::Embedding.rows_name().to_owned());
+        let (ids, embedding) = (new.ids().collect(), find(Table::Embedding).ok_or_else(missing)?);
+        Ok(Some(TokenRows { ids, embedding, head: find(Table::Head) }))
     }
 
     /// The adapter over tensors by their PEFT names.

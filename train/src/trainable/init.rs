@@ -1,11 +1,13 @@
 //! Initial values: random by name and seed, or read from a model directory.
 
+use super::factors::Factors;
 use super::{flat, positional};
 use crate::error::{Result, TrainError};
+use crate::new_tokens;
 use crate::optim::Slot;
 use crate::random;
 use crate::recipe::Recipe;
-use callsmith::adapter::peft::{Factor, PROMPT_TENSOR, parse_tensor_name};
+use callsmith::adapter::peft::{Factor, PROMPT_TENSOR, Table, parse_tensor_name};
 use callsmith::model::{Checkpoint, Decoder, ModelConfig};
 use candle_core::{DType, Device, Tensor, Var};
 use rand::RngExt;
@@ -35,9 +37,18 @@ pub(super) fn random(recipe: &Recipe, config: &ModelConfig, slots: &[Slot], devi
 }
 
 /// LoRA factors: A uniform as PEFT does it (Kaiming with a = sqrt 5, that is within 1/sqrt(in)), B zero; DoRA's
-/// magnitudes are the lengths that the base's rows have.
-pub(super) fn factors(seed: u64, slots: &[Slot], decoder: &Decoder, device: &Device) -> Result<Vec<Var>> {
+/// magnitudes are the lengths that the base's rows have; new tokens' rows are means.
+pub(super) fn factors(seed: u64, factors: &Factors, decoder: &Decoder, device: &Device) -> Result<Vec<Var>> {
     let values = |slot: &Slot| -> Result<Vec<f32>> {
+        if let (Some(new), Some(table)) = (&factors.new_tokens, Table::of_rows(&slot.name)) {
+            let rows = new.rows(|ids| {
+                Ok(match table {
+                    Table::Embedding => decoder.embeddings(ids)?,
+                    Table::Head => decoder.head_rows(ids)?,
+                })
+            })?;
+            return Ok(flat(&rows)?);
+        }
         match parse_tensor_name(&slot.name) {
             Some((site, Factor::Magnitude)) => Ok(flat(&decoder.row_norms(site)?)?),
             Some((_, Factor::A)) => {
@@ -47,13 +58,14 @@ pub(super) fn factors(seed: u64, slots: &[Slot], decoder: &Decoder, device: &Dev
             _ => Ok(vec![0.0; slot.range.len()]),
         }
     };
-    slots.iter().map(|slot| Ok(Var::from_vec(values(slot)?, slot.shape.as_slice(), device)?)).collect()
+    let var = |slot: &Slot| Ok(Var::from_vec(values(slot)?, slot.shape.as_slice(), device)?);
+    factors.slots(decoder.config()).iter().map(var).collect()
 }
 
 /// A soft prompt's embeddings: those of its text's tokens, again and again, or of tokens drawn from the vocabulary (Lester et al.
 /// 2021, section 3.2).
 pub(super) fn prompt(recipe: &Recipe, decoder: &Decoder) -> Result<Tensor> {
-    let tokenizer = super::tokenizer(recipe.tokenizer_dir()?)?;
+    let tokenizer = new_tokens::tokenizer(recipe.tokenizer_dir()?)?;
     let wrong = |message: String| TrainError::field("prompt.text", message);
     let ids: Vec<u32> = match recipe.prompt.as_ref().and_then(|prompt| prompt.text.as_deref()) {
         Some(text) => {

@@ -10,10 +10,11 @@ mod positional;
 pub use gradients::Gradients;
 
 use crate::error::{Result, TrainError};
+use crate::new_tokens::{self, NewTokens};
 use crate::optim::Slot;
 use crate::random;
 use crate::recipe::{DeviceKind, Held, Method, Recipe, ShapeSection};
-use callsmith::adapter::peft::PROMPT_TENSOR;
+use callsmith::adapter::peft::{PROMPT_TENSOR, Table, TokenRows};
 use callsmith::chat::tokenizer::ChatTokenizer;
 use callsmith::model::config::{Family, RopeScaling};
 use callsmith::model::{
@@ -27,7 +28,6 @@ use regex::RegexSet;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
-use tokenizers::Tokenizer;
 
 /// Below this many values a model's micro-batches run at once on a CPU, each on a thread: its own operations are too small to
 /// keep several threads busy.
@@ -63,21 +63,15 @@ pub fn device(kind: DeviceKind) -> Result<Device> {
 /// The decoder's shape that a recipe describes.
 pub fn model_config(recipe: &Recipe) -> Result<ModelConfig> {
     if let Some(dir) = &recipe.model.path {
-        return Ok(weights::load_config(dir)?);
+        let config = weights::load_config(dir)?;
+        return NewTokens::of(recipe)?.map_or(Ok(config.clone()), |new| new.resize(config));
     }
     let shape = recipe.model.shape.as_ref().ok_or_else(|| TrainError::field("model", "give `path` or `shape`"))?;
     shape_config(shape, recipe.tokenizer_dir()?)
 }
 
-/// The tokenizer of a directory.
-fn tokenizer(dir: &Path) -> Result<Tokenizer> {
-    let path = dir.join("tokenizer.json");
-    Tokenizer::from_file(&path).map_err(|e| TrainError::field("model.tokenizer", format!("{}: {e}", path.display())))
-}
-
 fn shape_config(shape: &ShapeSection, tokenizer_dir: &Path) -> Result<ModelConfig> {
-    let tokenizer = tokenizer(tokenizer_dir)?;
-    let least = tokenizer.get_vocab_size(true);
+    let least = new_tokens::tokenizer(tokenizer_dir)?.get_vocab_size(true);
     let vocab_size = shape.vocab_size.unwrap_or(least);
     if vocab_size < least {
         return Err(TrainError::field("model.shape.vocab_size", format!("must be at least the tokenizer's {least}")));
@@ -122,7 +116,13 @@ impl Trainable {
         let (vars, mut tensors) = match &recipe.model.path {
             Some(dir) => {
                 let stored = Checkpoint::open(dir)?;
-                let read = |name: &str| init::read(&stored, name, recipe.dtype(), device);
+                let new = NewTokens::of(recipe)?;
+                let read = |name: &str| match &new {
+                    Some(new) if Table::of_parameter(name).is_some() => {
+                        new.extend(&init::read(&stored, name, recipe.dtype(), device)?)
+                    }
+                    _ => init::read(&stored, name, recipe.dtype(), device),
+                };
                 let vars: Vec<Var> =
                     slots.iter().map(|slot| Ok(Var::from_tensor(&read(&slot.name)?)?)).collect::<Result<_>>()?;
                 let frozen: HashMap<_, _> =
@@ -139,8 +139,13 @@ impl Trainable {
     pub fn lora_on(recipe: &Recipe, decoder: Decoder, config: &ModelConfig, device: &Device) -> Result<Self> {
         let factors = Factors::of(recipe, config)?;
         let slots = factors.slots(config);
-        let vars = init::factors(recipe.seed, &slots, &decoder, device)?;
-        let adapter = factors.weights(config, &named(&slots, &vars).collect())?;
+        let vars = init::factors(recipe.seed, &factors, &decoder, device)?;
+        let tensors = named(&slots, &vars).collect();
+        let adapter = factors.weights(config, &tensors)?;
+        let decoder = match factors.token_rows(&tensors)? {
+            Some(TokenRows { ids, embedding, head }) => decoder.with_token_rows(ids[0] as usize, embedding, head)?,
+            None => decoder,
+        };
         let dropout = factors.settings.dropout as f32;
         let trainable = Self::new(recipe, decoder, slots, vars);
         Ok(Self { adapter: Some(Arc::new(adapter)), dropout, ..trainable })
@@ -260,6 +265,11 @@ pub fn partition(recipe: &Recipe, config: &ModelConfig) -> Result<(Vec<Slot>, Ve
     if trained.is_empty() {
         let known = "the names are those of the checkpoint, for example model\\.layers\\.(10|11)\\..*";
         return Err(TrainError::field("full.train", format!("selects no parameter; {known}")));
+    }
+    if let (false, Some((name, _))) =
+        (recipe.new_tokens.is_empty(), frozen.iter().find(|(name, _)| Table::of_parameter(name).is_some()))
+    {
+        return Err(TrainError::field("full.train", format!("must select {name}, which gets rows for new tokens")));
     }
     Ok((Slot::layout(trained), frozen.into_iter().map(|(name, _)| name).collect()))
 }

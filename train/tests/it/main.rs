@@ -12,6 +12,7 @@ mod generations;
 mod kills;
 mod merge;
 mod models;
+mod new_tokens;
 mod no_space;
 mod process;
 mod prompts;

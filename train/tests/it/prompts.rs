@@ -1,6 +1,6 @@
 //! Soft prompts: trained, written as PEFT directories, and served as they were trained.
 
-use crate::whole_run::{adapter_recipe, load_adapter, log, root, run};
+use crate::whole_run::{self, adapter_recipe, load_adapter, log, root, run};
 use callsmith::adapter::registry::Generation;
 use callsmith::engine::{EngineHandle, EngineOptions, Event, GenerateRequest, SamplingParams};
 use callsmith::model::prompt::virtual_tokens;
@@ -16,7 +16,13 @@ use std::sync::Arc;
 
 const PROMPT: (&str, &str) = ("prompt", "tokens = 4\ntext = \"Call a function.\"");
 
+/// Weights large enough that what a model says depends on what it reads.
+const BASE: [&str; 2] = ["init={ embedding_std = 0.5, std = 0.4 }", "model.shape.tie_word_embeddings=false"];
+
 fn recipe(root: &Path, output: &str, sets: &[&str]) -> Recipe {
+    if !root.join("base").exists() {
+        run(&whole_run::recipe(root, "base", &BASE), false, false).unwrap();
+    }
     adapter_recipe(root, output, PROMPT, &[&["log.every=1", "eval.split=0"], sets].concat())
 }
 
@@ -27,12 +33,12 @@ fn weights(recipe: &Recipe) -> Vec<u8> {
 #[test]
 fn a_soft_prompt_lowers_the_loss_and_a_resumed_run_ends_with_the_same() {
     let root = root();
-    let sets = ["phase.0.steps=12", "optim.lr=0.3"];
+    let sets = ["phase.0.steps=30", "optim.lr=0.3"];
     let whole = recipe(root.path(), "whole", &sets);
     assert_eq!(run(&whole, false, false).unwrap(), Outcome::Finished);
     let losses: Vec<f64> =
         log(&whole).iter().filter(|line| line["event"] == "step").map(|line| line["loss"].as_f64().unwrap()).collect();
-    assert!(losses[11] < 0.9 * losses[0], "{losses:?}");
+    assert!(losses[29] < losses[0] - 0.05, "{losses:?}");
     let started = &log(&whole)[0];
     assert_eq!(started["trainable"], 4 * 16, "{started}");
 
@@ -119,10 +125,10 @@ fn what_is_served_is_what_was_trained() {
     let packed = CpuDecoder::load(&checkpoint, Precision::FULL, 1, &|_| {}).unwrap();
     let engine = EngineHandle::start_packed(packed, limits).unwrap();
     let said: Vec<u32> = (40..57).collect();
-    let expected = trained_greedy(&decoder, &Arc::new(adapter.clone()), &said, 12);
-    assert_eq!(served_greedy(&engine, adapter, &said, 12), expected);
+    let expected = trained_greedy(&decoder, &Arc::new(adapter.clone()), &said, 24);
+    assert_eq!(served_greedy(&engine, adapter, &said, 24), expected);
     let without = Arc::new(AdapterWeights::empty(decoder.config().num_layers));
-    assert_ne!(trained_greedy(&decoder, &without, &said, 12), expected, "the prompt changes nothing");
+    assert_ne!(trained_greedy(&decoder, &without, &said, 24), expected, "the prompt changes nothing");
 }
 
 #[test]

@@ -4,8 +4,8 @@ use crate::process::{Running, Scratch, leftovers, parsed, trainer};
 use callsmith::adapter::peft;
 use callsmith::model::{ModelConfig, weights};
 use callsmith_train::optim::Slot;
-use callsmith_train::recipe::{Method, Recipe};
-use callsmith_train::trainable::{self, factors::Factors};
+use callsmith_train::recipe::Recipe;
+use callsmith_train::trainable;
 use callsmith_train::{checkpoint, export};
 use candle_core::{DType, Device, Tensor};
 use rustix::process::Signal;
@@ -50,10 +50,7 @@ fn of_two_trainers_on_one_directory_one_works_and_the_other_names_it() {
 /// The model of a recipe, and what is trained of it.
 fn slots(recipe: &Recipe) -> (ModelConfig, Vec<Slot>) {
     let config = trainable::model_config(recipe).unwrap();
-    let slots = match recipe.method {
-        Method::Full => trainable::partition(recipe, &config).unwrap().0,
-        Method::Lora => Factors::of(recipe, &config).unwrap().slots(&config),
-    };
+    let slots = trainable::slots(recipe, &config).unwrap();
     (config, slots)
 }
 

@@ -180,6 +180,8 @@ pub(crate) fn adapter_recipe(root: &Path, output: &str, (method, section): (&str
     let (base, data) = (root.join("base/model"), root.join("data.jsonl"));
     if !base.exists() {
         run(&recipe(root, "base", &[]), false, false).unwrap();
+    }
+    if !data.exists() {
         let config = callsmith_train::data::synth::SynthConfig::default();
         callsmith_train::data::synth::write_jsonl(&config, 8, &data).unwrap();
     }
