@@ -1,6 +1,7 @@
 //! The trainer's behaviour as a whole, on tiny random models.
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+#![expect(clippy::print_stdout, reason = "what was counted, for who looks")]
 
 mod convert;
 mod diverging;
