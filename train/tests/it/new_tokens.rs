@@ -64,7 +64,8 @@ fn an_adapter_with_new_tokens_merges_into_a_model_that_does_the_same() {
 
         let out = root.path().join("merged");
         let share = Share { adapter: adapter.clone(), weight: 1.0 };
-        merge::run(&base, &[share.clone()], &out, Storage { precision: None, shard_bytes: u64::MAX }).unwrap();
+        merge::run(&base, std::slice::from_ref(&share), &out, Storage { precision: None, shard_bytes: u64::MAX })
+            .unwrap();
         let merged = weights::load_decoder(&out, DType::F32, &Device::Cpu).unwrap();
         assert_eq!(merged.config().vocab_size, 602);
         assert_close(&logits(&merged, None), &logits(&trained, Some(load_adapter(&adapter, &base).weights)));
