@@ -34,7 +34,7 @@ pub enum Subcommands {
     /// Measure a server, make models to measure with, measure token masks
     #[command(subcommand)]
     Bench(BenchCommand),
-    /// Train an adapter (`train lora RECIPE`) or all weights (`train full`), rebuild a report (`train report`) (runs callsmith-train)
+    /// Train an adapter (`train lora RECIPE`), a soft prompt (`train prompt`) or all weights (`train full`) (runs callsmith-train)
     #[command(disable_help_flag = true)]
     Train(TrainerArgs),
     /// Prepare training data (runs callsmith-train)
