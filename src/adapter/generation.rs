@@ -27,6 +27,8 @@ pub struct Card {
     pub path: PathBuf,
     /// Unix seconds of publication.
     pub created: u64,
+    /// Tokens of the context that a soft prompt takes.
+    pub virtual_tokens: usize,
 }
 
 impl Generation {
@@ -36,7 +38,13 @@ impl Generation {
     }
 
     pub(super) fn card(&self) -> Card {
-        Card { name: self.name.clone(), id: self.id.clone(), path: self.path.clone(), created: self.created }
+        Card {
+            name: self.name.clone(),
+            id: self.id.clone(),
+            path: self.path.clone(),
+            created: self.created,
+            virtual_tokens: self.weights.virtual_tokens(),
+        }
     }
 }
 

@@ -34,7 +34,7 @@ impl Ask for ChatRequest {
         state.check_prompt_bytes(segments.iter().map(segment_bytes).sum())?;
         let prompt = state.tokenizer.encode(&segments).map_err(|error| template_refused(&error))?;
         let rules = TurnRules::new(state.turn_context(template.reasoning_after(&segments)), self, tools)?;
-        state.room_after(prompt.len())?;
+        state.room_after(prompt.len(), 0)?;
         Ok(Plan {
             prompts: vec![prompt],
             n: self.n,

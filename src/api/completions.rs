@@ -57,7 +57,7 @@ fn encode(state: &AppState, prompt: &Prompt, add_special_tokens: bool) -> Result
             })?
         }
     };
-    state.room_after(ids.len())?;
+    state.room_after(ids.len(), 0)?;
     Ok(ids)
 }
 

@@ -49,7 +49,7 @@ fn adapter(state: &AppState, card: &Card) -> Value {
         "owned_by": "callsmith",
         "root": card.path,
         "parent": state.model.name,
-        "max_model_len": state.model.context_length,
+        "max_model_len": state.model.context_length.saturating_sub(card.virtual_tokens),
         "generation": card.id,
     })
 }

@@ -134,14 +134,13 @@ impl Decoder {
     }
 }
 
-/// Sinks the gradients of whatever the embeddings were looked up in, if it is trained: the one place where candle's tape serves
-/// well.
+/// Sinks the gradients of whatever the embeddings were looked up in, if it is trained, by candle's tape of the lookup. It also has
+/// gradients of the lookup's own parts, which are no variables.
 fn embedding_backward(embedded: &Tensor, grad: &Tensor, sink: &mut Sink<'_>) -> Result<()> {
     if !embedded.track_op() {
         return Ok(());
     }
     let found = (embedded * grad)?.sum_all()?.backward()?;
-    // The tape has one for each factor of the product, also for the constant one.
     let ids: Vec<TensorId> = found.get_ids().filter(|id| **id != grad.id()).copied().collect();
     ids.into_iter().try_for_each(|id| found.get_id(id).map_or(Ok(()), |gradient| sink(id, gradient)))
 }

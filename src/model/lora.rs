@@ -135,7 +135,7 @@ pub struct AdapterWeights {
     pairs: Vec<Option<LoraPair>>,
     /// `[n, hidden]`, see [`super::prompt`].
     prompt: Option<Tensor>,
-    /// The same for serving on the CPU; made when it is loaded or first used.
+    /// The factors for serving on the CPU; made when it is loaded or first used.
     packed: OnceLock<Arc<PackedAdapter>>,
 }
 
@@ -341,12 +341,11 @@ impl Trained<'_> {
         (magnitude, grad): (&Magnitude, &Tensor),
         sink: &mut Sink<'_>,
     ) -> Result<Tensor> {
-        if let Magnitude::Wanted(wanted) = magnitude {
-            let z = ops::adapted(x, weight, &self.factors())?;
-            let sums = (grad * z)?.to_dtype(DType::F32)?.sum(0)?;
-            sink(wanted.id(), &(sums / self.pair.lengths(weight)?)?)?;
-        }
-        self.pair.at_magnitude(grad.clone(), weight)
+        let Magnitude::Wanted(wanted) = magnitude else { return self.pair.at_magnitude(grad.clone(), weight) };
+        let z = ops::adapted(x, weight, &self.factors())?;
+        let (sums, lengths) = ((grad * z)?.to_dtype(DType::F32)?.sum(0)?, self.pair.lengths(weight)?);
+        sink(wanted.id(), &(sums / &lengths)?)?;
+        grad.broadcast_mul(&(wanted.detach() / lengths)?.to_dtype(grad.dtype())?)
     }
 
     fn factors(&self) -> Factors<'_> {

@@ -50,8 +50,9 @@ mod process;
 mod refused_schemas;
 /// OpenAI's Responses API.
 mod responses;
-/// Streams: OpenAI's chunk sequence, and the same content as whole responses.
+/// Adapters that are soft prompts.
 mod soft_prompts;
+/// Streams: OpenAI's chunk sequence, and the same content as whole responses.
 mod streaming;
 /// Plain text: stop strings, logprobs, seeds, several choices, JSON answers.
 mod text;

@@ -31,11 +31,14 @@ pub fn directory(target: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Resu
     sync(parent)
 }
 
-/// Removes the directory `target`, of which no part can be seen under its name.
+/// Removes the directory `target`, of which no part can be seen under its name; of a link to one, the link.
 ///
 /// # Errors
 /// When the file system refuses.
 pub fn remove(target: &Path) -> Result<()> {
+    if fs::symlink_metadata(target).is_ok_and(|found| found.is_symlink()) {
+        return fs::remove_file(target).map_err(TrainError::io(target));
+    }
     let temporary = beside(target)?;
     fs::rename(target, temporary.path()).map_err(TrainError::io(target))?;
     faults::point("directory_removed").map_err(TrainError::io(target))?;

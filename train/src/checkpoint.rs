@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 const VALUES: &str = "model.safetensors";
@@ -233,7 +233,7 @@ pub fn newest(output: &Path, slots: &[Slot], mut warn: impl FnMut(&str)) -> Resu
         match load(&dir, slots) {
             Ok(checkpoint) => return Ok(Some(checkpoint)),
             // A trainer that is at work here has removed it meanwhile: there are newer ones.
-            Err(_) if !dir.exists() => {}
+            Err(_) if is_gone(&dir) => {}
             Err(error) => {
                 warn(&format!("{error}; trying the checkpoint before it"));
                 damaged.push(dir);
@@ -244,6 +244,10 @@ pub fn newest(output: &Path, slots: &[Slot], mut warn: impl FnMut(&str)) -> Resu
         Some(dir) => Err(TrainError::output(dir, "no checkpoint here is whole; start again with another `output`")),
         None => Ok(None),
     }
+}
+
+fn is_gone(dir: &Path) -> bool {
+    fs::symlink_metadata(dir).is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 #[cfg(test)]

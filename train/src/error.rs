@@ -26,7 +26,7 @@ pub enum TrainError {
     NoGradient { tensor: String, reason: &'static str },
     /// The loss or its gradient stayed non-finite.
     #[error(
-        "loss or gradient was not finite in {0} steps in a row; lower optim.lr, raise optim.warmup_steps or lower optim.clip, then --resume"
+        "loss or gradient was not finite in {0} steps in a row; lower optim.lr, raise optim.warmup_steps or lower optim.clip, then --resume --allow-changed-recipe"
     )]
     Diverged(usize),
     /// A checkpoint or output directory cannot be used.

@@ -246,6 +246,11 @@ impl Recipe {
         if self.eval.is_none() && !self.files().is_empty() {
             self.eval = Some(EvalSection::default());
         }
+        let packed = self.model.weights != Held::F32;
+        if let Some(eval) = &mut self.eval {
+            let count = if packed && eval.best == BestBy::Loss { 0 } else { default::EVAL_GENERATE };
+            eval.generate.get_or_insert(count);
+        }
         self
     }
 

@@ -313,7 +313,7 @@ fn start(recipe: &Recipe, options: RunOptions, trainer: &mut Trainer, place: Pla
         return Ok(fresh);
     };
     if found.state.recipe_digest != recipe_digest && !options.allow_changed_recipe {
-        let message = "the recipe differs from the one of its checkpoint (see recipe.toml there); restore it, or give --allow-changed-recipe";
+        let message = "the recipe differs from the one of its checkpoint (see recipe.toml there); restore it, with as many processes (batch.tokens times them counts), or give --allow-changed-recipe";
         return Err(TrainError::output(output, message));
     }
     trainer.restore(found.values, found.moments)?;

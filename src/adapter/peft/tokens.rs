@@ -81,7 +81,12 @@ impl Wanted {
     /// Reads the settings of an adapter for this model; `None` without such tokens.
     pub(super) fn of(settings: &Value, model: &ModelConfig) -> Result<Option<Self>, AdapterError> {
         let fields = Fields::of(settings)?;
-        let Some(value) = fields.get(SETTING) else { return Ok(None) };
+        let is_off = |value: &&Value| match value {
+            Value::Array(list) => list.is_empty(),
+            Value::Object(modules) => modules.is_empty(),
+            value => **value == Value::Bool(false),
+        };
+        let Some(value) = fields.get(SETTING).filter(|value| !is_off(value)) else { return Ok(None) };
         let empty = Value::Null;
         let (embedding, head) = match value {
             Value::Object(modules) => {

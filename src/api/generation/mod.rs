@@ -236,8 +236,9 @@ async fn start<R>(
         return Err(ApiError::at(Kind::ParameterCombination, "ignore_eos", message));
     }
     let mut generations = Vec::with_capacity(count);
+    let virtual_tokens = lease.as_ref().map_or(0, |lease| lease.weights.virtual_tokens());
     for prompt in &plan.prompts {
-        let room = state.room_after(prompt.len())?;
+        let room = state.room_after(prompt.len(), virtual_tokens)?;
         for index in 0..plan.n {
             generations.push(GenerateRequest {
                 prompt: prompt.clone(),
@@ -271,11 +272,12 @@ impl AppState {
         if bytes <= most { Ok(()) } else { Err(self.context_exceeded(&format!("{bytes} bytes of text"))) }
     }
 
-    /// Tokens left for the answer after a prompt.
-    pub(super) fn room_after(&self, prompt: usize) -> Result<usize, ApiError> {
-        match self.model.context_length.checked_sub(prompt) {
+    /// Tokens left for the answer after a prompt and what the adapter puts before it.
+    pub(super) fn room_after(&self, prompt: usize, virtual_tokens: usize) -> Result<usize, ApiError> {
+        match self.model.context_length.checked_sub(prompt + virtual_tokens) {
             Some(room) if room > 0 => Ok(room),
-            _ => Err(self.context_exceeded(&format!("{prompt} tokens"))),
+            _ if virtual_tokens == 0 => Err(self.context_exceeded(&format!("{prompt} tokens"))),
+            _ => Err(self.context_exceeded(&format!("{prompt} tokens beside {virtual_tokens} of the soft prompt"))),
         }
     }
 

@@ -176,8 +176,7 @@ pub fn main() -> ExitCode {
     match survive_limits().and_then(|()| dispatch(command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let remedy = error.remedy().map_or_else(String::new, |remedy| format!("; {remedy}"));
-            monitor::note(&format!("error: {error}{remedy}"));
+            monitor::note(&format!("error: {}", with_remedy(&error)));
             ExitCode::FAILURE
         }
     }
@@ -222,11 +221,15 @@ fn train(method: Method, args: &TrainArgs) -> Result<()> {
     outcome.map(drop).inspect_err(|error| end_all(ranks.as_ref(), error))
 }
 
+fn with_remedy(error: &TrainError) -> String {
+    error.remedy().map_or_else(|| error.to_string(), |remedy| format!("{error}; {remedy}"))
+}
+
 /// An error on one of several ranks ends them all.
 fn end_all(ranks: &dyn Ranks, error: &TrainError) {
     let Place { rank, size } = ranks.place();
     if size > 1 {
-        monitor::note(&format!("error on rank {rank} of {size}: {error}"));
+        monitor::note(&format!("error on rank {rank} of {size}: {}", with_remedy(error)));
         ranks.abort();
     }
 }

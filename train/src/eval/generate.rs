@@ -80,7 +80,8 @@ impl Generations {
         encoder: &Arc<Encoder>,
     ) -> Result<Option<Self>> {
         let mut offering: Vec<_> = conversations.filter(|conversation| !conversation.tools.is_empty()).collect();
-        if eval.generate == 0 || offering.is_empty() {
+        let wanted = eval.generate.unwrap_or(0);
+        if wanted == 0 || offering.is_empty() {
             return Ok(None);
         }
         let count = offering.len() as u64;
@@ -93,7 +94,7 @@ impl Generations {
                 None
             }
         };
-        let turns: Vec<Turn> = offering.into_iter().filter_map(ready).take(eval.generate).collect();
+        let turns: Vec<Turn> = offering.into_iter().filter_map(ready).take(wanted).collect();
         Ok((!turns.is_empty()).then_some(Self { asker, turns, max_tokens: eval.max_tokens }))
     }
 
@@ -104,8 +105,9 @@ impl Generations {
     /// When the engine cannot run beside the training.
     pub fn run(&self, trainable: &Trainable, ranks: &dyn Ranks) -> Result<Generated> {
         let (decoder, adapter) = trainable.serving()?;
+        let virtual_tokens = adapter.as_ref().map_or(0, |weights| weights.virtual_tokens());
         let adapter = adapter.map(|weights| answer::lease("in training".to_owned(), Path::new(""), weights));
-        let limits = self.limits(&decoder);
+        let limits = self.limits(&decoder, virtual_tokens);
         let engine = EngineHandle::start(decoder, limits).map_err(|error| unable(&error))?;
         let submit = |turn: &Turn| self.asker.submit(&engine, &turn.question, adapter.clone(), self.max_tokens);
         // All at once; those that do not fit together wait in the engine.
@@ -126,9 +128,10 @@ impl Generations {
     }
 
     /// Room for all turns, within bounds, but at least for the longest.
-    fn limits(&self, decoder: &Decoder) -> EngineOptions {
+    fn limits(&self, decoder: &Decoder, virtual_tokens: usize) -> EngineOptions {
         let block = KvCache::block_bytes(decoder.config(), decoder.dtype());
-        let bytes = |turn: &Turn| ((turn.question.prompt.len() + self.max_tokens) / kv_cache::BLOCK_SIZE + 1) * block;
+        let tokens = |turn: &Turn| virtual_tokens + turn.question.prompt.len() + self.max_tokens;
+        let bytes = |turn: &Turn| (tokens(turn) / kv_cache::BLOCK_SIZE + 1) * block;
         let (all, longest) =
             self.turns.iter().map(bytes).fold((0, 0), |(all, most), each| (all + each, each.max(most)));
         let limits = limits(all.min(KV_CACHE_BYTES).max(longest));

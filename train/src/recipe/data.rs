@@ -163,9 +163,10 @@ pub struct EvalSection {
     /// Measure on generated dialogues with functions that no training dialogue shows.
     #[serde(default)]
     pub synth: bool,
-    /// Held-out conversations with functions that are answered as the server would, one turn of each; 0 for none.
-    #[serde(default = "default::eval_generate")]
-    pub generate: usize,
+    /// Held-out conversations with functions that are answered as the server would, one turn of each; 0 for none. When absent a
+    /// few, but none of a packed base, whose weights are expanded again for every token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generate: Option<usize>,
     /// Most tokens of such an answer.
     #[serde(default = "default::eval_max_tokens")]
     pub max_tokens: usize,
@@ -185,7 +186,7 @@ impl Default for EvalSection {
             data: None,
             split: None,
             synth: false,
-            generate: default::eval_generate(),
+            generate: None,
             max_tokens: default::eval_max_tokens(),
             best: BestBy::default(),
             patience: None,

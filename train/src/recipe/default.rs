@@ -2,12 +2,11 @@
 
 /// Share of the files' conversations that is held out.
 pub(super) const EVAL_SPLIT: f64 = 0.1;
+/// Conversations that are answered at an evaluation.
+pub(super) const EVAL_GENERATE: usize = 8;
 
 pub(super) fn eval_samples() -> usize {
     200
-}
-pub(super) fn eval_generate() -> usize {
-    8
 }
 pub(super) fn eval_max_tokens() -> usize {
     256

@@ -168,7 +168,7 @@ fn eval(recipe: &Recipe, eval: &EvalSection) -> Result<()> {
     ensure(eval.samples > 0, "eval.samples", "must be at least 1; split = 0 switches evaluation off")?;
     ensure(eval.patience != Some(0), "eval.patience", "must be at least 1; leave it out to train to the end")?;
     ensure(eval.max_tokens > 0, "eval.max_tokens", "must be at least 1; generate = 0 switches generations off")?;
-    let measured = eval.best == BestBy::Loss || eval.generate > 0;
+    let measured = eval.best == BestBy::Loss || eval.generate != Some(0);
     ensure(measured, "eval.best", "\"call_accuracy\" is measured by generations: give eval.generate at least 1")?;
     let kinds = [eval.data.is_some(), eval.split.is_some(), eval.synth];
     let one = kinds.into_iter().filter(|&given| given).count() <= 1;

@@ -219,7 +219,7 @@ fn a_run_without_functions_or_with_generations_switched_off_asks_for_none() {
     .unwrap();
     recipe.output = root.path().join("words");
     let eval = recipe.eval.as_mut().unwrap();
-    (eval.data, eval.generate) = (Some(words), 8);
+    (eval.data, eval.generate) = (Some(words), Some(8));
     run(&recipe);
     assert_eq!(of(&recipe, "eval").pop().unwrap()["samples"], Value::Null);
     recipe.output = root.path().join("undecided");

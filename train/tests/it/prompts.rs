@@ -59,6 +59,18 @@ fn a_packed_base_and_random_tokens_do_as_well() {
     assert_ne!(weights(&recipe), weights(&other));
 }
 
+#[test]
+fn conversations_are_answered_behind_the_virtual_tokens_at_evaluations() {
+    let root = root();
+    let data = format!("eval.data=\"{}\"", root.path().join("data.jsonl").display());
+    let sets = [data.as_str(), "phase.0.steps=1", "eval.generate=1", "eval.max_tokens=20"];
+    let recipe = adapter_recipe(root.path(), "answered", ("prompt", "tokens = 150"), &sets);
+    assert_eq!(run(&recipe, false, false).unwrap(), Outcome::Finished);
+    let log = log(&recipe);
+    let evaluated = log.iter().find(|line| line["event"] == "eval").unwrap();
+    assert!(evaluated["held_out"]["call_accuracy"].is_number(), "{evaluated}");
+}
+
 /// What the decoder that trains says greedily.
 fn trained_greedy(decoder: &Decoder, adapter: &Arc<AdapterWeights>, said: &[u32], count: usize) -> Vec<u32> {
     let vocab_size = decoder.config().vocab_size;
