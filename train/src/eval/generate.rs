@@ -1,6 +1,6 @@
 //! Sample generations while training: held-out turns, answered by the weights as they are at that step.
 //!
-//! Prompt, grammar, engine and parser are those of [`super::answer`], so what is measured is what the server would write.
+//! Prompt, grammar, engine and parser are those of `eval::answer`, so what is measured is what the server would write.
 //! The engine lives for one evaluation alone, because all that it keeps of a prompt is of that step's weights.
 
 use super::answer::{self, Asker, Question, Written};

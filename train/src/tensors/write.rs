@@ -30,7 +30,7 @@ pub fn file(path: &Path, plans: &[Plan], values: &mut Values<'_>) -> Result<()> 
 /// The same without a progress bar, for who has the screen already.
 ///
 /// # Errors
-/// As [`file`].
+/// As [`file()`].
 pub fn quiet_file(path: &Path, plans: &[Plan], values: &mut Values<'_>) -> Result<()> {
     write(path, plans.iter().collect(), values, &ProgressBar::hidden())
 }
