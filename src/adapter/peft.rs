@@ -15,11 +15,12 @@ mod tokens;
 
 pub use config::{SiteSpec, resolve};
 pub use prompt::{TENSOR as PROMPT_TENSOR, save_prompt};
-pub use save::{TOKENIZER_FILES, save};
+pub use save::{save, tokenizer_files};
 pub use tokens::{Table, TokenRows, save_with_tokens};
 
 use super::files::{AdapterFiles, CONFIG_FILE, OpenFile, WEIGHTS_FILE};
 use super::{AdapterError, shown};
+use crate::model::decoder::module_shape;
 use crate::model::{AdapterWeights, Checkpoint, LoraPair, Magnitude, ModelConfig, Packing, Site, TargetModule};
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
@@ -116,20 +117,6 @@ pub fn parse_tensor_name(name: &str) -> Option<(Site, Factor)> {
     let module = TargetModule::ALL.into_iter().find(|module| module.path() == path)?;
     let number: usize = layer.parse().ok()?;
     (number.to_string() == layer).then_some((Site { layer: number, module }, factor))
-}
-
-/// Width of a site's input and output.
-fn widths(model: &ModelConfig, module: TargetModule) -> (usize, usize) {
-    let hidden = model.hidden_size;
-    let heads = model.num_heads * model.head_dim;
-    let kv_heads = model.num_kv_heads * model.head_dim;
-    match module {
-        TargetModule::Q => (hidden, heads),
-        TargetModule::K | TargetModule::V => (hidden, kv_heads),
-        TargetModule::O => (heads, hidden),
-        TargetModule::Gate | TargetModule::Up => (hidden, model.intermediate_size),
-        TargetModule::Down => (model.intermediate_size, hidden),
-    }
 }
 
 /// Where the tensors of a site lie in the file, and the factor on their product.
@@ -262,7 +249,7 @@ fn plan(
     }
     let mut plans = BTreeMap::new();
     for (site, spec) in specs {
-        let (input, output) = widths(model, site.module);
+        let (output, input) = module_shape(model, site.module);
         let a = take(&mut found, (*site, Factor::A), &[spec.rank, input])?;
         let b = take(&mut found, (*site, Factor::B), &[output, spec.rank])?;
         let magnitude = use_dora.then(|| take(&mut found, (*site, Factor::Magnitude), &[output])).transpose()?;

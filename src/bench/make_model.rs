@@ -27,17 +27,6 @@ use tempfile::TempDir;
 
 /// Vocabularies are padded to a multiple of this, as those of published models are.
 const VOCABULARY_UNIT: usize = 128;
-/// What a tokenizer may consist of; only the first must be there.
-const TOKENIZER_FILES: [&str; 8] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-];
 
 /// Writes the directory and says what is in it.
 pub(super) fn run(args: &MakeModelArgs) -> Result<(), BenchError> {
@@ -114,7 +103,7 @@ fn config(args: &MakeModelArgs) -> Result<ModelConfig, BenchError> {
 }
 
 fn copy_tokenizer(from: &Path, to: &Path) -> Result<(), BenchError> {
-    for name in TOKENIZER_FILES {
+    for name in tokenizer::FILES {
         let (source, copy) = (from.join(name), to.join(name));
         match fs::read(&source) {
             Ok(bytes) => write(&copy, &bytes)?,

@@ -24,6 +24,20 @@ use std::path::Path;
 use std::sync::Arc;
 use toktrie::{TokEnv, TokRxInfo, TokTrie};
 
+/// What a tokenizer's directory may consist of; only the first must be there.
+pub const FILES: [&str; 8] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+];
+/// How its model is to be sampled, where that is said.
+pub const GENERATION_FILE: &str = "generation_config.json";
+
 /// A model's tokenizer.
 pub struct ChatTokenizer {
     encoder: Arc<TextEncoder>,

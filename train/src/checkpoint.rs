@@ -135,7 +135,7 @@ fn write(path: &Path, slots: &[Slot], buffers: &[(&str, &[f32])]) -> Result<()> 
     tensors::write::quiet_file(path, &plans, &mut |plan| {
         let values = parts[&plan.name];
         if !values.iter().all(|value| value.is_finite()) {
-            let remedy = "lower optim.lr or raise optim.warmup_steps, then --resume";
+            let remedy = "lower optim.lr or raise optim.warmup_steps, then --resume --allow-changed-recipe";
             let message = format!("not written: `{}` holds values that are not finite; {remedy}", plan.name);
             return Err(TrainError::output(path, message));
         }

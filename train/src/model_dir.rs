@@ -3,7 +3,7 @@
 use crate::atomic;
 use crate::error::{Result, TrainError};
 use crate::tensors::{self, Weights};
-use callsmith::adapter::peft::TOKENIZER_FILES;
+use callsmith::adapter::peft::tokenizer_files;
 use callsmith::model::{ModelConfig, ModelError, decoder};
 use candle_core::DType;
 use safetensors::Dtype;
@@ -112,7 +112,7 @@ pub fn check_finite(dir: &Path) -> Result<()> {
 /// # Errors
 /// When one cannot be read or written.
 pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
-    TOKENIZER_FILES.into_iter().try_for_each(|name| copy_file(from, to, name))
+    tokenizer_files().try_for_each(|name| copy_file(from, to, name))
 }
 
 /// Copies a file if it is there.

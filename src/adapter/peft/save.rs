@@ -2,6 +2,7 @@
 
 use super::{CONFIG_FILE, Factor, PeftConfig, SiteSpec, WEIGHTS_FILE, invalid, tensor_name};
 use crate::adapter::AdapterError;
+use crate::chat::tokenizer;
 use crate::model::{AdapterWeights, LoraPair, Magnitude, Site, TargetModule};
 use crate::staging::{self, beside, parent};
 use candle_core::{DType, Tensor};
@@ -14,18 +15,11 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 const ALWAYS: [&str; 2] = [CONFIG_FILE, WEIGHTS_FILE];
+
 /// The files that a tokenizer and its use may consist of.
-pub const TOKENIZER_FILES: [&str; 9] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "generation_config.json",
-];
+pub fn tokenizer_files() -> impl Iterator<Item = &'static str> {
+    tokenizer::FILES.into_iter().chain([tokenizer::GENERATION_FILE])
+}
 
 /// Writes a PEFT directory atomically (temporary directory beside it, then rename), tensors in f32.
 ///
@@ -123,8 +117,10 @@ fn foreign_entry(dir: &Path) -> io::Result<Option<OsString>> {
     };
     let names: Vec<OsString> = entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>()?;
     // A tokenizer alone is no adapter.
-    let of_adapter: &[&str] = if names.iter().any(|name| name == CONFIG_FILE) { &TOKENIZER_FILES } else { &[] };
-    let known = |name: &OsString| ALWAYS.iter().chain(of_adapter).any(|known| name == known);
+    let is_adapter = names.iter().any(|name| name == CONFIG_FILE);
+    let known = |name: &OsString| {
+        ALWAYS.into_iter().any(|known| name == known) || is_adapter && tokenizer_files().any(|known| name == known)
+    };
     Ok(names.into_iter().find(|name| !known(name)))
 }
 
@@ -147,7 +143,7 @@ impl Staging {
 
     /// Takes over those of a tokenizer's files that are there.
     fn copy_tokenizer(&self, from: &Path) -> io::Result<()> {
-        TOKENIZER_FILES.into_iter().try_for_each(|name| match fs::read(from.join(name)) {
+        tokenizer_files().try_for_each(|name| match fs::read(from.join(name)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             read => self.write(name, &read?),
         })
@@ -164,7 +160,7 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         // Only files by name: nothing else can be lost, whatever now lies at this path.
-        for name in ALWAYS.iter().chain(&TOKENIZER_FILES) {
+        for name in ALWAYS.into_iter().chain(tokenizer_files()) {
             let _ = fs::remove_file(self.0.join(name));
         }
         let _ = fs::remove_dir(&self.0);

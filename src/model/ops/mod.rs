@@ -27,7 +27,7 @@ pub use paged::{PagedLayout, paged_attention};
 pub use rope::{Rotary, rope, rope_divisors};
 pub use swiglu::{swiglu, swiglu_backward};
 
-use candle_core::{CpuStorage, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, DType, Result, Shape, Storage, Tensor, bail};
 use parking_lot::RwLockReadGuard;
 use std::ops::Deref;
 
@@ -64,19 +64,6 @@ impl Deref for View<'_> {
             _ => &[],
         }
     }
-}
-
-/// The values that a custom op receives.
-fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
-        None => bail!("op input is not contiguous"),
-    }
-}
-
-/// What a custom op gives back.
-fn output(data: Vec<f32>, shape: impl Into<Shape>) -> (CpuStorage, Shape) {
-    (CpuStorage::F32(data), shape.into())
 }
 
 /// A new CPU tensor from values.

@@ -4,9 +4,9 @@
 //! its prompt was cut into chunks.
 
 use super::kernels::{Loop, add_scaled, dot, softmax, vectorised};
-use super::{composed, is_fused, output, slice};
+use super::{View, composed, is_fused, tensor};
 use crate::model::kv_cache::BLOCK_SIZE;
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 /// Where the rows of a pass find their keys and values.
@@ -50,7 +50,7 @@ impl PagedLayout {
 /// `q: [T, heads, d]`; `keys`, `values`: the cache of one layer, `[slots, kv_heads, d]` → `[T, heads, d]`.
 pub fn paged_attention(q: &Tensor, keys: &Tensor, values: &Tensor, layout: &PagedLayout) -> Result<Tensor> {
     if is_fused(q) {
-        return q.contiguous()?.apply_op3_no_bwd(keys, values, &PagedAttention { layout });
+        return fused(&q.contiguous()?, keys, values, layout);
     }
     let mut outputs = Vec::new();
     let mut row = 0;
@@ -66,8 +66,17 @@ pub fn paged_attention(q: &Tensor, keys: &Tensor, values: &Tensor, layout: &Page
     Tensor::cat(&outputs, 0)
 }
 
-struct PagedAttention<'a> {
-    layout: &'a PagedLayout,
+fn fused(q: &Tensor, keys: &Tensor, values: &Tensor, layout: &PagedLayout) -> Result<Tensor> {
+    let ((_, heads, dim), (_, kv_heads, _)) = (q.dims3()?, keys.dims3()?);
+    let (queries, keys, values) = (View::new(q)?, View::new(keys)?, View::new(values)?);
+    let (keys, values) = (&*keys, &*values);
+    let mut out = vec![0f32; queries.len()];
+    let rows = out.par_chunks_mut(dim).zip(queries.par_chunks(dim)).enumerate();
+    rows.for_each(|(i, (out, q))| {
+        let (row, kv_offset) = (i / heads, i % heads / (heads / kv_heads) * dim);
+        vectorised(Query { layout, row, q, keys, values, kv_offset, width: kv_heads * dim, out });
+    });
+    tensor(out, q.shape().clone())
 }
 
 /// One query head of one row.
@@ -102,32 +111,5 @@ impl Loop for Query<'_> {
             let at = self.layout.slot(sequence, p) * self.width + self.kv_offset;
             add_scaled(self.out, *weight, &self.values[at..at + dim]);
         }
-    }
-}
-
-impl CustomOp3 for PagedAttention<'_> {
-    fn name(&self) -> &'static str {
-        "paged-attention"
-    }
-
-    fn cpu_fwd(
-        &self,
-        q: &CpuStorage,
-        lq: &Layout,
-        k: &CpuStorage,
-        lk: &Layout,
-        v: &CpuStorage,
-        lv: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let ((_, heads, dim), (_, kv_heads, _)) = (lq.shape().dims3()?, lk.shape().dims3()?);
-        let (q, keys, values) = (slice(q, lq)?, slice(k, lk)?, slice(v, lv)?);
-        let mut out = vec![0f32; q.len()];
-        let rows = out.par_chunks_mut(dim).zip(q.par_chunks(dim)).enumerate();
-        rows.for_each(|(i, (out, q))| {
-            let (row, kv_offset) = (i / heads, i % heads / (heads / kv_heads) * dim);
-            let width = kv_heads * dim;
-            vectorised(Query { layout: self.layout, row, q, keys, values, kv_offset, width, out });
-        });
-        Ok(output(out, lq.shape().clone()))
     }
 }

@@ -1,6 +1,6 @@
 //! Sample generations while training: measured on the live weights, decisive, and what the server writes with the result.
 
-use crate::fixture;
+use crate::fixture::root;
 use callsmith::adapter::peft;
 use callsmith::adapter::registry::{Generation, Lease};
 use callsmith::chat::dialect::{DialectChoice, TurnSpec};
@@ -35,13 +35,6 @@ fn data(root: &Path, name: &str, shift: usize) -> PathBuf {
     let path = root.join(name);
     fs::write(&path, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
     path
-}
-
-fn root() -> tempfile::TempDir {
-    let root = tempfile::tempdir().unwrap();
-    fs::create_dir(root.path().join("tokenizer")).unwrap();
-    fixture::tokenizer(&root.path().join("tokenizer"));
-    root
 }
 
 /// What all recipes here have in common: every conversation is trained on and measured.

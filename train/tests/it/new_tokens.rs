@@ -1,8 +1,8 @@
 //! New tokens: trained with all weights or beside an adapter, exported, and merged into what a server loads.
 
-use crate::fixture::VOCAB;
+use crate::fixture::{VOCAB, root};
 use crate::models::assert_close;
-use crate::whole_run::{adapter_recipe, load_adapter, recipe, root, run};
+use crate::whole_run::{adapter_recipe, load_adapter, recipe, run};
 use callsmith::chat::dialect::DialectChoice;
 use callsmith::chat::tokenizer::ChatTokenizer;
 use callsmith::model::{AdapterBatch, Attention, Checkpoint, Decoder, ForwardPass, weights};

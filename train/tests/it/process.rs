@@ -21,8 +21,7 @@ pub(crate) struct Scratch(tempfile::TempDir);
 impl Scratch {
     pub(crate) fn new() -> Self {
         let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        fs::create_dir(root.path().join("tokenizer")).unwrap();
-        fixture::tokenizer(&root.path().join("tokenizer"));
+        fixture::tokenizer_below(root.path());
         Self(root)
     }
 
@@ -41,11 +40,7 @@ impl Scratch {
             [model]
             tokenizer = "{}"
             [model.shape]
-            hidden_size = 16
-            intermediate_size = 24
-            num_hidden_layers = 1
-            num_attention_heads = 2
-            num_key_value_heads = 1
+            {shape}
             max_position_embeddings = 256
             [optim]
             lr = 0.01
@@ -60,7 +55,8 @@ impl Scratch {
             [checkpoint]
             every = 10
             "#,
-            tokenizer.display()
+            tokenizer.display(),
+            shape = fixture::SHAPE
         );
         self.write("full.toml", &text)
     }

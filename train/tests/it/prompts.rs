@@ -1,6 +1,7 @@
 //! Soft prompts: trained, written as PEFT directories, and served as they were trained.
 
-use crate::whole_run::{self, adapter_recipe, load_adapter, log, root, run};
+use crate::fixture::root;
+use crate::whole_run::{self, adapter_recipe, load_adapter, log, run};
 use callsmith::adapter::registry::Generation;
 use callsmith::engine::{EngineHandle, EngineOptions, Event, GenerateRequest, SamplingParams};
 use callsmith::model::prompt::virtual_tokens;

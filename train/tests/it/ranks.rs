@@ -1,7 +1,8 @@
 //! Runs of several ranks, each on a thread of its own. tests/mpi has the same over MPI, with processes that die.
 
+use crate::fixture::root;
 use crate::training;
-use crate::whole_run::{lora_recipe, recipe, root};
+use crate::whole_run::{lora_recipe, recipe};
 use callsmith_train::Result;
 use callsmith_train::ranks::{Place, Ranks};
 use callsmith_train::recipe::Recipe;

@@ -14,8 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 fn recipe(root: &Path) -> String {
-    fs::create_dir(root.join("tokenizer")).unwrap();
-    fixture::tokenizer(&root.join("tokenizer"));
+    fixture::tokenizer_below(root);
     format!(
         r#"
         method = "full"
@@ -23,11 +22,7 @@ fn recipe(root: &Path) -> String {
         [model]
         tokenizer = "{root}/tokenizer"
         [model.shape]
-        hidden_size = 16
-        intermediate_size = 24
-        num_hidden_layers = 1
-        num_attention_heads = 2
-        num_key_value_heads = 1
+        {shape}
         max_position_embeddings = 2048
         [optim]
         lr = 0.01
@@ -44,7 +39,8 @@ fn recipe(root: &Path) -> String {
         [log]
         every = 1
         "#,
-        root = root.display()
+        root = root.display(),
+        shape = fixture::SHAPE
     )
 }
 

@@ -1,6 +1,6 @@
 //! Whole runs in a temporary directory: stopping, resuming, locking, exporting.
 
-use crate::fixture;
+use crate::fixture::{self, root};
 use callsmith::model::weights;
 use callsmith_train::data::synth::Split;
 use callsmith_train::eval::{self, EvalOptions};
@@ -22,11 +22,7 @@ pub(crate) fn recipe(root: &Path, output: &str, sets: &[&str]) -> Recipe {
         [model]
         tokenizer = "{root}/tokenizer"
         [model.shape]
-        hidden_size = 16
-        intermediate_size = 24
-        num_hidden_layers = 1
-        num_attention_heads = 2
-        num_key_value_heads = 1
+        {shape}
         max_position_embeddings = 2048
         [optim]
         lr = 0.01
@@ -49,16 +45,10 @@ pub(crate) fn recipe(root: &Path, output: &str, sets: &[&str]) -> Recipe {
         every = 4
         keep = 2
         "#,
-        root = root.display()
+        root = root.display(),
+        shape = fixture::SHAPE
     );
     Recipe::parse(&text, "test", &sets.iter().map(|&set| set.to_owned()).collect::<Vec<_>>()).unwrap()
-}
-
-pub(crate) fn root() -> tempfile::TempDir {
-    let root = tempfile::tempdir().unwrap();
-    fs::create_dir(root.path().join("tokenizer")).unwrap();
-    fixture::tokenizer(&root.path().join("tokenizer"));
-    root
 }
 
 pub(crate) fn run(recipe: &Recipe, resume: bool, stop: bool) -> callsmith_train::Result<Outcome> {
