@@ -9,6 +9,11 @@ use llguidance::Matcher;
 use std::collections::HashMap;
 use toktrie::SimpleVob;
 
+/// Choices that are looked at before the first token.
+const LOOK_AHEAD: usize = 16;
+/// So many tokens allowed are free text.
+const FREE: usize = 10_000;
+
 /// A compiled grammar in some state.
 pub struct Constraint {
     matcher: Matcher,
@@ -20,11 +25,8 @@ pub struct Constraint {
 
 impl Constraint {
     /// A constraint in its first state, whose mask exists. Looks beyond what is forced: some grammars fail only there.
-    pub(super) fn start(matcher: Matcher, keys: Option<KeyGuard>) -> anyhow::Result<Self> {
-        let mut ahead = matcher.deep_clone();
-        if !ahead.consume_ff_tokens().is_empty() || ahead.is_error() {
-            ahead.compute_mask_or_eos()?;
-        }
+    pub(super) fn start(mut matcher: Matcher, keys: Option<KeyGuard>) -> anyhow::Result<Self> {
+        look_ahead(&mut matcher)?;
         let mut constraint = Self { matcher, mask: None, keys };
         constraint.compute_mask()?;
         Ok(constraint)
@@ -200,6 +202,23 @@ impl Constraint {
     pub fn is_finished(&self) -> bool {
         self.matcher.is_stopped() && !self.matcher.is_error()
     }
+}
+
+/// Goes one way through the grammar, as far as its first free text, and back. What the lexer has learnt there it keeps: the
+/// first masks of a turn cost no more than the later ones.
+fn look_ahead(matcher: &mut Matcher) -> anyhow::Result<()> {
+    let mut taken = 0;
+    for _ in 0..LOOK_AHEAD {
+        taken += matcher.consume_ff_tokens().len();
+        if matcher.is_stopped() {
+            break;
+        }
+        let mask = matcher.compute_mask_or_eos()?;
+        let Some(first) = mask.iter().next().filter(|_| mask.num_set() < FREE) else { break };
+        matcher.consume_token(first)?;
+        taken += 1;
+    }
+    matcher.rollback(taken)
 }
 
 /// `-inf` for every id without a bit in the mask.
