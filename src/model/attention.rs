@@ -92,8 +92,8 @@ impl Attention {
         let Lookback::Segments(lengths) = pass.context.lookback else { bail!("no gradient goes through a KV cache") };
         let grad = self.o.backward(&out.flatten_from(1)?, grad, pass)?.reshape(out.shape())?;
         let (turned_q, turned_k) = self.turned(q, k, pass.context)?;
-        let met = ops::Attended { q: &turned_q, k: &turned_k, v, out };
-        let [dq, dk, dv] = ops::causal_attention_backward(&met, &grad, lengths, pass.context.config.sliding_window)?;
+        let saved = ops::SavedTensors { q: &turned_q, k: &turned_k, v, out };
+        let [dq, dk, dv] = ops::causal_attention_backward(&saved, &grad, lengths, pass.context.config.sliding_window)?;
         let back = pass.context.rotary.reversed();
         let [mut dq, mut dk] = [ops::rope(&dq, &back)?, ops::rope(&dk, &back)?];
         if let Some((q_weight, k_weight)) = &self.qk_norm {

@@ -29,8 +29,8 @@ pub fn causal_attention(
     Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)
 }
 
-/// What the backward pass of one call reads: its inputs and its output.
-pub struct Attended<'a> {
+/// What one call saves for its backward pass: its inputs and its output.
+pub struct SavedTensors<'a> {
     pub q: &'a Tensor,
     pub k: &'a Tensor,
     pub v: &'a Tensor,
@@ -39,14 +39,14 @@ pub struct Attended<'a> {
 
 /// Gradients of q, k and v from that of the output.
 pub fn causal_attention_backward(
-    attended: &Attended<'_>,
+    saved: &SavedTensors<'_>,
     grad: &Tensor,
     lengths: &[usize],
     window: Option<usize>,
 ) -> Result<[Tensor; 3]> {
-    let Attended { q, k, v, .. } = *attended;
+    let SavedTensors { q, k, v, .. } = *saved;
     if is_fused(q) {
-        return CausalAttention::new(lengths, window).run_backward(attended, &grad.contiguous()?);
+        return CausalAttention::new(lengths, window).run_backward(saved, &grad.contiguous()?);
     }
     let mut parts = [Vec::new(), Vec::new(), Vec::new()];
     for at in segments(lengths) {
@@ -167,7 +167,7 @@ impl CausalAttention<'_> {
     }
 
     /// Gradients of the task: per query head of the group, then of the key head and of the value head.
-    fn backward(&self, heads: Heads, task: &Task, data: &Saved<'_>) -> (Vec<Vec<f32>>, Vec<f32>, Vec<f32>) {
+    fn backward(&self, heads: Heads, task: &Task, data: &Data<'_>) -> (Vec<Vec<f32>>, Vec<f32>, Vec<f32>) {
         let size = task.segment.len() * heads.dim;
         let (mut dk, mut dv) = (vec![0f32; size], vec![0f32; size]);
         let mut one = |member: usize| {
@@ -191,8 +191,8 @@ impl CausalAttention<'_> {
     }
 }
 
-/// What the backward pass reads.
-struct Saved<'a> {
+/// The values of the saved tensors, and of the output's gradient.
+struct Data<'a> {
     q: &'a [f32],
     k: &'a [f32],
     v: &'a [f32],
@@ -221,7 +221,7 @@ impl Part<'_> {
         self.heads.rows(data, self.heads.query, self.head, self.positions())
     }
 
-    fn score_gradient(&self, p: &[f32], data: &Saved<'_>, v: Matrix<'_>) -> Vec<f32> {
+    fn score_gradient(&self, p: &[f32], data: &Data<'_>, v: Matrix<'_>) -> Vec<f32> {
         let mut ds = vec![0f32; p.len()];
         matmul(&mut ds, self.queries(data.grad), v.t(), 1.0, false);
         each_row(&mut ds, self.block.end, &ScoreGradient { part: self, p, data });
@@ -233,7 +233,7 @@ impl Part<'_> {
 struct ScoreGradient<'a> {
     part: &'a Part<'a>,
     p: &'a [f32],
-    data: &'a Saved<'a>,
+    data: &'a Data<'a>,
 }
 
 impl RowKernel for ScoreGradient<'_> {
@@ -278,10 +278,10 @@ impl<'a> CausalAttention<'a> {
         tensor(out, q.shape().clone())
     }
 
-    fn run_backward(&self, attended: &Attended<'_>, grad: &Tensor) -> Result<[Tensor; 3]> {
-        let Attended { q, k, v, out } = *attended;
+    fn run_backward(&self, saved: &SavedTensors<'_>, grad: &Tensor) -> Result<[Tensor; 3]> {
+        let SavedTensors { q, k, v, out } = *saved;
         let views = [View::new(q)?, View::new(k)?, View::new(v)?, View::new(out)?, View::new(grad)?];
-        let data = Saved { q: &views[0], k: &views[1], v: &views[2], out: &views[3], grad: &views[4] };
+        let data = Data { q: &views[0], k: &views[1], v: &views[2], out: &views[3], grad: &views[4] };
         let heads = Heads::new(q.dims3()?, k.dims3()?);
         let tasks = self.tasks(heads);
         let parts: Vec<_> = tasks.par_iter().map(|task| self.backward(heads, task, &data)).collect();

@@ -18,7 +18,7 @@ mod rope;
 mod swiglu;
 
 pub use adapted::{AdaptedGradients, Factors, adapted, adapted_backward, adapted_norms, row_norms};
-pub use attention::{Attended, causal_attention, causal_attention_backward};
+pub use attention::{SavedTensors, causal_attention, causal_attention_backward};
 pub use dropout::Dropout;
 pub use linear::{linear, product, product_backward, project};
 pub use loss::{HeadGradients, HeadLoss, head_loss};

@@ -86,8 +86,8 @@ fn packed_attention_and_its_gradients_agree_with_composed_ops_segment_by_segment
         };
         let (y, grad, [dq, dk, dv]) = reference([&q, &k, &v], segments);
         let out = ops::causal_attention(&q, &k, &v, &lengths, window).unwrap();
-        let attended = ops::Attended { q: &q, k: &k, v: &v, out: &out };
-        let found = ops::causal_attention_backward(&attended, &grad, &lengths, window).unwrap();
+        let saved = ops::SavedTensors { q: &q, k: &k, v: &v, out: &out };
+        let found = ops::causal_attention_backward(&saved, &grad, &lengths, window).unwrap();
         assert_close([&out, &found[0], &found[1], &found[2]], [&y, &dq, &dk, &dv]);
     }
 }
