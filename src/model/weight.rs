@@ -85,12 +85,17 @@ impl Weight {
 
     /// The values of some rows, `[rows, in]`.
     pub(super) fn rows(&self, rows: Range<usize>) -> Result<Tensor> {
+        Tensor::cat(&self.parts(rows)?, 0)
+    }
+
+    /// The same in consecutive parts, for products that are joined: of values no copy.
+    pub(super) fn parts(&self, rows: Range<usize>) -> Result<Vec<Tensor>> {
         match self {
-            Self::Dense(tensor) => tensor.narrow(0, rows.start, rows.len()),
-            Self::Packed { values, dtype } => match values.device() {
-                Device::Cpu => decode(values, rows)?.to_dtype(*dtype),
-                device => values.dequantize(&device)?.narrow(0, rows.start, rows.len())?.to_dtype(*dtype),
-            },
+            Self::Dense(tensor) => Ok(vec![tensor.narrow(0, rows.start, rows.len())?]),
+            Self::Packed { values, dtype } => Ok(vec![match values.device() {
+                Device::Cpu => decode(values, rows)?.to_dtype(*dtype)?,
+                device => values.dequantize(&device)?.narrow(0, rows.start, rows.len())?.to_dtype(*dtype)?,
+            }]),
             Self::Extended { base, first, rows: own, .. } => {
                 let end = first + own.dims()[0];
                 let before = rows.start..rows.end.min(*first);
@@ -99,8 +104,7 @@ impl Weight {
                 let of_base = |rows: Range<usize>| (!rows.is_empty()).then(|| base.rows(rows)).transpose();
                 let of_own = || own.narrow(0, within.start - first, within.len())?.to_dtype(base.dtype());
                 let own = (!within.is_empty()).then(of_own).transpose()?;
-                let parts: Vec<_> = [of_base(before)?, own, of_base(behind)?].into_iter().flatten().collect();
-                if let [part] = parts.as_slice() { Ok(part.clone()) } else { Tensor::cat(&parts, 0) }
+                Ok([of_base(before)?, own, of_base(behind)?].into_iter().flatten().collect())
             }
         }
     }

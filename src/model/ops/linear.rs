@@ -8,9 +8,15 @@ use super::{View, composed, is_fused, tensor};
 use crate::model::weight::Weight;
 use candle_core::{Result, Tensor};
 
-/// `x: [T, in]`, `w: [out, in]` → `[T, out]`.
+/// `x: [T, in]`, `w: [out, in]` → `[T, out]`. Of a matrix in parts, the products are joined.
 pub fn linear(x: &Tensor, w: &Weight) -> Result<Tensor> {
-    project(x, &w.expand()?)
+    joined(x, &w.parts(0..w.dims()[0])?)
+}
+
+/// `x Wᵀ` of a matrix whose rows come in parts.
+pub(super) fn joined(x: &Tensor, parts: &[Tensor]) -> Result<Tensor> {
+    let products = parts.iter().map(|part| project(x, part)).collect::<Result<Vec<_>>>()?;
+    Tensor::cat(&products, 1)
 }
 
 /// `x Wᵀ` for values in memory.

@@ -2,7 +2,8 @@
 //! vocabulary at a time, so that the logits of all rows never exist together.
 
 use super::kernels::{Matrix, Product, RowKernel, for_rows, matmul_wide, softmax};
-use super::{View, composed, is_fused, tensor};
+use super::linear::joined;
+use super::{View, composed, is_fused, tensor, wide};
 use crate::model::weight::Weight;
 use candle_core::{DType, Result, Tensor};
 use std::ops::Range;
@@ -136,22 +137,36 @@ impl Part<'_> {
     }
 
     fn composed(&self, sum: &mut Sum) -> Result<()> {
-        let (head, device) = (self.head.expand()?.detach(), self.x.device());
-        let logits = composed::linear(self.x, &head)?.to_dtype(DType::F32)?;
-        let targets = Tensor::new(self.targets, device)?;
-        let losses = composed::cross_entropies(&logits, &targets)?.to_vec1::<f32>()?;
+        let parts = self.head.parts(0..self.head.dims()[0])?;
+        let logits = joined(self.x, &parts)?;
+        let logits = logits.to_dtype(wide(logits.dtype()))?;
+        let targets = Tensor::new(self.targets, logits.device())?;
+        let losses = composed::cross_entropies(&logits, &targets)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
         sum.found.extend(losses.into_iter().zip(logits.argmax(1)?.to_vec1::<u32>()?));
         let Some(factors) = self.factors else { return Ok(()) };
-        let shares = logits.broadcast_sub(&logits.max_keepdim(1)?)?.exp()?;
-        let shares = shares.broadcast_div(&shares.sum_keepdim(1)?)?;
-        let ones = Tensor::ones((self.targets.len(), 1), DType::F32, device)?.neg()?;
-        let residual = shares.scatter_add(&targets.unsqueeze(1)?, &ones, 1)?;
-        let factors = Tensor::new(factors, device)?.unsqueeze(1)?;
-        let residual = residual.broadcast_mul(&factors)?.to_dtype(head.dtype())?;
-        let of_rows = |rows: Range<usize>| residual.narrow(1, rows.start, rows.len())?.t()?.matmul(self.x);
+        let residual = residual(&logits, &targets, factors)?.to_dtype(self.x.dtype())?;
+        // A GPU's products read no columns out of the midst of longer rows.
+        let columns = |rows: Range<usize>| residual.narrow(1, rows.start, rows.len())?.contiguous();
+        let of_rows = |rows: Range<usize>| columns(rows)?.t()?.matmul(self.x)?.to_dtype(logits.dtype());
         let trained = self.trained().map(of_rows).transpose()?;
-        sum.add(residual.matmul(&head)?, trained)
+        let (mut hidden, mut start) = (self.x.zeros_like()?, 0);
+        for part in parts {
+            let rows = start..start + part.dim(0)?;
+            start = rows.end;
+            hidden = (hidden + columns(rows)?.matmul(&part.detach())?)?;
+        }
+        sum.add(hidden, trained)
     }
+}
+
+/// `factor · (softmax - onehot(target))` of the logits, `[n, vocab]`.
+fn residual(logits: &Tensor, targets: &Tensor, factors: &[f32]) -> Result<Tensor> {
+    let (device, dtype) = (logits.device(), logits.dtype());
+    let shares = logits.broadcast_sub(&logits.max_keepdim(1)?)?.exp()?;
+    let shares = shares.broadcast_div(&shares.sum_keepdim(1)?)?;
+    let ones = Tensor::ones((factors.len(), 1), dtype, device)?;
+    let residual = shares.scatter_add(&targets.unsqueeze(1)?, &ones.neg()?, 1)?;
+    residual.broadcast_mul(&Tensor::new(factors, device)?.unsqueeze(1)?.to_dtype(dtype)?)
 }
 
 struct Residual<'a> {

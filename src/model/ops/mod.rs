@@ -36,6 +36,11 @@ fn is_fused(x: &Tensor) -> bool {
     x.device().is_cpu() && x.dtype() == DType::F32
 }
 
+/// The type that sums over many values are taken in: f32, or that of the values where it is wider.
+pub(super) fn wide(dtype: DType) -> DType {
+    if dtype == DType::F64 { dtype } else { DType::F32 }
+}
+
 /// The values of a contiguous `f32` CPU tensor, without a copy.
 struct View<'a> {
     guard: RwLockReadGuard<'a, Storage>,

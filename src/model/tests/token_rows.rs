@@ -5,7 +5,7 @@ use super::*;
 use crate::model::gguf::Encoding;
 use crate::model::ops;
 use crate::model::weight::Weight;
-use candle_core::Var;
+use candle_core::{CpuStorage, Storage, Var};
 
 /// Random rows, `[n, hidden]`.
 fn rows(config: &ModelConfig, n: usize, seed: u64) -> Var {
@@ -99,6 +99,30 @@ fn rows_behind_a_gap_or_of_another_width_or_for_one_of_two_tables_are_refused() 
     assert!(decoder().with_token_rows(61, good.narrow(1, 0, 8).unwrap(), None).is_err());
     assert!(decoder().with_token_rows(61, good.clone(), None).is_err());
     assert!(decoder().with_token_rows(10, good, None).is_ok());
+}
+
+/// Where a tensor's values lie, whichever of them are its own.
+fn storage(tensor: &Tensor) -> *const f32 {
+    match &*tensor.storage_and_layout().0 {
+        Storage::Cpu(CpuStorage::F32(values)) => values.as_ptr(),
+        _ => panic!("another type"),
+    }
+}
+
+#[test]
+fn a_product_with_an_extended_head_copies_none_of_its_frozen_rows() {
+    let config = config(Family::Llama);
+    let table = random_tensors(&config, 3).remove("lm_head.weight").unwrap();
+    let (hidden, rows) = (rows(&config, 7, 4), rows(&config, 3, 5));
+    for (first, count) in [(20, 61), (58, 61), (60, 63), (61, 64)] {
+        let head = Weight::Dense(table.clone()).extended(first, rows.as_tensor().clone()).unwrap();
+        let parts = head.parts(0..count).unwrap();
+        let shared = parts.iter().filter(|part| storage(part) == storage(&table)).map(|part| part.dims()[0]);
+        assert_eq!(shared.sum::<usize>(), count - 3);
+        let joined = ops::linear(&hidden, &head).unwrap().to_vec2::<f32>().unwrap();
+        let whole = Weight::Dense(spliced(&table, first, &rows));
+        assert_eq!(joined, ops::linear(&hidden, &whole).unwrap().to_vec2::<f32>().unwrap());
+    }
 }
 
 #[test]
