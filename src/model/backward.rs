@@ -71,7 +71,7 @@ impl Decoder {
     /// Losses alone.
     pub fn evaluate(&self, predict: &Predict<'_>) -> Result<Found, ModelError> {
         let context = self.context(predict);
-        let mut x = prompt::embed(&self.embedding, predict.tokens, predict.adapters)?.detach();
+        let mut x = prompt::embed(&self.embedding, predict.tokens, predict.adapters)?;
         for block in &self.blocks {
             x = block.forward(&x, &context)?;
         }
@@ -89,8 +89,7 @@ impl Decoder {
         sink: &mut Sink<'_>,
     ) -> Result<Found, ModelError> {
         let context = self.context(predict);
-        let embedded = prompt::embed(&self.embedding, predict.tokens, predict.adapters)?;
-        let mut x = embedded.detach();
+        let mut x = prompt::embed(&self.embedding, predict.tokens, predict.adapters)?;
         let mut pieces = Vec::with_capacity(2 * self.blocks.len());
         for block in &self.blocks {
             for half in [Piece::attend, Piece::feed] {
@@ -111,7 +110,7 @@ impl Decoder {
             while let Some(piece) = pieces.pop() {
                 upstream = piece.backward(&upstream, &mut pass)?;
             }
-            embedding_backward(&embedded, &upstream, sink)?;
+            prompt::embed_backward(&self.embedding, predict.tokens, predict.adapters, &upstream, sink)?;
         }
         Ok(Found { losses: found.losses, predictions: found.predictions })
     }
@@ -132,17 +131,6 @@ impl Decoder {
         let normed = ops::rms_norm(&rows, &self.norm, self.config.rms_norm_eps)?;
         Ok((rows, normed))
     }
-}
-
-/// Sinks the gradients of whatever the embeddings were looked up in, if it is trained, by candle's tape of the lookup. It also has
-/// gradients of the lookup's own parts, which are no variables.
-fn embedding_backward(embedded: &Tensor, grad: &Tensor, sink: &mut Sink<'_>) -> Result<()> {
-    if !embedded.track_op() {
-        return Ok(());
-    }
-    let found = (embedded * grad)?.sum_all()?.backward()?;
-    let ids: Vec<TensorId> = found.get_ids().filter(|id| **id != grad.id()).copied().collect();
-    ids.into_iter().try_for_each(|id| found.get_id(id).map_or(Ok(()), |gradient| sink(id, gradient)))
 }
 
 fn chosen_rows(x: &Tensor, predict: &Predict<'_>) -> Result<Tensor> {

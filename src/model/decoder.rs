@@ -228,7 +228,7 @@ impl Decoder {
 
     /// As [`Self::hidden_states`]; calls `after_block` after each block, for whoever watches a long pass.
     pub fn hidden_states_observed(&self, pass: ForwardPass<'_>, after_block: &dyn Fn()) -> Result<Tensor, ModelError> {
-        let mut x = prompt::embed(&self.embedding, pass.tokens, pass.adapters)?.detach();
+        let mut x = prompt::embed(&self.embedding, pass.tokens, pass.adapters)?;
         let lookback = match pass.attention {
             AttentionKind::Causal(lengths) => Lookback::Segments(lengths),
             AttentionKind::Paged { cache, sequences } => {

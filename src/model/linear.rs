@@ -37,7 +37,7 @@ impl Linear {
     /// The gradient of `x` from that of the output.
     pub(super) fn backward(&self, x: &Tensor, grad: &Tensor, pass: &mut BackwardPass<'_, '_>) -> Result<Tensor> {
         if let Some(bias) = self.bias.as_ref().filter(|bias| bias.track_op()) {
-            (pass.sink)(bias.id(), &grad.sum(0)?)?;
+            (pass.sink)(bias.id(), &grad.to_dtype(ops::wide(grad.dtype()))?.sum(0)?)?;
         }
         if let Some(factors) = pass.context.adapters.trained(self.site, x.dim(0)?)? {
             return factors.backward(x, &self.weight, grad, pass.sink);

@@ -28,7 +28,7 @@ pub enum Weight {
     Extended { base: Box<Self>, first: usize, rows: Tensor, shape: [usize; 2] },
 }
 
-/// A selected row that is not one of the matrix.
+/// A selected row, and the table that it is in.
 pub(super) struct Elsewhere<'a> {
     /// Its place among the selected ones.
     pub(super) place: usize,
@@ -114,19 +114,16 @@ impl Weight {
         match self {
             Self::Dense(table) => table.index_select(&Tensor::new(ids, table.device())?, 0),
             Self::Packed { values, dtype } => values.embedding(&Tensor::new(ids, &values.device())?)?.to_dtype(*dtype),
-            Self::Extended { base, first, rows, .. } => {
-                let own = *first..first + rows.dims()[0];
-                let within = |(place, id): (usize, &u32)| {
-                    let index = *id as usize;
-                    own.contains(&index).then(|| Elsewhere { place, table: rows, index: index - first })
-                };
-                base.select_beside(ids, &ids.iter().enumerate().filter_map(within).collect::<Vec<_>>())
-            }
+            Self::Extended { base, first, rows, .. } => base.select_beside(ids, &among(ids, *first, rows)),
         }
     }
 
-    /// As [`Self::select`], but with rows of other tables at some places, whatever `ids` says there. A gradient reaches each
-    /// table that is a variable.
+    /// Which of some ids are of trained rows.
+    pub(super) fn trained_among(&self, ids: &[u32]) -> Vec<Elsewhere<'_>> {
+        self.trained().map_or_else(Vec::new, |(first, rows)| among(ids, first, rows))
+    }
+
+    /// As [`Self::select`], but with rows of other tables at some places, whatever `ids` says there.
     pub(super) fn select_beside(&self, ids: &[u32], elsewhere: &[Elsewhere<'_>]) -> Result<Tensor> {
         let mut own = ids.to_vec();
         // A row that every table has; it is not used.
@@ -173,6 +170,13 @@ impl Weight {
             Self::Extended { base, .. } => base.device(),
         }
     }
+}
+
+/// Which of some ids are of a table whose rows are numbered from `first` on.
+fn among<'a>(ids: &[u32], first: usize, table: &'a Tensor) -> Vec<Elsewhere<'a>> {
+    let index = |id: &u32| (*id as usize).checked_sub(first).filter(|index| *index < table.dims()[0]);
+    let places = ids.iter().map(index).enumerate();
+    places.filter_map(|(place, index)| Some(Elsewhere { place, table, index: index? })).collect()
 }
 
 /// Rows that one task handles.

@@ -1,7 +1,7 @@
 //! RMSNorm (Zhang and Sennrich 2019): `y = x / sqrt(mean(x²) + eps) * w`.
 
 use super::kernels::{Loop, RowKernel, dot, for_rows, vectorised};
-use super::{View, composed, is_fused, tensor};
+use super::{View, composed, is_fused, tensor, wide};
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
@@ -20,8 +20,11 @@ pub fn rms_norm(x: &Tensor, w: &Tensor, eps: f64) -> Result<Tensor> {
 /// Gradients of `x` and, if it is a variable, of `w`, from that of the output.
 pub fn rms_norm_backward(x: &Tensor, w: &Tensor, eps: f64, grad: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
     if !is_fused(x) {
-        let [dx, dw] = composed::gradients([x, w], grad, |[x, w]| composed::rms_norm(x, w, eps))?;
-        return Ok((dx, w.track_op().then_some(dw)));
+        // Every row adds to the weight's gradient.
+        let of_sums = |t: &Tensor| t.to_dtype(wide(x.dtype()));
+        let inputs = [&of_sums(x)?, &of_sums(w)?];
+        let [dx, dw] = composed::gradients(inputs, &of_sums(grad)?, |[x, w]| composed::rms_norm(x, w, eps))?;
+        return Ok((dx.to_dtype(x.dtype())?, w.track_op().then_some(dw)));
     }
     let (x, grad, eps) = (x.contiguous()?, grad.contiguous()?, eps as f32);
     let (xs, ws, gs) = (View::new(&x)?, View::new(w)?, View::new(&grad)?);

@@ -5,6 +5,7 @@ mod gradients;
 mod loading;
 mod prompts;
 mod reference;
+mod sums;
 mod token_rows;
 
 use super::*;
