@@ -186,7 +186,7 @@ impl AdapterWeights {
             let Some(pair) = &mut self.pairs[site.index()] else { continue };
             if let Some(Magnitude::Wanted(wanted)) = &pair.magnitude {
                 let measured = pair.lengths(&matrix(site)?)?;
-                let ratio = (wanted.to_dtype(DType::F32)?.to_device(measured.device())? / measured)?;
+                let ratio = (wanted.to_dtype(measured.dtype())?.to_device(measured.device())? / measured)?;
                 let ratio = ratio.to_dtype(pair.a.dtype())?.to_device(pair.a.device())?;
                 pair.magnitude = Some(Magnitude::Ratio(ratio));
             }
@@ -343,7 +343,7 @@ impl Trained<'_> {
     ) -> Result<Tensor> {
         let Magnitude::Wanted(wanted) = magnitude else { return self.pair.at_magnitude(grad.clone(), weight) };
         let z = ops::adapted(x, weight, &self.factors())?;
-        let (sums, lengths) = ((grad * z)?.to_dtype(DType::F32)?.sum(0)?, self.pair.lengths(weight)?);
+        let (sums, lengths) = ((grad * z)?.to_dtype(ops::wide(grad.dtype()))?.sum(0)?, self.pair.lengths(weight)?);
         sink(wanted.id(), &(sums / &lengths)?)?;
         grad.broadcast_mul(&(wanted.detach() / lengths)?.to_dtype(grad.dtype())?)
     }

@@ -6,9 +6,9 @@
 
 use super::dropout::Dropout;
 use super::kernels::{Matrix, Product, RowKernel, dot, for_rows, matmul_wide};
-use super::{View, composed, is_fused, tensor};
+use super::{View, composed, is_fused, tensor, wide};
 use crate::model::weight::Weight;
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 use std::borrow::Cow;
 
 /// The factors of one layer.
@@ -82,8 +82,9 @@ impl Composed {
 
     fn backward(&self, w: &Weight, grad: &Tensor) -> Result<AdaptedGradients> {
         let low_grad = (grad.matmul(&self.b)? * self.scale)?;
-        let a = low_grad.t()?.matmul(&self.input)?.to_dtype(DType::F32)?;
-        let b = (grad.t()?.matmul(&self.low()?)? * self.scale)?.to_dtype(DType::F32)?;
+        let wide = wide(grad.dtype());
+        let a = low_grad.t()?.matmul(&self.input)?.to_dtype(wide)?;
+        let b = (grad.t()?.matmul(&self.low()?)? * self.scale)?.to_dtype(wide)?;
         let x = (grad.matmul(&w.expand()?.detach())? + masked(low_grad.matmul(&self.a)?, self.mask.as_ref())?)?;
         Ok(AdaptedGradients { x, a, b })
     }
@@ -115,7 +116,7 @@ pub fn adapted_norms(w: &Weight, factors: &Factors<'_>) -> Result<Tensor> {
 
 fn norms(w: &Tensor) -> Result<Tensor> {
     if !is_fused(w) {
-        return w.to_dtype(DType::F32)?.sqr()?.sum(1)?.sqrt();
+        return w.to_dtype(wide(w.dtype()))?.sqr()?.sum(1)?.sqrt();
     }
     let (rows, width) = w.dims2()?;
     let mut found = vec![0f32; rows];

@@ -1,8 +1,8 @@
 //! The same operations from plain candle ops, which candle differentiates itself: for devices without fused kernels,
 //! and the reference that tests compare the fused ones with.
 
-use super::Rotary;
-use candle_core::{D, DType, Device, Result, Tensor, Var};
+use super::{Rotary, wide};
+use candle_core::{D, Device, Result, Tensor, Var};
 
 /// Gradients of the inputs of `f` from that of its output, by candle's own tape.
 pub fn gradients<const N: usize>(
@@ -24,9 +24,9 @@ pub fn gradients<const N: usize>(
 
 /// See [`super::rms_norm`].
 pub fn rms_norm(x: &Tensor, w: &Tensor, eps: f64) -> Result<Tensor> {
-    let wide = x.to_dtype(DType::F32)?;
-    let mean = wide.sqr()?.mean_keepdim(D::Minus1)?;
-    let scaled = wide.broadcast_div(&(mean + eps)?.sqrt()?)?;
+    let values = x.to_dtype(wide(x.dtype()))?;
+    let mean = values.sqr()?.mean_keepdim(D::Minus1)?;
+    let scaled = values.broadcast_div(&(mean + eps)?.sqrt()?)?;
     scaled.to_dtype(x.dtype())?.broadcast_mul(w)
 }
 
@@ -60,8 +60,8 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, window: Option<usize>) -> R
         t.unsqueeze(2)?.broadcast_as(shape)?.reshape((m, heads, d))?.transpose(0, 1)?.contiguous()
     };
     let (q, k, v) = (q.transpose(0, 1)?.contiguous()?, spread(k)?, spread(v)?);
-    let scores = (q.matmul(&k.t()?)? * (1.0 / (d as f64).sqrt()))?.to_dtype(DType::F32)?;
-    let scores = scores.broadcast_add(&mask(n, m, window, q.device())?)?;
+    let scores = (q.matmul(&k.t()?)? * (1.0 / (d as f64).sqrt()))?.to_dtype(wide(q.dtype()))?;
+    let scores = scores.broadcast_add(&mask(n, m, window, q.device())?.to_dtype(scores.dtype())?)?;
     let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
     let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?.to_dtype(v.dtype())?;
     weights.matmul(&v)?.transpose(0, 1)?.contiguous()
@@ -77,7 +77,7 @@ fn mask(n: usize, m: usize, window: Option<usize>, device: &Device) -> Result<Te
 
 /// Negative log-likelihoods `[n]` of `targets: [n]` (u32) under the logits `[n, vocab]`.
 pub fn cross_entropies(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
-    let logits = logits.to_dtype(DType::F32)?;
+    let logits = logits.to_dtype(wide(logits.dtype()))?;
     let shifted = logits.broadcast_sub(&logits.max_keepdim(1)?.detach())?;
     let normaliser = shifted.exp()?.sum_keepdim(1)?.log()?;
     let chosen = shifted.gather(&targets.unsqueeze(1)?, 1)?;

@@ -1,5 +1,6 @@
 //! The decoder against a plain f64 reference, its gradients against finite differences, batches against solo runs.
 
+mod formulas;
 mod gguf;
 mod gradients;
 mod loading;
