@@ -4,6 +4,7 @@
 
 use crate::error::{Result, TrainError};
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ pub(crate) fn take(output: &Path) -> Result<File> {
                 fs::write(&path, format!("{}\n", std::process::id())).map_err(TrainError::io(&path))?;
                 return Ok(file);
             }
-            Err(TryLockError::Error(error)) => return Err(TrainError::io(path)(error)),
+            Err(TryLockError::Error(error)) => return Err(without_locks(&path, &error)),
             Err(TryLockError::WouldBlock) => {}
         }
         pid = fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
@@ -38,6 +39,12 @@ pub(crate) fn take(output: &Path) -> Result<File> {
         std::thread::sleep(PAUSE);
     }
     Err(TrainError::Locked { path: output.display().to_string(), pid })
+}
+
+/// `flock` needs nothing but a file that is open, so only a file system that has no locks (some network mounts) refuses it.
+fn without_locks(path: &Path, error: &io::Error) -> TrainError {
+    let remedy = "name an `output` on a file system with locks, such as a local disk, or mount this one with them";
+    TrainError::output(path, format!("cannot be locked ({error}); {remedy}"))
 }
 
 /// Whether the process is one of this machine: what an earlier holder wrote may stand there for a moment.
@@ -59,6 +66,14 @@ mod tests {
         assert!(refused.contains(&format!("pid {}", std::process::id())), "{refused}");
         drop(held);
         take(&output).unwrap();
+    }
+
+    #[test]
+    fn a_file_system_without_locks_is_refused_with_a_remedy() {
+        for errno in [rustix::io::Errno::NOLCK, rustix::io::Errno::NOTSUP, rustix::io::Errno::NOSYS] {
+            let refused = without_locks(Path::new("run/.lock"), &errno.into()).to_string();
+            assert!(refused.starts_with("run/.lock: ") && refused.contains("name an `output`"), "{refused}");
+        }
     }
 
     #[test]
