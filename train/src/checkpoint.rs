@@ -146,7 +146,8 @@ fn write(path: &Path, slots: &[Slot], buffers: &[(&str, &[f32])]) -> Result<()> 
 /// The checkpoints in `output`, newest first.
 pub fn list(output: &Path) -> Result<Vec<PathBuf>> {
     let mut found: Vec<(u64, PathBuf)> = Vec::new();
-    for entry in fs::read_dir(output).map_err(TrainError::io(output))?.flatten() {
+    for entry in fs::read_dir(output).map_err(TrainError::io(output))? {
+        let entry = entry.map_err(TrainError::io(output))?;
         let name = entry.file_name();
         let step = name.to_string_lossy().strip_prefix(PREFIX).and_then(|step| step.parse().ok());
         found.extend(step.map(|step| (step, entry.path())));
@@ -224,7 +225,8 @@ fn decode(path: &Path, bytes: &[u8], slots: &[Slot], prefix: &str) -> Result<Vec
 /// The newest checkpoint that is whole; `warn` is told of each one that is not. `None` when there is none at all.
 ///
 /// # Errors
-/// When there are checkpoints but all are damaged.
+/// When there are checkpoints but all are damaged, or one cannot be read: what it holds is not known then, and it may not be
+/// passed over, because whoever goes on from an older one removes it.
 pub fn newest(output: &Path, slots: &[Slot], mut warn: impl FnMut(&str)) -> Result<Option<Checkpoint>> {
     let mut damaged: Vec<PathBuf> = Vec::new();
     loop {
@@ -234,6 +236,7 @@ pub fn newest(output: &Path, slots: &[Slot], mut warn: impl FnMut(&str)) -> Resu
             Ok(checkpoint) => return Ok(Some(checkpoint)),
             // A trainer that is at work here has removed it meanwhile: there are newer ones.
             Err(_) if is_gone(&dir) => {}
+            Err(error) if !is_damage(&error) => return Err(error),
             Err(error) => {
                 warn(&format!("{error}; trying the checkpoint before it"));
                 damaged.push(dir);
@@ -243,6 +246,14 @@ pub fn newest(output: &Path, slots: &[Slot], mut warn: impl FnMut(&str)) -> Resu
     match damaged.first() {
         Some(dir) => Err(TrainError::output(dir, "no checkpoint here is whole; start again with another `output`")),
         None => Ok(None),
+    }
+}
+
+/// Whether a checkpoint that could not be loaded is not what was written, a part that is missing included.
+fn is_damage(error: &TrainError) -> bool {
+    match error {
+        TrainError::Io { source, .. } => source.kind() == ErrorKind::NotFound,
+        _ => true,
     }
 }
 

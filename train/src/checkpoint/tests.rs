@@ -97,6 +97,38 @@ fn a_damaged_checkpoint_gives_way_to_the_one_that_is_saved_in_its_stead() {
 }
 
 #[test]
+fn a_missing_part_is_damage() {
+    let output = tempfile::tempdir().unwrap();
+    for step in [1, 2] {
+        save(output.path(), &slots(), snapshot(&checkpoint(step)), 2).unwrap();
+    }
+    fs::remove_file(output.path().join("checkpoint-2").join(MOMENTS)).unwrap();
+    let (found, warnings) = newest_of(output.path());
+    assert_eq!((found.unwrap(), warnings.len()), (Some(checkpoint(1)), 1));
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_read_is_an_error_and_not_passed_over() {
+    let output = tempfile::tempdir().unwrap();
+    for step in [1, 2] {
+        save(output.path(), &slots(), snapshot(&checkpoint(step)), 2).unwrap();
+    }
+    for part in [VALUES, MANIFEST] {
+        let path = output.path().join("checkpoint-2").join(part);
+        let aside = output.path().join("aside");
+        fs::rename(&path, &aside).unwrap();
+        // A link to itself cannot be read by anybody, not even by root.
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        let (found, warnings) = newest_of(output.path());
+        let message = found.unwrap_err().to_string();
+        assert!(message.contains("checkpoint-2/") && message.contains(part), "{message}");
+        assert_eq!(warnings, [] as [&str; 0]);
+        fs::rename(&aside, &path).unwrap();
+    }
+    assert_eq!(newest_of(output.path()).0.unwrap(), Some(checkpoint(2)));
+}
+
+#[test]
 fn damage_to_the_manifest_is_found_too() {
     let output = tempfile::tempdir().unwrap();
     let dir = save(output.path(), &slots(), snapshot(&checkpoint(2)), 2).unwrap();
