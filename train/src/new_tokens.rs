@@ -33,14 +33,8 @@ impl NewTokens {
         let mut tokenizer = tokenizer(recipe.tokenizer_dir()?)?;
         let sources = recipe.new_tokens.iter().map(|token| source(&tokenizer, token)).collect::<Result<_>>()?;
         let mut first = None;
-        for NewToken { text, special, .. } in &recipe.new_tokens {
-            if tokenizer.token_to_id(text).is_some() {
-                return Err(wrong(format!("`{text}` is a token of the base already; remove it")));
-            }
-            let token = AddedToken::from(text.as_str(), *special).normalized(false);
-            tokenizer.add_tokens([token]).map_err(|e| wrong(e.to_string()))?;
-            let id = tokenizer.token_to_id(text).ok_or_else(|| wrong(format!("`{text}` cannot be added")))?;
-            first.get_or_insert(id);
+        for token in &recipe.new_tokens {
+            first.get_or_insert(add(&mut tokenizer, token)?);
         }
         Ok(Some(Self { tokenizer, first: first.unwrap_or_default(), sources }))
     }
@@ -56,7 +50,11 @@ impl NewTokens {
     /// When the model has no rows for tokens that the tokenizer has.
     pub fn resize(&self, config: ModelConfig) -> Result<ModelConfig> {
         if config.vocab_size < self.first as usize {
-            let message = format!("the tokenizer has {} tokens, but the model {}", self.first, config.vocab_size);
+            let message = format!(
+                "the tokenizer has {} tokens, but the model {}, and new ones stand behind both; name the directory of the \
+                 model's own tokenizer",
+                self.first, config.vocab_size
+            );
             return Err(TrainError::field("model.tokenizer", message));
         }
         Ok(ModelConfig { vocab_size: config.vocab_size.max(self.ids().end as usize), ..config })
@@ -109,7 +107,8 @@ pub fn replace_rows(table: &Tensor, ids: &[u32], rows: &Tensor) -> Result<Tensor
         (places[id as usize], known[id as usize]) = ((count + index) as u32, true);
     }
     if let Some(gap) = known.iter().position(|known| !known) {
-        return Err(TrainError::Data(format!("new tokens begin behind token {gap}, which the tables do not have")));
+        let message = format!("the tables have {count} rows and the new ones would begin behind row {gap}");
+        return Err(TrainError::Data(format!("{message}; use the base that the new tokens were added to")));
     }
     Ok(Tensor::cat(&[table, &rows], 0)?.index_select(&Tensor::new(places, table.device())?, 0)?)
 }
@@ -123,6 +122,17 @@ pub fn tokenizer(dir: &Path) -> Result<Tokenizer> {
     Tokenizer::from_file(&path).map_err(|e| TrainError::field("model.tokenizer", format!("{}: {e}", path.display())))
 }
 
+/// Adds a token and says its id.
+fn add(tokenizer: &mut Tokenizer, NewToken { text, special, .. }: &NewToken) -> Result<u32> {
+    if tokenizer.token_to_id(text).is_some() {
+        return Err(wrong(format!("`{text}` is a token of the base already; remove it")));
+    }
+    let refused = |reason: String| wrong(format!("`{text}` cannot be added{reason}; write it otherwise or remove it"));
+    let token = AddedToken::from(text.as_str(), *special).normalized(false);
+    tokenizer.add_tokens([token]).map_err(|error| refused(format!(" ({error})")))?;
+    tokenizer.token_to_id(text).ok_or_else(|| refused(String::new()))
+}
+
 fn source(tokenizer: &Tokenizer, token: &NewToken) -> Result<Vec<u32>> {
     let Some(description) = &token.description else { return Ok(Vec::new()) };
     let encoding = tokenizer.encode(description.as_str(), false).map_err(|e| wrong(e.to_string()))?;
@@ -134,4 +144,18 @@ fn source(tokenizer: &Tokenizer, token: &NewToken) -> Result<Vec<u32>> {
 
 fn wrong(message: String) -> TrainError {
     TrainError::field("new_tokens", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn rows_that_would_leave_a_gap_are_refused_with_a_remedy() {
+        let rows = |count| Tensor::zeros((count, 2), DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(replace_rows(&rows(3), &[2, 3], &rows(2)).unwrap().dims(), [4, 2]);
+        let refused = replace_rows(&rows(3), &[4, 5], &rows(2)).unwrap_err().to_string();
+        assert!(refused.contains("3 rows") && refused.contains("use the base"), "{refused}");
+    }
 }

@@ -136,6 +136,13 @@ fn new_tokens_that_cannot_be_are_refused_by_name() {
     let mute = message(&[r#"new_tokens=[{ text = "<x>", description = "" }]"#]);
     assert!(mute.contains("<x>") && mute.contains("description"), "{mute}");
 
+    let mut longer = callsmith_train::new_tokens::tokenizer(&root.path().join("tokenizer")).unwrap();
+    longer.add_tokens([tokenizers::AddedToken::from("<longer>", false)]).unwrap();
+    fs::create_dir(root.path().join("longer")).unwrap();
+    longer.save(root.path().join("longer/tokenizer.json"), false).unwrap();
+    let foreign = message(&[NEW, &format!("model.tokenizer={}", root.path().join("longer").display())]);
+    assert!(foreign.contains("`model.tokenizer`") && foreign.contains("the model's own tokenizer"), "{foreign}");
+
     let base = format!("model={{ path = \"{}\" }}", root.path().join("base/model").display());
     let frozen = recipe(root.path(), "frozen", &[&base, NEW, "full.train=[\".*mlp.*\"]"]);
     let frozen = run(&frozen, false, false).unwrap_err().to_string();
