@@ -188,18 +188,27 @@ impl Recipe {
         toml::to_string(self).map_err(|e| TrainError::field("(whole recipe)", e.to_string()))
     }
 
-    /// SHA-256 of everything that decides the trained weights (not of logging, saving, evaluation or threads).
+    /// SHA-256 of everything that decides the weights after each step: not of logging, saving, threads and evaluation, but of
+    /// what evaluation keeps from training.
     pub fn digest(&self) -> Result<String> {
         let mut relevant = self.clone();
         relevant.output = PathBuf::new();
         relevant.threads = None;
-        relevant.eval = self.eval.as_ref().map(EvalSection::relevant);
+        relevant.eval = None;
         relevant.log = LogSection::default();
         relevant.checkpoint = CheckpointSection::default();
         relevant.batch.workers = 1;
         relevant.batch.parallel = None;
         relevant.batch.recompute = Recompute::default();
-        Ok(Sha256::digest(relevant.resolved()?.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
+        let (share, seed) = self.held_out();
+        let text = format!("{}held_out = [{share}, {seed}]", relevant.resolved()?);
+        Ok(Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Share of the conversations of the recipe's files that is kept from training, and the seed that chooses them, 0 of none.
+    pub fn held_out(&self) -> (f64, u64) {
+        let of = |eval: &EvalSection| (eval.held_out(), eval.seed);
+        self.eval.as_ref().map(of).filter(|&(share, _)| share > 0.0).unwrap_or_default()
     }
 
     /// The recipe by which one process would train what `ranks` of them train by this one together.

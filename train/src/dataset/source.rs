@@ -29,8 +29,7 @@ pub struct Mixture {
 impl Mixture {
     /// The mixtures of all phases of a recipe. `tokens` are the ids of ordinary (not control) tokens.
     pub fn all(recipe: &Recipe, encoder: &Arc<Encoder>, tokens: Vec<u32>) -> Result<Vec<Self>> {
-        let held_out = recipe.eval.as_ref().map_or((0.0, 0), |eval| (eval.held_out(), eval.seed));
-        let batch = &recipe.batch;
+        let (held_out, batch) = (recipe.held_out(), &recipe.batch);
         let builder = Builder { encoder, tokens: shuffled(tokens, recipe.seed), seed: recipe.seed, batch, held_out };
         recipe.phases.iter().enumerate().map(|(index, phase)| builder.mixture(index, phase)).collect()
     }

@@ -202,9 +202,4 @@ impl EvalSection {
             false => self.split.unwrap_or(default::EVAL_SPLIT),
         }
     }
-
-    /// The part that decides what is trained on.
-    pub(super) fn relevant(&self) -> Self {
-        Self { split: Some(self.held_out()), seed: self.seed, ..Self::default() }
-    }
 }

@@ -122,11 +122,18 @@ fn the_digest_covers_what_decides_the_weights_and_nothing_else() {
         "eval.every=3",
         "eval.generate=0",
         "eval.best=call_accuracy",
+        "eval.samples=7",
+        "eval.max_tokens=9",
+        "eval.patience=2",
         "batch.recompute=all",
     ] {
         assert_eq!(digest(set), plain, "{set}");
     }
-    for set in ["seed=4", "optim.lr=0.1", "phase.0.steps=9", "batch.tokens=512", "eval.split=0.2", "eval.synth=true"] {
+    let deciding = ["seed=4", "optim.lr=0.1", "phase.0.steps=9", "batch.tokens=512"];
+    for set in deciding.into_iter().chain(["eval.split=0.2", "eval.seed=1", "eval.synth=true"]) {
         assert_ne!(digest(set), plain, "{set}");
     }
+    // Where nothing is held out of the files, all of [eval] only measures.
+    assert_eq!(digest("eval.synth=true"), digest("eval={ synth = true, seed = 9 }"));
+    assert_eq!(digest("eval.split=0.0"), digest("eval.data=held-out.jsonl"));
 }
