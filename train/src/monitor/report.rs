@@ -71,6 +71,8 @@ struct Page {
     measures: Vec<String>,
     evaluations: Vec<Evaluation>,
     samples: Vec<SampleSet>,
+    /// Evaluations whose samples are not among them.
+    unshown: usize,
     history: Vec<Moment>,
     recipe: String,
 }
@@ -94,6 +96,7 @@ struct Evaluation {
 #[derive(Serialize)]
 struct SampleSet {
     step: u64,
+    best: bool,
     samples: Vec<Sample>,
 }
 
@@ -124,6 +127,7 @@ impl Page {
     fn of(output: &Path, lines: &[Value], recipe: String) -> Result<Self, plot::PlotError> {
         let curves = Curves::of(lines);
         let (measures, evaluations) = evaluations(&curves, best_step(lines));
+        let (samples, unshown) = samples(lines);
         Ok(Self {
             title: fs::canonicalize(output).unwrap_or_else(|_| output.to_owned()).display().to_string(),
             ending: ending(lines),
@@ -131,7 +135,8 @@ impl Page {
             plots: plots(&curves)?,
             measures,
             evaluations,
-            samples: lines.iter().filter_map(sample_set).collect(),
+            samples,
+            unshown,
             history: history(lines),
             recipe,
         })
@@ -238,9 +243,20 @@ fn evaluations(curves: &Curves, best: Option<f64>) -> (Vec<String>, Vec<Evaluati
     (names.iter().map(|name| name[GROUP.len()..].replace(['/', '_'], " ")).collect(), evaluations)
 }
 
-fn sample_set(line: &Value) -> Option<SampleSet> {
-    let samples = samples::of(line);
-    (!samples.is_empty()).then(|| SampleSet { step: steps_done(line).unwrap_or(0), samples })
+/// The generations of the first evaluation, the best and the last, and how many evaluations have others: a long run has more of
+/// them than a page can hold.
+fn samples(lines: &[Value]) -> (Vec<SampleSet>, usize) {
+    let best = best_step(lines);
+    let set = |line: &Value| {
+        let (step, samples) = (steps_done(line).unwrap_or(0), samples::of(line));
+        (!samples.is_empty()).then(|| SampleSet { step, best: best == Some(step as f64), samples })
+    };
+    let sets: Vec<SampleSet> = lines.iter().filter_map(set).collect();
+    let all = sets.len();
+    let outstanding = |(place, set): &(usize, SampleSet)| *place == 0 || place + 1 == all || set.best;
+    let shown: Vec<SampleSet> = sets.into_iter().enumerate().filter(outstanding).map(|(_, set)| set).collect();
+    let unshown = all - shown.len();
+    (shown, unshown)
 }
 
 fn history(lines: &[Value]) -> Vec<Moment> {

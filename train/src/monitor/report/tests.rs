@@ -78,6 +78,21 @@ fn nothing_is_fetched_and_what_users_wrote_is_escaped() {
 }
 
 #[test]
+fn a_long_run_shows_the_samples_of_its_first_its_best_and_its_last_evaluation() {
+    let evaluation = |step: u64| {
+        let samples = json!([{"prompt": "p", "wanted": "w", "got": format!("answer {step};"), "right": true}]);
+        json!({"event": "eval", "step": step, "best": step <= 30, "held_out": {"loss": 0.5}, "samples": samples})
+    };
+    let of = |count: u64| page(&(1..=count).map(|n| evaluation(10 * n)).collect::<Vec<_>>(), "");
+    let long = of(90);
+    let shown: Vec<u64> = (1..=90).map(|n| 10 * n).filter(|step| long.contains(&format!("answer {step};"))).collect();
+    assert_eq!(shown, [10, 30, 900]);
+    assert!(long.contains("<summary>Step 30, the best</summary>"), "{long}");
+    assert!(long.contains("train.jsonl has the samples of 87 more"), "{long}");
+    assert!(!of(2).contains("train.jsonl"));
+}
+
+#[test]
 fn the_end_is_that_of_the_last_process() {
     let ends = |events: &[&str]| {
         let lines: Vec<_> = events.iter().map(|event| json!({"event": event, "step": 7})).collect();
