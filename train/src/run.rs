@@ -100,7 +100,7 @@ impl<'a> Run<'a> {
             (0..config.vocab_size as u32).filter(|&id| !encoder.tokenizer.token_bytes(id).is_empty()).collect();
         let mixtures = Mixture::all(recipe, &encoder, ordinary)?;
         let total_steps = mixtures.iter().map(|mixture| mixture.steps).sum();
-        let held_out = HeldOut::prepare(recipe, &encoder)?;
+        let held_out = HeldOut::prepare(recipe, &encoder, |text| note_once(ranks.place(), text))?;
         let trainer = Trainer::new(recipe, Trainable::build(recipe, config.clone(), &device)?, total_steps)?;
         let mut trainer = trainer.among(ranks.clone());
         let state = start(recipe, options, &mut trainer, ranks.place())?;
@@ -277,6 +277,13 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Says what all ranks find.
+fn note_once(place: Place, text: &str) {
+    if place.is_first() {
+        monitor::note(text);
+    }
+}
+
 /// Evaluations of a run whose recipe does not say how often.
 const EVALUATIONS: u64 = 10;
 
@@ -303,11 +310,7 @@ fn start(recipe: &Recipe, options: RunOptions, trainer: &mut Trainer, place: Pla
             None => Ok(fresh),
         };
     }
-    let note = |text: &str| {
-        if place.is_first() {
-            monitor::note(text);
-        }
-    };
+    let note = |text: &str| note_once(place, text);
     let Some(found) = checkpoint::newest(output, &trainer.trainable.slots, note)? else {
         note("there is no checkpoint yet; starting at step 0");
         return Ok(fresh);

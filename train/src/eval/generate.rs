@@ -9,7 +9,6 @@ use super::{KV_CACHE_BYTES, calls_json, limits};
 use crate::dataset::encode::Encoder;
 use crate::error::{Result, TrainError};
 use crate::loss::Ratio;
-use crate::monitor;
 use crate::random;
 use crate::ranks::{Place, Ranks};
 use crate::recipe::EvalSection;
@@ -70,7 +69,7 @@ pub struct Sample {
 
 impl Generations {
     /// Draws conversations that offer functions by the evaluation's seed, and one turn of each; `None` where there is
-    /// nothing to ask. What the server would refuse is said and left out.
+    /// nothing to ask. What the server would refuse is left out, and `note` is told once of how much that is.
     ///
     /// # Errors
     /// When the tokenizer allows no grammar.
@@ -78,6 +77,7 @@ impl Generations {
         conversations: impl Iterator<Item = &'a Conversation>,
         eval: &EvalSection,
         encoder: &Arc<Encoder>,
+        note: impl Fn(&str),
     ) -> Result<Option<Self>> {
         let mut offering: Vec<_> = conversations.filter(|conversation| !conversation.tools.is_empty()).collect();
         let wanted = eval.generate.unwrap_or(0);
@@ -87,14 +87,19 @@ impl Generations {
         let count = offering.len() as u64;
         offering.shuffle(&mut random::stream(eval.seed, "generations", count));
         let asker = Asker::new(encoder.clone(), false)?;
-        let ready = |conversation| match Turn::of(conversation, &asker, encoder) {
+        let mut refused = Vec::new();
+        let mut ready = |conversation| match Turn::of(conversation, &asker, encoder) {
             Ok(turn) => turn,
             Err(error) => {
-                monitor::note(&format!("a held-out conversation is not used for sample generations: {error}"));
+                refused.push(error);
                 None
             }
         };
-        let turns: Vec<Turn> = offering.into_iter().filter_map(ready).take(wanted).collect();
+        let turns: Vec<Turn> = offering.into_iter().filter_map(&mut ready).take(wanted).collect();
+        if let Some(first) = refused.first() {
+            let count = refused.len();
+            note(&format!("held-out conversations not used for sample generations: {count}; the first: {first}"));
+        }
         Ok((!turns.is_empty()).then_some(Self { asker, turns, max_tokens: eval.max_tokens }))
     }
 

@@ -42,15 +42,15 @@ pub struct HeldOutReport {
 
 impl HeldOut {
     /// Collects and encodes the set; what is longer than the training limit is left out. `None` when the recipe holds
-    /// nothing out.
+    /// nothing out. `note` is told of what is not used.
     ///
     /// # Errors
     /// Conversations that cannot be read or encoded, and none to generate from where generations decide.
-    pub fn prepare(recipe: &Recipe, encoder: &Arc<Encoder>) -> Result<Option<Self>> {
+    pub fn prepare(recipe: &Recipe, encoder: &Arc<Encoder>, note: impl Fn(&str)) -> Result<Option<Self>> {
         let Some(eval) = &recipe.eval else { return Ok(None) };
         let mut held = if eval.synth { generated(eval, encoder)? } else { filed(recipe, eval, encoder)? };
         held.retain(|held| held.example.tokens.len() <= recipe.batch.max_len);
-        let generations = Generations::choose(held.iter().map(|held| &held.conversation), eval, encoder)?;
+        let generations = Generations::choose(held.iter().map(|held| &held.conversation), eval, encoder, note)?;
         if generations.is_none() && eval.best == BestBy::CallAccuracy {
             let message =
                 "\"call_accuracy\" needs held-out conversations that offer functions; hold more out, or use \"loss\"";

@@ -1,6 +1,6 @@
 //! Sample generations while training: measured on the live weights, decisive, and what the server writes with the result.
 
-use crate::fixture::root;
+use crate::fixture::{self, root};
 use callsmith::adapter::peft;
 use callsmith::adapter::registry::{Generation, Lease};
 use callsmith::chat::dialect::{DialectChoice, TurnSpec};
@@ -9,10 +9,12 @@ use callsmith::grammar::{GrammarCompiler, schema};
 use callsmith::model::{Checkpoint, CpuDecoder, Precision};
 use callsmith_train::data::native;
 use callsmith_train::dataset::encode::Encoder;
+use callsmith_train::eval::held_out::HeldOut;
 use callsmith_train::recipe::Recipe;
 use callsmith_train::run::{Outcome, RunOptions, train};
 use candle_core::{DType, Device};
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -227,8 +229,15 @@ fn a_schema_that_the_server_would_refuse_is_left_out_and_the_run_goes_on() {
     let recipe = full(root.path(), "run", &["phase.0.steps=1"]);
     let data = root.path().join("data.jsonl");
     let text = fs::read_to_string(&data).unwrap();
-    let broken = text.lines().next().unwrap().replace("\"string\"", "\"strange\"");
-    fs::write(&data, text + &broken + "\n").unwrap();
+    let broken = text.lines().next().unwrap().replace("\"string\"", "\"strange\"") + "\n";
+    fs::write(&data, text + &broken + &broken).unwrap();
     run(&recipe);
     assert_eq!(of(&recipe, "eval").pop().unwrap()["samples"].as_array().unwrap().len(), 4);
+
+    let notes = RefCell::new(Vec::new());
+    let encoder = Arc::new(fixture::encoder(&root.path().join("tokenizer")));
+    HeldOut::prepare(&recipe, &encoder, |text| notes.borrow_mut().push(text.to_owned())).unwrap();
+    let notes = notes.into_inner();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].contains("not used for sample generations: 2") && notes[0].contains("/properties/city/type"), "{notes:?}");
 }
