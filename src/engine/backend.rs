@@ -27,6 +27,9 @@ pub struct EngineOptions {
     pub max_queue: usize,
     /// What prompts have in common is computed once, while there is room to keep it.
     pub prefix_cache: bool,
+    /// An answer whose token masks take too long is given up, because all others wait for it. Not where the machine's speed may
+    /// not decide what is answered.
+    pub bounded_masks: bool,
 }
 
 /// A snapshot of the engine's state for metrics and health.
@@ -107,6 +110,7 @@ impl EngineHandle {
             max_len: shape.context_len.min(shape.blocks * shape.block_size + 1),
             vocab_size: shape.vocab_size,
             seed: self.shared.fresh_seed(),
+            bounded_masks: self.shared.bounded_masks,
         };
         let (sequence, events) = Sequence::new(request, guide, seat);
         // If the thread has just ended, the sequence comes back and tells so while it is dropped.

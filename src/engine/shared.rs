@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 pub(super) struct Shared {
     pub(super) shape: Shape,
     pub(super) counters: Counters,
+    pub(super) bounded_masks: bool,
     max_batch: usize,
     max_queue: usize,
     born: Instant,
@@ -47,6 +48,7 @@ impl Shared {
         Self {
             shape,
             counters: Counters::default(),
+            bounded_masks: options.bounded_masks,
             max_batch: options.max_batch,
             max_queue: options.max_queue,
             born: Instant::now(),

@@ -167,7 +167,7 @@ impl Guide for EvenGuide {
 }
 
 pub(super) fn options(max_batch: usize, token_budget: usize) -> EngineOptions {
-    EngineOptions { max_batch, token_budget, kv_cache_bytes: 0, max_queue: 64, prefix_cache: true }
+    EngineOptions { max_batch, token_budget, kv_cache_bytes: 0, max_queue: 64, prefix_cache: true, bounded_masks: true }
 }
 
 pub(super) fn request(prompt: &[u32], max_tokens: usize, params: SamplingParams) -> GenerateRequest {
@@ -194,7 +194,7 @@ pub(super) fn seeded(seed: u64) -> SamplingParams {
 pub(super) fn seat(max_len: usize) -> Seat {
     let shape = Shape { vocab_size: VOCAB, context_len: max_len, blocks: 1, block_size: 1 };
     let shared = Arc::new(Shared::new(shape, &options(1, 1)));
-    Seat { _slot: Slot::take(&shared).unwrap(), max_len, vocab_size: VOCAB, seed: 1 }
+    Seat { _slot: Slot::take(&shared).unwrap(), max_len, vocab_size: VOCAB, seed: 1, bounded_masks: true }
 }
 
 pub(super) fn sequence(

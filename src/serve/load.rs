@@ -163,6 +163,7 @@ fn engine_options(settings: &Settings, config: &ModelConfig, block_bytes: usize)
         kv_cache_bytes: settings.kv_cache_bytes.unwrap_or_else(|| whole_batch.min(KV_CACHE_LIMIT)),
         max_queue: settings.max_queue,
         prefix_cache: settings.prefix_cache,
+        bounded_masks: true,
     }
 }
 

@@ -125,3 +125,14 @@ fn a_sequence_without_a_listener_is_over() {
     drop(events);
     assert!(sequence.is_over());
 }
+
+#[test]
+fn an_answer_whose_masks_take_too_long_is_given_up_unless_speed_may_not_decide() {
+    for bounded in [true, false] {
+        let seat = Seat { bounded_masks: bounded, ..seat(100) };
+        let (mut sequence, _events) = Sequence::new(request(&[1], 8, greedy()), None, seat);
+        let often = (0..30).try_for_each(|_| sequence.check_masks(Duration::from_secs(1)));
+        assert_eq!(often.is_err(), bounded);
+        assert_eq!(sequence.check_masks(2 * SLOWEST_MASK).is_err(), bounded);
+    }
+}

@@ -151,6 +151,8 @@ fn limits(kv_cache_bytes: usize) -> EngineOptions {
         kv_cache_bytes,
         max_queue: 2 * IN_FLIGHT,
         prefix_cache: true,
+        // What is measured is the model, and not the machine.
+        bounded_masks: false,
     }
 }
 

@@ -150,6 +150,7 @@ impl Served {
             kv_cache_bytes: 8 << 20,
             max_queue: 8,
             prefix_cache: false,
+            bounded_masks: true,
         };
         Self { engine: EngineHandle::start_packed(decoder, options).unwrap(), encoder, adapter }
     }

@@ -133,8 +133,14 @@ fn what_is_served_is_what_was_trained() {
     let adapter = load_adapter(&recipe.output.join("model"), &base).weights;
     let checkpoint = Checkpoint::open(&base).unwrap();
     let decoder = checkpoint.decoder(DType::F32, &Device::Cpu).unwrap();
-    let limits =
-        EngineOptions { max_batch: 2, token_budget: 5, kv_cache_bytes: 1 << 24, max_queue: 2, prefix_cache: true };
+    let limits = EngineOptions {
+        max_batch: 2,
+        token_budget: 5,
+        kv_cache_bytes: 1 << 24,
+        max_queue: 2,
+        prefix_cache: true,
+        bounded_masks: true,
+    };
     let packed = CpuDecoder::load(&checkpoint, Precision::FULL, 1, &|_| {}).unwrap();
     let engine = EngineHandle::start_packed(packed, limits).unwrap();
     let said: Vec<u32> = (40..57).collect();
