@@ -2,6 +2,7 @@
 
 use crate::atomic;
 use crate::checkpoint::{self, Snapshot, State};
+use crate::dataset::conversations::Corpus;
 use crate::dataset::encode::Encoder;
 use crate::dataset::feeder::{Cursor, Feeder, StepBatch};
 use crate::dataset::source::Mixture;
@@ -98,9 +99,10 @@ impl<'a> Run<'a> {
         let encoder = Arc::new(encoder.with_virtual_tokens(virtual_tokens(config.vocab_size, recipe.virtual_tokens())));
         let ordinary =
             (0..config.vocab_size as u32).filter(|&id| !encoder.tokenizer.token_bytes(id).is_empty()).collect();
-        let mixtures = Mixture::all(recipe, &encoder, ordinary)?;
+        let corpus = Corpus::open(&recipe.files(), recipe.held_out())?;
+        let mixtures = Mixture::all(recipe, &corpus, &encoder, ordinary)?;
         let total_steps = mixtures.iter().map(|mixture| mixture.steps).sum();
-        let held_out = HeldOut::prepare(recipe, &encoder, |text| note_once(ranks.place(), text))?;
+        let held_out = HeldOut::prepare(recipe, &corpus, &encoder, |text| note_once(ranks.place(), text))?;
         let trainer = Trainer::new(recipe, Trainable::build(recipe, config.clone(), &device)?, total_steps)?;
         let mut trainer = trainer.among(ranks.clone());
         let state = start(recipe, options, &mut trainer, ranks.place())?;

@@ -7,81 +7,103 @@ use crate::error::{Result, TrainError};
 use crate::random;
 use callsmith::chat::Conversation;
 use rand::seq::SliceRandom;
+use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Conversations with the places they come from.
-pub struct Conversations {
-    files: Vec<PathBuf>,
-    lines: Vec<Line>,
-}
+#[derive(Clone, Default)]
+pub struct Conversations(Vec<Arc<Line>>);
 
 struct Line {
-    file: usize,
+    file: Arc<Path>,
     /// From 1.
     number: usize,
     conversation: Conversation,
 }
 
 impl Conversations {
-    /// Reads files with one conversation per line; empty lines are skipped.
+    /// Reads a file with one conversation per line; empty lines are skipped.
     ///
     /// # Errors
     /// A file that cannot be read or holds nothing, and the first wrong line, by name and number.
-    pub fn open(files: &[PathBuf]) -> Result<Self> {
-        let mut lines = Vec::new();
-        for (file, path) in files.iter().enumerate() {
-            let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
-            let before = lines.len();
-            for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-                let conversation = native::from_line(line, &format!("{}:{number}", path.display()))?;
-                lines.push(Line { file, number, conversation });
-            }
-            if lines.len() == before {
-                return Err(TrainError::Data(format!("{} holds no conversation", path.display())));
-            }
+    pub fn open(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
+        let file: Arc<Path> = path.into();
+        let line = |(number, line)| {
+            let conversation = native::from_line(line, &format!("{}:{number}", path.display()))?;
+            Ok(Arc::new(Line { file: file.clone(), number, conversation }))
+        };
+        let filled = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+        let lines: Vec<_> = filled.map(line).collect::<Result<_>>()?;
+        match lines.is_empty() {
+            true => Err(TrainError::Data(format!("{} holds no conversation", path.display()))),
+            false => Ok(Self(lines)),
         }
-        Ok(Self { files: files.to_vec(), lines })
     }
 
-    /// Those to train on, and those held out: `share` of each file, chosen by the seed and the file's length alone, so that the
-    /// same file is divided in the same way wherever it is used.
-    pub fn split(self, share: f64, seed: u64) -> (Self, Self) {
-        let mut held = vec![false; self.lines.len()];
-        for file in 0..self.files.len() {
-            let mut members: Vec<usize> = (0..held.len()).filter(|&line| self.lines[line].file == file).collect();
-            let total = members.len();
-            members.shuffle(&mut random::stream(seed, "held out", total as u64));
-            let count = (total as f64 * share) as usize;
-            members[..count].iter().for_each(|&line| held[line] = true);
-        }
-        let (held, kept): (Vec<_>, Vec<_>) = self.lines.into_iter().zip(held).partition(|(_, held)| *held);
-        let part = |lines: Vec<(Line, bool)>| Self {
-            files: self.files.clone(),
-            lines: lines.into_iter().map(|(line, _)| line).collect(),
-        };
-        (part(kept), part(held))
+    /// Those to train on, and those held out: a `share`, chosen by the seed and their number alone.
+    fn split(self, share: f64, seed: u64) -> (Self, Self) {
+        let mut members: Vec<usize> = (0..self.len()).collect();
+        members.shuffle(&mut random::stream(seed, "held out", self.len() as u64));
+        let mut held = vec![false; self.len()];
+        members[..(self.len() as f64 * share) as usize].iter().for_each(|&line| held[line] = true);
+        let (held, kept): (Vec<_>, Vec<_>) = self.0.into_iter().zip(held).partition(|(_, held)| *held);
+        let lines = |part: Vec<(Arc<Line>, bool)>| Self(part.into_iter().map(|(line, _)| line).collect());
+        (lines(kept), lines(held))
     }
 
     /// Number of conversations.
     pub fn len(&self) -> usize {
-        self.lines.len()
+        self.0.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.0.is_empty()
     }
 
     /// The conversation at an index.
     pub fn get(&self, index: usize) -> &Conversation {
-        &self.lines[index].conversation
+        &self.0[index].conversation
     }
 
     /// An error about the conversation at an index, with its file and line.
     pub fn error(&self, index: usize, error: &dyn Display) -> TrainError {
-        let Line { file, number, .. } = &self.lines[index];
-        TrainError::Data(format!("{}:{number}: {error}", self.files[*file].display()))
+        let Line { file, number, .. } = &*self.0[index];
+        TrainError::Data(format!("{}:{number}: {error}", file.display()))
+    }
+}
+
+impl<'a> FromIterator<&'a Self> for Conversations {
+    fn from_iter<T: IntoIterator<Item = &'a Self>>(parts: T) -> Self {
+        Self(parts.into_iter().flat_map(|part| part.0.iter().cloned()).collect())
+    }
+}
+
+/// The files that a run trains on, each read once, and what is held out of each.
+pub struct Corpus(BTreeMap<PathBuf, (Conversations, Conversations)>);
+
+impl Corpus {
+    /// Reads files and holds out a share of each, chosen by the seed and the file's length alone, so that the same file is divided
+    /// in the same way wherever it is used.
+    ///
+    /// # Errors
+    /// As [`Conversations::open`].
+    pub fn open(files: &[PathBuf], (share, seed): (f64, u64)) -> Result<Self> {
+        let divided = |path: &PathBuf| Ok((path.clone(), Conversations::open(path)?.split(share, seed)));
+        Ok(Self(files.iter().map(divided).collect::<Result<_>>()?))
+    }
+
+    /// What is trained on of some of its files, one after the other.
+    pub fn kept(&self, files: &[PathBuf]) -> Conversations {
+        files.iter().filter_map(|path| self.0.get(path)).map(|(kept, _)| kept).collect()
+    }
+
+    /// What is held out of all files.
+    pub fn held_out(&self) -> Conversations {
+        self.0.values().map(|(_, held)| held).collect()
     }
 }
 
@@ -106,7 +128,8 @@ mod tests {
     fn a_share_of_each_file_is_held_out_and_nothing_is_lost() {
         let dir = tempfile::tempdir().unwrap();
         let files = [file(&dir, "a", 40), file(&dir, "b", 25)];
-        let (kept, held) = Conversations::open(&files).unwrap().split(0.1, 7);
+        let corpus = Corpus::open(&files, (0.1, 7)).unwrap();
+        let (kept, held) = (corpus.kept(&files), corpus.held_out());
         let count = |of: &Conversations, name: &str| contents(of).iter().filter(|text| text.starts_with(name)).count();
         assert_eq!((count(&held, "a"), count(&held, "b")), (4, 2));
         let mut all = [contents(&kept), contents(&held)].concat();
@@ -119,16 +142,26 @@ mod tests {
     fn a_file_is_divided_in_the_same_way_wherever_it_is_used() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (file(&dir, "a", 40), file(&dir, "b", 25));
-        let held = |files: &[PathBuf], seed| contents(&Conversations::open(files).unwrap().split(0.2, seed).1);
+        let held = |files: &[PathBuf], seed| contents(&Corpus::open(files, (0.2, seed)).unwrap().held_out());
         let (alone, together) = (held(std::slice::from_ref(&a), 1), held(&[b, a.clone()], 1));
         assert!(alone.iter().all(|text| together.contains(text)));
         assert_ne!(alone, held(&[a], 2));
     }
 
     #[test]
+    fn files_are_trained_on_in_the_order_in_which_a_source_lists_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (file(&dir, "a", 2), file(&dir, "b", 1));
+        let corpus = Corpus::open(&[a.clone(), b.clone()], (0.0, 0)).unwrap();
+        assert_eq!(contents(&corpus.kept(&[b.clone(), a])), ["b 0", "a 0", "a 1"]);
+        assert_eq!(contents(&corpus.kept(&[b])), ["b 0"]);
+    }
+
+    #[test]
     fn few_conversations_are_all_trained_on() {
         let dir = tempfile::tempdir().unwrap();
-        let (kept, held) = Conversations::open(&[file(&dir, "a", 9)]).unwrap().split(0.1, 1);
-        assert_eq!((kept.len(), held.len()), (9, 0));
+        let files = [file(&dir, "a", 9)];
+        let corpus = Corpus::open(&files, (0.1, 1)).unwrap();
+        assert_eq!((corpus.kept(&files).len(), corpus.held_out().len()), (9, 0));
     }
 }

@@ -1,7 +1,7 @@
 //! Where samples come from: random token tasks, the dialogue generator, a file of conversations.
 
 use super::Example;
-use super::conversations::Conversations;
+use super::conversations::{Conversations, Corpus};
 use super::copy::{Copy, shuffled};
 use super::encode::{Encoder, Weights};
 use super::recall::Recall;
@@ -27,10 +27,10 @@ pub struct Mixture {
 }
 
 impl Mixture {
-    /// The mixtures of all phases of a recipe. `tokens` are the ids of ordinary (not control) tokens.
-    pub fn all(recipe: &Recipe, encoder: &Arc<Encoder>, tokens: Vec<u32>) -> Result<Vec<Self>> {
-        let (held_out, batch) = (recipe.held_out(), &recipe.batch);
-        let builder = Builder { encoder, tokens: shuffled(tokens, recipe.seed), seed: recipe.seed, batch, held_out };
+    /// The mixtures of all phases of a recipe over its files. `tokens` are the ids of ordinary (not control) tokens.
+    pub fn all(recipe: &Recipe, corpus: &Corpus, encoder: &Arc<Encoder>, tokens: Vec<u32>) -> Result<Vec<Self>> {
+        let (seed, batch) = (recipe.seed, &recipe.batch);
+        let builder = Builder { encoder, tokens: shuffled(tokens, seed), seed, batch, corpus };
         recipe.phases.iter().enumerate().map(|(index, phase)| builder.mixture(index, phase)).collect()
     }
 }
@@ -40,8 +40,7 @@ struct Builder<'a> {
     tokens: Arc<[u32]>,
     seed: u64,
     batch: &'a BatchSection,
-    /// Share of files that is not trained on, and what it depends on.
-    held_out: (f64, u64),
+    corpus: &'a Corpus,
 }
 
 impl Builder<'_> {
@@ -58,12 +57,11 @@ impl Builder<'_> {
         Ok(Mixture { steps: phase.steps.unwrap_or(0), samples: None, sources })
     }
 
-    /// A phase that sees each conversation of a source so many times; its steps are counted by packing their lengths.
+    /// A phase that sees each conversation of a source so many times; its steps are counted by packing them.
     fn epochs(&self, epochs: u64, section: &SourceSection, number: u64) -> Result<Mixture> {
-        let source = self.jsonl(section, number)?;
-        let lengths = source.lengths()?;
-        let samples = epochs * lengths.len() as u64;
-        let drawn = (0..samples).map(|index| lengths[source.place(index)]);
+        let source = self.jsonl(section, number)?.encoded()?;
+        let samples = epochs * source.examples.len() as u64;
+        let drawn = (0..samples).map(|index| source.get(index).tokens.len());
         let steps = count_steps(drawn, self.batch);
         if steps == 0 {
             let message = format!("no conversation is as short as {} tokens; raise it", self.batch.max_len);
@@ -74,12 +72,10 @@ impl Builder<'_> {
 
     fn jsonl(&self, section: &SourceSection, number: u64) -> Result<Jsonl> {
         let files = section.jsonl.as_ref().ok_or_else(|| TrainError::field("phase.source", "has no source"))?;
-        let (share, seed) = self.held_out;
-        let (conversations, _) = Conversations::open(files.all())?.split(share, seed);
-        let seed = self.seed.wrapping_add(number << 32);
-        let order = Mutex::new((0, epoch_order(seed, 0, conversations.len())));
+        let conversations = self.corpus.kept(files.all());
+        let order = Order::new(self.seed.wrapping_add(number << 32), conversations.len());
         let weights = Weights { lm: section.lm_weight, name: section.name_weight };
-        Ok(Jsonl { conversations, seed, encoder: self.encoder.clone(), weights, order })
+        Ok(Jsonl { conversations, encoder: self.encoder.clone(), weights, order })
     }
 
     fn source(&self, section: &SourceSection, number: u64) -> Result<Box<dyn Source>> {
@@ -126,40 +122,76 @@ fn count_steps(lengths: impl Iterator<Item = usize>, batch: &BatchSection) -> u6
     steps
 }
 
-/// Conversations of files, in a new order each epoch.
+/// A new order of so many samples each epoch.
+struct Order {
+    seed: u64,
+    count: usize,
+    /// That of the epoch used last.
+    last: Mutex<(u64, Arc<[u32]>)>,
+}
+
+impl Order {
+    fn new(seed: u64, count: usize) -> Self {
+        Self { seed, count, last: Mutex::new((0, epoch_order(seed, 0, count))) }
+    }
+
+    /// Which sample comes at an index.
+    fn place(&self, index: u64) -> usize {
+        let count = self.count as u64;
+        self.of(index / count)[(index % count) as usize] as usize
+    }
+
+    fn of(&self, epoch: u64) -> Arc<[u32]> {
+        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if last.0 != epoch {
+            *last = (epoch, epoch_order(self.seed, epoch, self.count));
+        }
+        last.1.clone()
+    }
+}
+
+/// Conversations of files.
 struct Jsonl {
     conversations: Conversations,
-    seed: u64,
     encoder: Arc<Encoder>,
     weights: Weights,
-    /// The order of the epoch used last.
-    order: Mutex<(u64, Arc<[u32]>)>,
+    order: Order,
 }
 
 impl Jsonl {
-    fn order(&self, epoch: u64) -> Arc<[u32]> {
-        let mut held = self.order.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if held.0 != epoch {
-            *held = (epoch, epoch_order(self.seed, epoch, self.conversations.len()));
-        }
-        held.1.clone()
-    }
-
-    /// Which conversation a sample is.
-    fn place(&self, index: u64) -> usize {
-        let count = self.conversations.len() as u64;
-        self.order(index / count)[(index % count) as usize] as usize
-    }
-
     fn encode(&self, place: usize) -> Result<Example> {
         let example = self.encoder.example(self.conversations.get(place), self.weights);
         example.map_err(|error| self.conversations.error(place, &error))
     }
 
-    /// Tokens of each conversation.
-    fn lengths(&self) -> Result<Vec<usize>> {
-        let length = |place| Ok(self.encode(place)?.tokens.len());
-        (0..self.conversations.len()).into_par_iter().map(length).collect()
+    /// All of them at once.
+    fn encoded(self) -> Result<Encoded> {
+        let examples = (0..self.conversations.len()).into_par_iter().map(|place| self.encode(place));
+        Ok(Encoded { examples: examples.collect::<Result<_>>()?, order: self.order })
+    }
+}
+
+impl Source for Jsonl {
+    fn sample(&self, index: u64, _progress: f64) -> Result<Example> {
+        self.encode(self.order.place(index))
+    }
+}
+
+/// The same where all had to be encoded to count them.
+struct Encoded {
+    examples: Vec<Example>,
+    order: Order,
+}
+
+impl Encoded {
+    fn get(&self, index: u64) -> &Example {
+        &self.examples[self.order.place(index)]
+    }
+}
+
+impl Source for Encoded {
+    fn sample(&self, index: u64, _progress: f64) -> Result<Example> {
+        Ok(self.get(index).clone())
     }
 }
 
@@ -167,12 +199,6 @@ fn epoch_order(seed: u64, epoch: u64, count: usize) -> Arc<[u32]> {
     let mut order: Vec<u32> = (0..count as u32).collect();
     order.shuffle(&mut random::stream(seed, "epoch", epoch));
     order.into()
-}
-
-impl Source for Jsonl {
-    fn sample(&self, index: u64, _progress: f64) -> Result<Example> {
-        self.encode(self.place(index))
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::generate::{Generated, Generations};
 use super::teacher::{self, Teacher, TeacherReport};
 use crate::data::synth::{self, Split};
 use crate::dataset::Example;
-use crate::dataset::conversations::Conversations;
+use crate::dataset::conversations::{Conversations, Corpus};
 use crate::dataset::encode::{Encoder, Weights};
 use crate::error::{Result, TrainError};
 use crate::loss::Ratio;
@@ -41,14 +41,19 @@ pub struct HeldOutReport {
 }
 
 impl HeldOut {
-    /// Collects and encodes the set; what is longer than the training limit is left out. `None` when the recipe holds
+    /// Collects and encodes the set, of the run's own files or what the recipe names instead; what is longer than the training limit is left out. `None` when the recipe holds
     /// nothing out. `note` is told of what is not used.
     ///
     /// # Errors
     /// Conversations that cannot be read or encoded, and none to generate from where generations decide.
-    pub fn prepare(recipe: &Recipe, encoder: &Arc<Encoder>, note: impl Fn(&str)) -> Result<Option<Self>> {
+    pub fn prepare(
+        recipe: &Recipe,
+        corpus: &Corpus,
+        encoder: &Arc<Encoder>,
+        note: impl Fn(&str),
+    ) -> Result<Option<Self>> {
         let Some(eval) = &recipe.eval else { return Ok(None) };
-        let mut held = if eval.synth { generated(eval, encoder)? } else { filed(recipe, eval, encoder)? };
+        let mut held = if eval.synth { generated(eval, encoder)? } else { filed(eval, corpus, encoder)? };
         held.retain(|held| held.example.tokens.len() <= recipe.batch.max_len);
         let generations = Generations::choose(held.iter().map(|held| &held.conversation), eval, encoder, note)?;
         if generations.is_none() && eval.best == BestBy::CallAccuracy {
@@ -82,10 +87,10 @@ fn generated(eval: &EvalSection, encoder: &Encoder) -> Result<Vec<Held>> {
     samples.into_iter().map(held).collect()
 }
 
-fn filed(recipe: &Recipe, eval: &EvalSection, encoder: &Encoder) -> Result<Vec<Held>> {
+fn filed(eval: &EvalSection, corpus: &Corpus, encoder: &Encoder) -> Result<Vec<Held>> {
     let found = match &eval.data {
-        Some(path) => Conversations::open(std::slice::from_ref(path))?,
-        None => Conversations::open(&recipe.files())?.split(eval.held_out(), eval.seed).1,
+        Some(path) => Conversations::open(path)?,
+        None => corpus.held_out(),
     };
     let held = |place: usize| {
         let conversation = found.get(place).clone();

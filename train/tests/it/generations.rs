@@ -8,6 +8,7 @@ use callsmith::engine::{EngineHandle, EngineOptions, Event, GenerateRequest, Sam
 use callsmith::grammar::{GrammarCompiler, schema};
 use callsmith::model::{Checkpoint, CpuDecoder, Precision};
 use callsmith_train::data::native;
+use callsmith_train::dataset::conversations::Corpus;
 use callsmith_train::dataset::encode::Encoder;
 use callsmith_train::eval::held_out::HeldOut;
 use callsmith_train::recipe::Recipe;
@@ -237,7 +238,8 @@ fn a_schema_that_the_server_would_refuse_is_left_out_and_the_run_goes_on() {
 
     let notes = RefCell::new(Vec::new());
     let encoder = Arc::new(fixture::encoder(&root.path().join("tokenizer")));
-    HeldOut::prepare(&recipe, &encoder, |text| notes.borrow_mut().push(text.to_owned())).unwrap();
+    let corpus = Corpus::open(&recipe.files(), recipe.held_out()).unwrap();
+    HeldOut::prepare(&recipe, &corpus, &encoder, |text| notes.borrow_mut().push(text.to_owned())).unwrap();
     let notes = notes.into_inner();
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert!(notes[0].contains("not used for sample generations: 2") && notes[0].contains("/properties/city/type"), "{notes:?}");
