@@ -195,8 +195,34 @@ class Ranks(unittest.TestCase):
         code, said = ran([*MPIRUN, "-np", "1", *good.command(), ":", "-np", "1", *bad.command()])
         self.assertNotEqual(code, 0)
         self.assertIn("error on rank 1 of 2", said)
-        self.assertIn("bad.jsonl:1", said)
+        self.assertEqual(said.count("bad.jsonl:1"), 1, said)
         self.assertEqual(good.checkpoints(), [])
+
+    def test_an_error_on_all_ranks_is_said_once(self):
+        (self.root / "worse.jsonl").write_text('{"messages": 4}\n')
+        for sets, words in (({"data": "worse.jsonl"}, "worse.jsonl:1"), ({"optim__lr": -1}, "`optim.lr`")):
+            code, said = ran(Run(self.root, "worse", **sets).over(2))
+            self.assertNotEqual(code, 0)
+            self.assertEqual(said.count("error on rank 0 of 2"), 1, said)
+            self.assertEqual(said.count(words), 1, said)
+
+    def test_an_error_on_one_rank_in_the_midst_of_the_run_is_in_the_log_of_the_first(self):
+        run = Run(self.root, "midst", phase__0__source__0__jsonl="local.jsonl", eval__split="0.0")
+        lines = (self.root / "data.jsonl").read_text().splitlines()
+        unanswered = '{"messages": [{"role": "user", "content": "hello"}]}'
+        for name, broken in (("whole-here", []), ("broken-here", [unanswered] * 30)):
+            (self.root / name).mkdir()
+            text = "\n".join(lines[: len(lines) - len(broken)] + broken) + "\n"
+            (self.root / name / "local.jsonl").write_text(text)
+        places = [["-wdir", str(self.root / name), "-np", "1", *run.command()] for name in ("whole-here", "broken-here")]
+        code, said = ran([*MPIRUN, *places[0], ":", *places[1]])
+        self.assertNotEqual(code, 0)
+        self.assertEqual(said.count("error on rank 1 of 2"), 1, said)
+        last = run.log()[-1]
+        self.assertEqual(last["event"], "failed", said)
+        self.assertTrue(last["error"].startswith("error on rank 1 of 2: data: local.jsonl:"), last)
+        self.assertIn("no assistant message", last["error"])
+        self.assertIn("failed after step", (run.output / "report.html").read_text())
 
     def test_ranks_that_mpi_does_not_find_are_refused(self):
         run = Run(self.root, "lonely")

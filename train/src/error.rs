@@ -41,6 +41,9 @@ pub enum TrainError {
     /// The processes that train together cannot.
     #[error("ranks: {0}")]
     Ranks(String),
+    /// Another of the processes that train together failed; the message names it.
+    #[error("{0}")]
+    Elsewhere(String),
     /// Reading or writing failed.
     #[error("{path}: {source}")]
     Io { path: String, source: io::Error },

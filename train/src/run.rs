@@ -61,7 +61,7 @@ pub fn train_among(
 ) -> Result<Outcome> {
     let recipe = &recipe.of_all(ranks.place().size);
     let _lock = ranks.place().is_first().then(|| take(&recipe.output)).transpose()?;
-    ranks.meet();
+    ranks.meet()?;
     let mut run = Run::open(recipe, options, ranks)?;
     let outcome = run.all_steps(stop);
     outcome.inspect_err(|error| run.monitor.fail(error))
@@ -94,7 +94,7 @@ impl<'a> Run<'a> {
         if ranks.place().is_first() {
             prepare_tokenizer(recipe)?;
         }
-        ranks.meet();
+        ranks.meet()?;
         let encoder = Encoder::load(&recipe.full_tokenizer_dir()?, &recipe.model.dialect(), config.vocab_size)?;
         let encoder = Arc::new(encoder.with_virtual_tokens(virtual_tokens(config.vocab_size, recipe.virtual_tokens())));
         let ordinary =
@@ -106,6 +106,7 @@ impl<'a> Run<'a> {
         let trainer = Trainer::new(recipe, Trainable::build(recipe, config.clone(), &device)?, total_steps)?;
         let mut trainer = trainer.among(ranks.clone());
         let state = start(recipe, options, &mut trainer, ranks.place())?;
+        ranks.meet()?;
         if !ranks.agree(crc32c::crc32c(state.recipe_digest.as_bytes())) {
             return Err(TrainError::Ranks("they were given different recipes; give all of them the same".into()));
         }

@@ -84,6 +84,7 @@ impl Trainer {
 
     /// Whether all ranks hold the same values.
     pub fn check_agreement(&self) -> Result<()> {
+        self.ranks.meet()?;
         let bits = norm(&self.values).to_bits();
         if self.ranks.agree((bits >> 32) as u32) && self.ranks.agree(bits as u32) {
             return Ok(());
@@ -159,6 +160,7 @@ impl Trainer {
                 self.gradients.end_micro(part.weight / pass.weight_sum);
             }
         }
+        self.ranks.meet()?;
         tally.sum(self.ranks.as_ref());
         check_complete(&tally, batch)?;
         self.gradients.sum(self.ranks.as_ref());

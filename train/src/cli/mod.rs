@@ -23,6 +23,7 @@ use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -208,28 +209,45 @@ fn dispatch(command: Command) -> Result<()> {
 }
 
 fn train(method: Method, args: &TrainArgs) -> Result<()> {
+    let recipe = recipe(method, args);
+    if let Ok(recipe) = &recipe {
+        limit_threads(recipe.threads)?;
+    }
+    // A wrong recipe is an error like any other: several ranks tell it once.
+    let ranks = ranks::join()?;
+    let outcome = recipe.and_then(|recipe| train_among(&ranks, &recipe, args));
+    outcome.inspect_err(|error| end_all(ranks.as_ref(), error))
+}
+
+fn recipe(method: Method, args: &TrainArgs) -> Result<Recipe> {
     let recipe = Recipe::load(&args.recipe, &args.sets)?;
     if recipe.method != method {
         let message = format!("is {:?}, but the command is {method:?}; use the other command", recipe.method);
         return Err(TrainError::field("method", message.to_lowercase()));
     }
-    limit_threads(recipe.threads)?;
-    let ranks = ranks::join()?;
+    Ok(recipe)
+}
+
+fn train_among(ranks: &Rc<dyn Ranks>, recipe: &Recipe, args: &TrainArgs) -> Result<()> {
     let display = if args.plain { Display::Plain } else { Display::Auto };
     let options = RunOptions { resume: args.resume, allow_changed_recipe: args.allow_changed_recipe, display };
-    let outcome = stop_on_signal().and_then(|stop| run::train_among(&ranks, &recipe, options, &stop));
-    outcome.map(drop).inspect_err(|error| end_all(ranks.as_ref(), error))
+    run::train_among(ranks, recipe, options, &stop_on_signal()?).map(drop)
 }
 
 fn with_remedy(error: &TrainError) -> String {
     error.remedy().map_or_else(|| error.to_string(), |remedy| format!("{error}; {remedy}"))
 }
 
-/// An error on one of several ranks ends them all.
+/// An error on one of several ranks ends them all. The first one says it, wherever it was.
 fn end_all(ranks: &dyn Ranks, error: &TrainError) {
     let Place { rank, size } = ranks.place();
     if size > 1 {
-        monitor::note(&format!("error on rank {rank} of {size}: {}", with_remedy(error)));
+        let text = match error {
+            TrainError::Elsewhere(text) => text.clone(),
+            error => format!("error on rank {rank} of {size}: {}", with_remedy(error)),
+        };
+        ranks.report(&text);
+        monitor::note(&text);
         ranks.abort();
     }
 }

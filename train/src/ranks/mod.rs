@@ -43,8 +43,8 @@ impl Place {
     }
 }
 
-/// What processes that work together can do. Every call but [`Ranks::place`] and [`Ranks::abort`] is made by all of
-/// them, in the same order, and waits for all.
+/// What processes that work together can do. Every call but [`Ranks::place`] and those after an error is made by all
+/// of them, in the same order, and waits for all.
 pub trait Ranks {
     fn place(&self) -> Place;
 
@@ -68,12 +68,20 @@ pub trait Ranks {
         !self.any(sum[0] != f64::from(number) * self.place().size as f64)
     }
 
-    /// Waits until all ranks are here.
-    fn meet(&self) {
+    /// Waits until all ranks are here. Comes before every sum that follows on work that can fail.
+    ///
+    /// # Errors
+    /// On the first rank, that of another one which has failed instead of coming.
+    fn meet(&self) -> Result<()> {
         self.any(false);
+        Ok(())
     }
 
-    /// Ends the other ranks, and this one with them, after an error here: they would wait for it for ever.
+    /// Tells the first rank of an error here, and leaves it the time to say so and to end all; returns if it has not. On the first
+    /// rank it returns at once.
+    fn report(&self, _error: &str) {}
+
+    /// Ends the other ranks, and this one with them, after an error: they would wait for ever.
     fn abort(&self) {}
 }
 

@@ -7,10 +7,16 @@ use mpi::collective::SystemOperation;
 use mpi::datatype::Equivalence;
 use mpi::environment::Universe;
 use mpi::topology::SimpleCommunicator;
-use mpi::traits::{Communicator, CommunicatorCollectives};
+use mpi::traits::{Communicator, CommunicatorCollectives, Destination, MatchedReceiveVec, Source};
+use std::time::Duration;
 
 /// Values that one message carries: what is copied stays small, and MPI counts in 32 bits.
 const CHUNK: usize = 1 << 22;
+
+/// Marks what a rank that has failed tells the first one.
+const FAILED: i32 = 1;
+/// How long it then waits to be ended. The first one listens whenever ranks meet, which it may reach a long step later.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// All processes of the job.
 pub(super) struct World {
@@ -36,6 +42,13 @@ impl World {
         Ok(Self { world, _universe: universe })
     }
 
+    /// What another rank has told of its error.
+    fn failure(&self) -> Option<TrainError> {
+        let told = self.world.any_process().immediate_matched_probe_with_tag(FAILED)?;
+        let (text, _) = told.matched_receive_vec::<u8>();
+        Some(TrainError::Elsewhere(String::from_utf8_lossy(&text).into_owned()))
+    }
+
     fn sum_all<T: Equivalence + Copy>(&self, values: &mut [T])
     where
         [T]: mpi::traits::Buffer + mpi::traits::BufferMut,
@@ -58,6 +71,29 @@ impl Ranks for World {
 
     fn sum_f64(&self, values: &mut [f64]) {
         self.sum_all(values);
+    }
+
+    fn meet(&self) -> Result<()> {
+        let mut arrivals = self.world.immediate_barrier();
+        loop {
+            match arrivals.test() {
+                Ok(_) => return Ok(()),
+                Err(pending) => arrivals = pending,
+            }
+            if let Some(error) = self.failure() {
+                // The barrier stays open until the job ends, and that is next.
+                std::mem::forget(arrivals);
+                return Err(error);
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn report(&self, error: &str) {
+        if !self.place().is_first() {
+            self.world.process_at_rank(0).send_with_tag(error.as_bytes(), FAILED);
+            std::thread::sleep(PATIENCE);
+        }
     }
 
     fn abort(&self) {
