@@ -41,6 +41,9 @@ pub enum TrainError {
     /// The processes that train together cannot.
     #[error("ranks: {0}")]
     Ranks(String),
+    /// Work was broken off because a stop was asked for.
+    #[error("stopped on request")]
+    Stopped,
     /// Another of the processes that train together failed; the message names it.
     #[error("{0}")]
     Elsewhere(String),

@@ -34,6 +34,7 @@ pub mod recipe;
 pub mod run;
 pub mod schedule;
 pub mod selection;
+pub mod stop;
 pub mod tensors;
 pub mod trainable;
 pub mod trainer;

@@ -16,6 +16,7 @@ use crate::new_tokens::NewTokens;
 use crate::ranks::{Alone, Place, Ranks};
 use crate::recipe::{EvalSection, Recipe};
 use crate::selection::Selection;
+use crate::stop;
 use crate::trainable::{self, Trainable};
 use crate::trainer::{StepReport, Trainer};
 use callsmith::model::ModelConfig;
@@ -25,7 +26,7 @@ use std::fs::File;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// How a run is started.
 #[derive(Debug, Clone, Copy, Default)]
@@ -44,9 +45,11 @@ pub enum Outcome {
     Finished,
     /// Stopped on request after this many steps; `--resume` continues.
     Stopped { step: u64 },
+    /// Stopped on request before it made a step; nothing has changed.
+    NotBegun,
 }
 
-/// Trains as the recipe says. `stop` is looked at after every step.
+/// Trains as the recipe says. `stop` is looked at after every step, and while it prepares data and measures.
 pub fn train(recipe: &Recipe, options: RunOptions, stop: &Arc<AtomicBool>) -> Result<Outcome> {
     train_among(&(Rc::new(Alone) as Rc<dyn Ranks>), recipe, options, stop)
 }
@@ -62,8 +65,14 @@ pub fn train_among(
     let recipe = &recipe.of_all(ranks.place().size);
     let _lock = ranks.place().is_first().then(|| take(&recipe.output)).transpose()?;
     ranks.meet()?;
-    let mut run = Run::open(recipe, options, ranks)?;
-    let outcome = run.all_steps(stop);
+    let mut run = match Run::open(recipe, options, ranks, stop) {
+        Err(TrainError::Stopped) => {
+            note_once(ranks.place(), "stopped before it made a step; nothing has changed");
+            return Ok(Outcome::NotBegun);
+        }
+        run => run?,
+    };
+    let outcome = run.all_steps();
     outcome.inspect_err(|error| run.monitor.fail(error))
 }
 
@@ -77,6 +86,7 @@ fn take(output: &Path) -> Result<File> {
 struct Run<'a> {
     recipe: &'a Recipe,
     ranks: Rc<dyn Ranks>,
+    stop: &'a AtomicBool,
     config: ModelConfig,
     trainer: Trainer,
     batches: std::sync::mpsc::Receiver<Result<StepBatch>>,
@@ -88,7 +98,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn open(recipe: &'a Recipe, options: RunOptions, ranks: &Rc<dyn Ranks>) -> Result<Self> {
+    fn open(recipe: &'a Recipe, options: RunOptions, ranks: &Rc<dyn Ranks>, stop: &'a AtomicBool) -> Result<Self> {
         let config = trainable::model_config(recipe)?;
         let device = trainable::device(recipe.device)?;
         if ranks.place().is_first() {
@@ -97,12 +107,9 @@ impl<'a> Run<'a> {
         ranks.meet()?;
         let encoder = Encoder::load(&recipe.full_tokenizer_dir()?, &recipe.model.dialect(), config.vocab_size)?;
         let encoder = Arc::new(encoder.with_virtual_tokens(virtual_tokens(config.vocab_size, recipe.virtual_tokens())));
-        let ordinary =
-            (0..config.vocab_size as u32).filter(|&id| !encoder.tokenizer.token_bytes(id).is_empty()).collect();
-        let corpus = Corpus::open(&recipe.files(), recipe.held_out())?;
-        let mixtures = Mixture::all(recipe, &corpus, &encoder, ordinary)?;
+        let (mixtures, held_out) =
+            stop::agreed(ranks.as_ref(), data(recipe, &encoder, config.vocab_size, ranks.place(), stop))?;
         let total_steps = mixtures.iter().map(|mixture| mixture.steps).sum();
-        let held_out = HeldOut::prepare(recipe, &corpus, &encoder, |text| note_once(ranks.place(), text))?;
         let trainer = Trainer::new(recipe, Trainable::build(recipe, config.clone(), &device)?, total_steps)?;
         let mut trainer = trainer.among(ranks.clone());
         let state = start(recipe, options, &mut trainer, ranks.place())?;
@@ -111,6 +118,7 @@ impl<'a> Run<'a> {
             return Err(TrainError::Ranks("they were given different recipes; give all of them the same".into()));
         }
         trainer.check_agreement()?;
+        stop::agreed(ranks.as_ref(), stop::check(stop))?;
         let batches = Feeder::new(recipe, mixtures, state.step, state.cursor.clone())?.spawn();
         let mut monitor = Watch(None);
         if ranks.place().is_first() {
@@ -123,18 +131,27 @@ impl<'a> Run<'a> {
         monitor.event("start", fields, &sentence)?;
         let saved_at = (state.step > 0).then_some(state.step);
         let ranks = ranks.clone();
-        Ok(Self { recipe, ranks, config, trainer, batches, held_out, state, monitor, total_steps, saved_at })
+        Ok(Self { recipe, ranks, stop, config, trainer, batches, held_out, state, monitor, total_steps, saved_at })
     }
 
-    fn all_steps(&mut self, stop: &AtomicBool) -> Result<Outcome> {
+    fn all_steps(&mut self) -> Result<Outcome> {
+        match self.steps_to_the_end() {
+            Err(TrainError::Stopped) => self.stopped(),
+            outcome => outcome,
+        }
+    }
+
+    fn steps_to_the_end(&mut self) -> Result<Outcome> {
+        // The process before this one may have been stopped while it measured.
+        if self.state.step > 0 {
+            self.evaluate_when_due()?;
+        }
         while let Some(batch) = self.next_batch()? {
             self.step(&batch)?;
             if self.is_exhausted() {
                 break;
             }
-            if self.ranks.any(stop.load(Ordering::Relaxed)) {
-                return self.stop();
-            }
+            stop::agreed(self.ranks.as_ref(), stop::check(self.stop))?;
         }
         self.finish()
     }
@@ -165,9 +182,7 @@ impl<'a> Run<'a> {
         self.state.skipped += u64::from(report.skipped);
         self.state.updates = self.trainer.moments().updates;
         self.show(batch, &report)?;
-        let evaluated = self.recipe.eval.as_ref().is_some_and(|eval| self.due(self.eval_every(eval)));
-        let best = evaluated && self.evaluate()?;
-        if best || self.due(self.recipe.checkpoint.every) {
+        if self.evaluate_when_due()? || self.due(self.recipe.checkpoint.every) {
             self.save()?;
         }
         Ok(())
@@ -207,13 +222,19 @@ impl<'a> Run<'a> {
         self.monitor.step(&line, self.due(self.recipe.log.every))
     }
 
+    /// Measures the present weights if it is their turn; says whether they are the best so far.
+    fn evaluate_when_due(&mut self) -> Result<bool> {
+        let due = self.recipe.eval.as_ref().is_some_and(|eval| self.due(self.eval_every(eval)));
+        Ok(due && self.evaluate()?)
+    }
+
     /// Measures the present weights, once; says whether they are the best so far.
     fn evaluate(&mut self) -> Result<bool> {
         let (Some(held_out), step) = (&self.held_out, self.state.step) else { return Ok(false) };
         if self.state.selection.seen == Some(step) {
             return Ok(false);
         }
-        let report = self.monitor.paused(|| held_out.run(&self.trainer.trainable, self.ranks.as_ref()))?;
+        let report = self.monitor.paused(|| held_out.run(&self.trainer.trainable, self.ranks.as_ref(), self.stop))?;
         let best = self.state.selection.record(step, report.loss(), report.wrong());
         let mut fields = report.to_json();
         (fields["step"], fields["best"]) = (json!(step), json!(best));
@@ -253,7 +274,7 @@ impl<'a> Run<'a> {
         self.monitor.event("best", json!({"step": self.state.step, "best_step": best}), &sentence)
     }
 
-    fn stop(&mut self) -> Result<Outcome> {
+    fn stopped(&mut self) -> Result<Outcome> {
         self.save()?;
         let step = self.state.step;
         self.monitor.event(
@@ -289,6 +310,21 @@ fn note_once(place: Place, text: &str) {
 
 /// Evaluations of a run whose recipe does not say how often.
 const EVALUATIONS: u64 = 10;
+
+/// What is trained on and what is measured on.
+fn data(
+    recipe: &Recipe,
+    encoder: &Arc<Encoder>,
+    vocab_size: usize,
+    place: Place,
+    stop: &AtomicBool,
+) -> Result<(Vec<Mixture>, Option<HeldOut>)> {
+    let ordinary = (0..vocab_size as u32).filter(|&id| !encoder.tokenizer.token_bytes(id).is_empty()).collect();
+    let corpus = Corpus::open(&recipe.files(), recipe.held_out())?;
+    let mixtures = Mixture::all(recipe, &corpus, encoder, ordinary, stop)?;
+    let held_out = HeldOut::prepare(recipe, &corpus, encoder, |text| note_once(place, text), stop)?;
+    Ok((mixtures, held_out))
+}
 
 /// The state to start from: a checkpoint's, or that of a new run.
 fn start(recipe: &Recipe, options: RunOptions, trainer: &mut Trainer, place: Place) -> Result<State> {

@@ -9,8 +9,10 @@ use crate::data::synth;
 use crate::error::{Result, TrainError};
 use crate::random;
 use crate::recipe::{BatchSection, Phase, Recipe, SourceSection};
+use crate::stop;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 /// Samples by index. The same index and progress (0..1 through the phase) always give the same sample.
@@ -28,9 +30,18 @@ pub struct Mixture {
 
 impl Mixture {
     /// The mixtures of all phases of a recipe over its files. `tokens` are the ids of ordinary (not control) tokens.
-    pub fn all(recipe: &Recipe, corpus: &Corpus, encoder: &Arc<Encoder>, tokens: Vec<u32>) -> Result<Vec<Self>> {
+    ///
+    /// # Errors
+    /// Sources that cannot be, and [`TrainError::Stopped`].
+    pub fn all(
+        recipe: &Recipe,
+        corpus: &Corpus,
+        encoder: &Arc<Encoder>,
+        tokens: Vec<u32>,
+        stop: &AtomicBool,
+    ) -> Result<Vec<Self>> {
         let (seed, batch) = (recipe.seed, &recipe.batch);
-        let builder = Builder { encoder, tokens: shuffled(tokens, seed), seed, batch, corpus };
+        let builder = Builder { encoder, tokens: shuffled(tokens, seed), seed, batch, corpus, stop };
         recipe.phases.iter().enumerate().map(|(index, phase)| builder.mixture(index, phase)).collect()
     }
 }
@@ -41,6 +52,7 @@ struct Builder<'a> {
     seed: u64,
     batch: &'a BatchSection,
     corpus: &'a Corpus,
+    stop: &'a AtomicBool,
 }
 
 impl Builder<'_> {
@@ -59,7 +71,7 @@ impl Builder<'_> {
 
     /// A phase that sees each conversation of a source so many times; its steps are counted by packing them.
     fn epochs(&self, epochs: u64, section: &SourceSection, number: u64) -> Result<Mixture> {
-        let source = self.jsonl(section, number)?.encoded()?;
+        let source = self.jsonl(section, number)?.encoded(self.stop)?;
         let samples = epochs * source.examples.len() as u64;
         let drawn = (0..samples).map(|index| source.get(index).tokens.len());
         let steps = count_steps(drawn, self.batch);
@@ -165,9 +177,10 @@ impl Jsonl {
     }
 
     /// All of them at once.
-    fn encoded(self) -> Result<Encoded> {
-        let examples = (0..self.conversations.len()).into_par_iter().map(|place| self.encode(place));
-        Ok(Encoded { examples: examples.collect::<Result<_>>()?, order: self.order })
+    fn encoded(self, stop: &AtomicBool) -> Result<Encoded> {
+        let encode = |place| stop::check(stop).and_then(|()| self.encode(place));
+        let examples = (0..self.conversations.len()).into_par_iter().map(encode).collect::<Result<_>>()?;
+        Ok(Encoded { examples, order: self.order })
     }
 }
 

@@ -5,6 +5,7 @@
 use super::score::Answer;
 use crate::dataset::encode::Encoder;
 use crate::error::{Result, TrainError};
+use crate::stop;
 use callsmith::adapter::registry::{Generation, Lease};
 use callsmith::chat::dialect::{Delta, Function, TurnSpec};
 use callsmith::chat::reasoning::{self, Reasoning};
@@ -15,6 +16,7 @@ use callsmith::model::AdapterWeights;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// A model's prompts and grammars.
@@ -87,9 +89,14 @@ impl Asker {
         })?)
     }
 
-    /// Waits for the end of a generation and reads it.
-    pub(super) fn written(&self, question: &Question, events: UnboundedReceiver<Event>) -> Result<Written> {
-        let text = self.text(events)?;
+    /// Waits for the end of a generation, or until a stop is asked for, and reads it.
+    pub(super) fn written(
+        &self,
+        question: &Question,
+        events: UnboundedReceiver<Event>,
+        stop: &AtomicBool,
+    ) -> Result<Written> {
+        let text = self.text(events, stop)?;
         let answered = reasoning::split(question.reasoning, &text).rest;
         let mut parser = self.encoder.dialect.parser(&question.functions);
         let mut deltas = parser.push(&answered);
@@ -97,9 +104,10 @@ impl Asker {
         Ok(Written { text, answer: answer(&deltas) })
     }
 
-    fn text(&self, mut events: UnboundedReceiver<Event>) -> Result<String> {
+    fn text(&self, mut events: UnboundedReceiver<Event>, stop: &AtomicBool) -> Result<String> {
         let mut ids = Vec::new();
         loop {
+            stop::check(stop)?;
             match events.blocking_recv() {
                 Some(Event::Started { .. }) => {}
                 Some(Event::Tokens(tokens)) => ids.extend(tokens.iter().map(|token| token.id)),

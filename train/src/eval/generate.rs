@@ -12,6 +12,7 @@ use crate::loss::Ratio;
 use crate::random;
 use crate::ranks::{Place, Ranks};
 use crate::recipe::EvalSection;
+use crate::stop;
 use crate::trainable::Trainable;
 use callsmith::chat::{Conversation, Role};
 use callsmith::engine::{EngineError, EngineHandle, EngineOptions};
@@ -21,6 +22,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Tokens of a prompt's end that are shown.
 const TAIL: usize = 120;
@@ -72,12 +74,13 @@ impl Generations {
     /// nothing to ask. What the server would refuse is left out, and `note` is told once of how much that is.
     ///
     /// # Errors
-    /// When the tokenizer allows no grammar.
+    /// When the tokenizer allows no grammar, and [`TrainError::Stopped`].
     pub fn choose<'a>(
         conversations: impl Iterator<Item = &'a Conversation>,
         eval: &EvalSection,
         encoder: &Arc<Encoder>,
         note: impl Fn(&str),
+        stop: &AtomicBool,
     ) -> Result<Option<Self>> {
         let mut offering: Vec<_> = conversations.filter(|conversation| !conversation.tools.is_empty()).collect();
         let wanted = eval.generate.unwrap_or(0);
@@ -87,15 +90,17 @@ impl Generations {
         let count = offering.len() as u64;
         offering.shuffle(&mut random::stream(eval.seed, "generations", count));
         let asker = Asker::new(encoder.clone(), false)?;
-        let mut refused = Vec::new();
-        let mut ready = |conversation| match Turn::of(conversation, &asker, encoder) {
-            Ok(turn) => turn,
-            Err(error) => {
-                refused.push(error);
-                None
+        let (mut turns, mut refused) = (Vec::new(), Vec::new());
+        for conversation in offering {
+            stop::check(stop)?;
+            if turns.len() == wanted {
+                break;
             }
-        };
-        let turns: Vec<Turn> = offering.into_iter().filter_map(&mut ready).take(wanted).collect();
+            match Turn::of(conversation, &asker, encoder) {
+                Ok(turn) => turns.extend(turn),
+                Err(error) => refused.push(error),
+            }
+        }
         if let Some(first) = refused.first() {
             let count = refused.len();
             note(&format!("held-out conversations not used for sample generations: {count}; the first: {first}"));
@@ -107,8 +112,17 @@ impl Generations {
     /// of this one.
     ///
     /// # Errors
-    /// When the engine cannot run beside the training.
-    pub fn run(&self, trainable: &Trainable, ranks: &dyn Ranks) -> Result<Generated> {
+    /// When the engine cannot run beside the training, and [`TrainError::Stopped`] when a rank was asked to stop before its share was
+    /// answered.
+    pub fn run(&self, trainable: &Trainable, ranks: &dyn Ranks, stop: &AtomicBool) -> Result<Generated> {
+        let mut generated = stop::agreed(ranks, self.answer_share(trainable, ranks.place(), stop))?;
+        generated.calls.sum(ranks);
+        generated.names.sum(ranks);
+        Ok(generated)
+    }
+
+    /// What one rank generates.
+    fn answer_share(&self, trainable: &Trainable, place: Place, stop: &AtomicBool) -> Result<Generated> {
         let (decoder, adapter) = trainable.serving()?;
         let virtual_tokens = adapter.as_ref().map_or(0, |weights| weights.virtual_tokens());
         let adapter = adapter.map(|weights| answer::lease("in training".to_owned(), Path::new(""), weights));
@@ -116,13 +130,11 @@ impl Generations {
         let engine = EngineHandle::start(decoder, limits).map_err(|error| unable(&error))?;
         let submit = |turn: &Turn| self.asker.submit(&engine, &turn.question, adapter.clone(), self.max_tokens);
         // All at once; those that do not fit together wait in the engine.
-        let asked: Vec<_> = self.share(ranks.place()).map(|turn| (turn, submit(turn))).collect();
+        let asked: Vec<_> = self.share(place).map(|turn| (turn, submit(turn))).collect();
         let mut generated = Generated::default();
         for (turn, events) in asked {
-            generated.add(turn, events.and_then(|events| self.asker.written(&turn.question, events)))?;
+            generated.add(turn, events.and_then(|events| self.asker.written(&turn.question, events, stop)))?;
         }
-        generated.calls.sum(ranks);
-        generated.names.sum(ranks);
         Ok(generated)
     }
 

@@ -12,11 +12,13 @@ use crate::error::{Result, TrainError};
 use crate::loss::Ratio;
 use crate::ranks::Ranks;
 use crate::recipe::{BestBy, EvalSection, Recipe};
+use crate::stop;
 use crate::trainable::Trainable;
 use callsmith::chat::Conversation;
 use serde_json::{Value, json};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Prepared held-out conversations.
 pub struct HeldOut {
@@ -41,21 +43,24 @@ pub struct HeldOutReport {
 }
 
 impl HeldOut {
-    /// Collects and encodes the set, of the run's own files or what the recipe names instead; what is longer than the training limit is left out. `None` when the recipe holds
-    /// nothing out. `note` is told of what is not used.
+    /// Collects and encodes the set, out of the run's own files unless the recipe says otherwise; what is longer than the training
+    /// limit is left out. `None` when the recipe holds nothing out. `note` is told of what is not used.
     ///
     /// # Errors
-    /// Conversations that cannot be read or encoded, and none to generate from where generations decide.
+    /// Conversations that cannot be read or encoded, none to generate from where generations decide, and
+    /// [`TrainError::Stopped`].
     pub fn prepare(
         recipe: &Recipe,
         corpus: &Corpus,
         encoder: &Arc<Encoder>,
         note: impl Fn(&str),
+        stop: &AtomicBool,
     ) -> Result<Option<Self>> {
         let Some(eval) = &recipe.eval else { return Ok(None) };
-        let mut held = if eval.synth { generated(eval, encoder)? } else { filed(eval, corpus, encoder)? };
+        let mut held = if eval.synth { generated(eval, encoder, stop)? } else { filed(eval, corpus, encoder, stop)? };
         held.retain(|held| held.example.tokens.len() <= recipe.batch.max_len);
-        let generations = Generations::choose(held.iter().map(|held| &held.conversation), eval, encoder, note)?;
+        let conversations = held.iter().map(|held| &held.conversation);
+        let generations = Generations::choose(conversations, eval, encoder, note, stop)?;
         if generations.is_none() && eval.best == BestBy::CallAccuracy {
             let message =
                 "\"call_accuracy\" needs held-out conversations that offer functions; hold more out, or use \"loss\"";
@@ -70,29 +75,35 @@ impl HeldOut {
     }
 
     /// Measures the current weights, each rank its share; all get the same numbers.
-    pub fn run(&self, trainable: &Trainable, ranks: &dyn Ranks) -> Result<HeldOutReport> {
-        let teacher = self.teacher.run(trainable, ranks)?;
-        let generated = self.generations.as_ref().map(|generations| generations.run(trainable, ranks)).transpose()?;
+    ///
+    /// # Errors
+    /// [`TrainError::Stopped`] when any rank is asked to stop meanwhile: there is no half measurement.
+    pub fn run(&self, trainable: &Trainable, ranks: &dyn Ranks, stop: &AtomicBool) -> Result<HeldOutReport> {
+        let teacher = self.teacher.run(trainable, ranks, stop)?;
+        let generations = self.generations.as_ref();
+        let generated = generations.map(|generations| generations.run(trainable, ranks, stop)).transpose()?;
         Ok(HeldOutReport { teacher, generated, best: self.best })
     }
 }
 
-fn generated(eval: &EvalSection, encoder: &Encoder) -> Result<Vec<Held>> {
+fn generated(eval: &EvalSection, encoder: &Encoder, stop: &AtomicBool) -> Result<Vec<Held>> {
     let mut samples = synth::eval_set(Split::HeldOut, eval.samples, eval.seed, None);
     samples.extend(synth::eval_parallel(Split::HeldOut, eval.samples / 5, eval.seed));
     let held = |sample: synth::Sample| {
+        stop::check(stop)?;
         let example = encoder.example(&sample.conversation, Weights::default())?;
         Ok(Held { groups: teacher::sample_groups(&sample)?, conversation: sample.conversation, example })
     };
     samples.into_iter().map(held).collect()
 }
 
-fn filed(eval: &EvalSection, corpus: &Corpus, encoder: &Encoder) -> Result<Vec<Held>> {
+fn filed(eval: &EvalSection, corpus: &Corpus, encoder: &Encoder, stop: &AtomicBool) -> Result<Vec<Held>> {
     let found = match &eval.data {
         Some(path) => Conversations::open(path)?,
         None => corpus.held_out(),
     };
     let held = |place: usize| {
+        stop::check(stop)?;
         let conversation = found.get(place).clone();
         let example = encoder.example(&conversation, Weights::default()).map_err(|e| found.error(place, &e))?;
         Ok(Held { groups: teacher::message_groups(&conversation), conversation, example })

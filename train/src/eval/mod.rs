@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Turns that run together.
@@ -87,6 +88,8 @@ struct Harness {
     asker: Asker,
     adapter: Option<Lease>,
     max_tokens: usize,
+    /// Never asked for: nothing is lost with this process.
+    stop: AtomicBool,
 }
 
 /// A turn that the engine works on.
@@ -120,7 +123,7 @@ impl Harness {
             false => EngineHandle::start(checkpoint.decoder(DType::F32, device)?, limits)?,
         };
         let asker = Asker::new(Arc::new(encoder), options.free)?;
-        Ok(Self { engine, asker, adapter, max_tokens: options.max_tokens })
+        Ok(Self { engine, asker, adapter, max_tokens: options.max_tokens, stop: AtomicBool::default() })
     }
 
     fn submit(&self, sample: &Sample, info: &TurnInfo) -> Result<Asked> {
@@ -135,7 +138,7 @@ impl Harness {
 
     fn collect(&self, asked: Option<Asked>, report: &mut EvalReport) -> Result<()> {
         let Some(Asked { turn, question, events, request }) = asked else { return Ok(()) };
-        let written = self.asker.written(&question, events)?;
+        let written = self.asker.written(&question, events, &self.stop)?;
         if !report.score.add(&turn, &written.answer) {
             report.failures.push(Failure { wanted: calls_json(&turn.calls), text: written.text, request });
         }

@@ -9,12 +9,14 @@ use crate::data::synth::Sample;
 use crate::dataset::Example;
 use crate::error::Result;
 use crate::loss::{self, Ratio, Tally};
-use crate::ranks::Ranks;
+use crate::ranks::{Place, Ranks};
+use crate::stop;
 use crate::trainable::Trainable;
 use callsmith::chat::{Conversation, Message, Role};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 
 /// Dialogues, packed.
 pub struct Teacher {
@@ -37,10 +39,22 @@ impl Teacher {
     }
 
     /// Measures the current weights, each rank its share; all get the same report.
-    pub fn run(&self, trainable: &Trainable, ranks: &dyn Ranks) -> Result<TeacherReport> {
+    ///
+    /// # Errors
+    /// [`TrainError::Stopped`](crate::TrainError::Stopped) when a rank was asked to stop before it had done its share.
+    pub fn run(&self, trainable: &Trainable, ranks: &dyn Ranks, stop: &AtomicBool) -> Result<TeacherReport> {
+        let mut report = stop::agreed(ranks, self.share(trainable, ranks.place(), stop))?;
+        report.tally.sum(ranks);
+        report.exact.values_mut().for_each(|ratio| ratio.sum(ranks));
+        Ok(report)
+    }
+
+    /// What one rank measures.
+    fn share(&self, trainable: &Trainable, place: Place, stop: &AtomicBool) -> Result<TeacherReport> {
         let exact = self.groups.iter().flatten().map(|group| (group.clone(), Ratio::default())).collect();
         let mut report = TeacherReport { tally: Tally::default(), exact };
-        for (index, micro) in collate::share(&self.micros, ranks.place()) {
+        for (index, micro) in collate::share(&self.micros, place) {
+            stop::check(stop)?;
             let before: u32 = self.micros[..index].iter().map(|micro| micro.answers).sum();
             let groups = &self.groups[before as usize..];
             let found = loss::evaluate(&trainable.decoder, &trainable.adapters(micro.tokens.len()), micro)?;
@@ -49,8 +63,6 @@ impl Teacher {
                 groups.iter().for_each(|group| report.exact.entry(group.clone()).or_default().add(exact));
             }
         }
-        report.tally.sum(ranks);
-        report.exact.values_mut().for_each(|ratio| ratio.sum(ranks));
         Ok(report)
     }
 }

@@ -7,19 +7,23 @@ use callsmith::chat::dialect::{DialectChoice, TurnSpec};
 use callsmith::engine::{EngineHandle, EngineOptions, Event, GenerateRequest, SamplingParams};
 use callsmith::grammar::{GrammarCompiler, schema};
 use callsmith::model::{Checkpoint, CpuDecoder, Precision};
+use callsmith_train::TrainError;
 use callsmith_train::data::native;
 use callsmith_train::dataset::conversations::Corpus;
 use callsmith_train::dataset::encode::Encoder;
+use callsmith_train::eval::generate::Generations;
 use callsmith_train::eval::held_out::HeldOut;
+use callsmith_train::ranks::Alone;
 use callsmith_train::recipe::Recipe;
 use callsmith_train::run::{Outcome, RunOptions, train};
+use callsmith_train::trainable::{self, Trainable};
 use candle_core::{DType, Device};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const CITIES: [&str; 3] = ["Paris", "Rome", "Oslo"];
 
@@ -239,8 +243,27 @@ fn a_schema_that_the_server_would_refuse_is_left_out_and_the_run_goes_on() {
     let notes = RefCell::new(Vec::new());
     let encoder = Arc::new(fixture::encoder(&root.path().join("tokenizer")));
     let corpus = Corpus::open(&recipe.files(), recipe.held_out()).unwrap();
-    HeldOut::prepare(&recipe, &corpus, &encoder, |text| notes.borrow_mut().push(text.to_owned())).unwrap();
+    let note = |text: &str| notes.borrow_mut().push(text.to_owned());
+    HeldOut::prepare(&recipe, &corpus, &encoder, note, &AtomicBool::new(false)).unwrap();
     let notes = notes.into_inner();
     assert_eq!(notes.len(), 1, "{notes:?}");
-    assert!(notes[0].contains("not used for sample generations: 2") && notes[0].contains("/properties/city/type"), "{notes:?}");
+    assert!(
+        notes[0].contains("not used for sample generations: 2") && notes[0].contains("/properties/city/type"),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn a_stop_breaks_off_what_is_being_generated() {
+    let root = root();
+    let recipe = full(root.path(), "run", &[]);
+    let encoder = Arc::new(fixture::encoder(&root.path().join("tokenizer")));
+    let conversations = native::read_jsonl(&root.path().join("data.jsonl")).unwrap();
+    let (eval, stop) = (recipe.eval.as_ref().unwrap(), AtomicBool::new(false));
+    let generations = Generations::choose(conversations.iter(), eval, &encoder, |_| {}, &stop).unwrap().unwrap();
+    let config = trainable::model_config(&recipe).unwrap();
+    let trainable = Trainable::build(&recipe, config, &Device::Cpu).unwrap();
+    assert_eq!(generations.run(&trainable, &Alone, &stop).unwrap().calls.total, 4);
+    stop.store(true, Ordering::Relaxed);
+    assert!(matches!(generations.run(&trainable, &Alone, &stop), Err(TrainError::Stopped)));
 }

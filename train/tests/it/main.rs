@@ -21,6 +21,7 @@ mod ranks;
 mod recipes;
 mod rivals;
 mod signals;
+mod stops;
 mod torch_save;
 mod training;
 mod watching;

@@ -10,7 +10,7 @@ use callsmith_train::run::{Outcome, RunOptions, train, train_among};
 use std::collections::BTreeMap;
 use std::fs;
 use std::rc::Rc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 
 /// What ranks on threads meet at.
@@ -24,6 +24,8 @@ struct Meeting {
 struct Threaded {
     place: Place,
     meeting: Arc<Meeting>,
+    /// What asks this one for a stop, while its gradients are summed.
+    stop: Option<Arc<AtomicBool>>,
 }
 
 impl Ranks for Threaded {
@@ -32,6 +34,9 @@ impl Ranks for Threaded {
     }
 
     fn sum(&self, values: &mut [f32]) {
+        if let Some(stop) = &self.stop {
+            stop.store(true, Ordering::Relaxed);
+        }
         let mut exact: Vec<f64> = values.iter().copied().map(f64::from).collect();
         self.sum_f64(&mut exact);
         values.iter_mut().zip(exact).for_each(|(value, sum)| *value = sum as f32);
@@ -49,10 +54,10 @@ impl Ranks for Threaded {
 }
 
 /// What each of two ranks finds.
-fn on_two<T: Send>(work: impl Fn(Rc<dyn Ranks>) -> T + Sync) -> Vec<T> {
+fn on_two<T: Send>(work: impl Fn(Threaded) -> T + Sync) -> Vec<T> {
     let size = 2;
     let meeting = Arc::new(Meeting { barrier: Barrier::new(size), brought: Mutex::new(vec![Vec::new(); size]) });
-    let start = |rank| work(Rc::new(Threaded { place: Place { rank, size }, meeting: meeting.clone() }));
+    let start = |rank| work(Threaded { place: Place { rank, size }, meeting: meeting.clone(), stop: None });
     let start = &start;
     std::thread::scope(|scope| {
         let started: Vec<_> = (0..size).map(|rank| scope.spawn(move || start(rank))).collect();
@@ -60,12 +65,13 @@ fn on_two<T: Send>(work: impl Fn(Rc<dyn Ranks>) -> T + Sync) -> Vec<T> {
     })
 }
 
-/// Runs a recipe on each of two ranks; `stop` is the one that is asked to stop at once.
+/// Runs a recipe on each of two ranks; `stop` is the one that is asked to stop in its first step.
 fn run_each(recipes: [&Recipe; 2], resume: bool, stop: Option<usize>) -> Vec<Result<Outcome>> {
     on_two(|ranks| {
-        let rank = ranks.place().rank;
+        let (rank, asked) = (ranks.place().rank, Arc::default());
         let options = RunOptions { resume, ..RunOptions::default() };
-        train_among(&ranks, recipes[rank], options, &Arc::new(AtomicBool::new(stop == Some(rank))))
+        let stop = (stop == Some(rank)).then(|| Arc::clone(&asked));
+        train_among(&(Rc::new(Threaded { stop, ..ranks }) as Rc<dyn Ranks>), recipes[rank], options, &asked)
     })
 }
 
@@ -164,7 +170,7 @@ fn ranks_that_read_different_data_are_refused() {
         if ranks.place().rank == 1 {
             batch.micros.iter_mut().flat_map(|micro| &mut micro.labels).for_each(|label| label.weight *= 2.0);
         }
-        training::trainer(&recipe).among(ranks).step(&batch).err().map(|error| error.to_string())
+        training::trainer(&recipe).among(Rc::new(ranks)).step(&batch).err().map(|error| error.to_string())
     });
     for message in found.into_iter().map(Option::unwrap) {
         assert!(message.contains("different data in step 0"), "{message}");
@@ -175,7 +181,7 @@ fn ranks_that_read_different_data_are_refused() {
 fn ranks_that_hold_different_weights_are_refused() {
     let found = on_two(|ranks| {
         let recipe = training::recipe(&[&format!("seed={}", ranks.place().rank)]);
-        training::trainer(&recipe).among(ranks).check_agreement().err().map(|error| error.to_string())
+        training::trainer(&recipe).among(Rc::new(ranks)).check_agreement().err().map(|error| error.to_string())
     });
     for message in found.into_iter().map(Option::unwrap) {
         assert!(message.contains("different weights"), "{message}");

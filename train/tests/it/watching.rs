@@ -1,6 +1,7 @@
 //! What a run leaves for whoever watches it: its log, event files and report.
 
 use crate::fixture;
+use crate::whole_run::run;
 use callsmith_train::recipe::Recipe;
 use callsmith_train::run::{Outcome, RunOptions, train};
 use rustix::pty::{self, OpenptFlags};
@@ -62,10 +63,7 @@ fn lines(run: &Path) -> Vec<Value> {
 fn a_resumed_run_leaves_one_log_an_event_file_of_each_process_and_a_report() {
     let root = tempfile::tempdir().unwrap();
     let recipe = Recipe::parse(&recipe(root.path()), "test", &[]).unwrap();
-    let go_on = |resume, stop| {
-        let options = RunOptions { resume, ..RunOptions::default() };
-        train(&recipe, options, &Arc::new(AtomicBool::new(stop))).unwrap()
-    };
+    let go_on = |resume, stop| run(&recipe, resume, stop).unwrap();
     let report = || fs::read_to_string(recipe.output.join("report.html")).unwrap();
     assert_eq!(go_on(false, true), Outcome::Stopped { step: 1 });
     assert!(report().contains("stopped after step 1"));

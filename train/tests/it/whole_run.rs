@@ -4,14 +4,16 @@ use crate::fixture::{self, root};
 use callsmith::model::weights;
 use callsmith_train::data::synth::Split;
 use callsmith_train::eval::{self, EvalOptions};
+use callsmith_train::ranks::{Alone, Place, Ranks};
 use callsmith_train::recipe::{Paths, Recipe};
-use callsmith_train::run::{Outcome, RunOptions, train};
+use callsmith_train::run::{Outcome, RunOptions, train, train_among};
 use callsmith_train::{checkpoint, export};
 use candle_core::{DType, Device};
 use std::fs;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) fn recipe(root: &Path, output: &str, sets: &[&str]) -> Recipe {
     let text = format!(
@@ -51,11 +53,31 @@ pub(crate) fn recipe(root: &Path, output: &str, sets: &[&str]) -> Recipe {
     Recipe::parse(&text, "test", &sets.iter().map(|&set| set.to_owned()).collect::<Vec<_>>()).unwrap()
 }
 
-pub(crate) fn run(recipe: &Recipe, resume: bool, stop: bool) -> callsmith_train::Result<Outcome> {
-    train(recipe, RunOptions { resume, ..RunOptions::default() }, &Arc::new(AtomicBool::new(stop)))
+/// One process that is asked to stop while it makes its next step: where its gradient is summed.
+struct AskedInStep(Arc<AtomicBool>);
+
+impl Ranks for AskedInStep {
+    fn place(&self) -> Place {
+        Alone.place()
+    }
+
+    fn sum(&self, _values: &mut [f32]) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn sum_f64(&self, _values: &mut [f64]) {}
 }
 
-fn final_weights(recipe: &Recipe) -> Vec<u8> {
+/// Runs to the end, or to the end of the next step.
+pub(crate) fn run(recipe: &Recipe, resume: bool, stop: bool) -> callsmith_train::Result<Outcome> {
+    let (options, asked) = (RunOptions { resume, ..RunOptions::default() }, Arc::default());
+    match stop {
+        true => train_among(&(Rc::new(AskedInStep(Arc::clone(&asked))) as Rc<dyn Ranks>), recipe, options, &asked),
+        false => train(recipe, options, &asked),
+    }
+}
+
+pub(crate) fn final_weights(recipe: &Recipe) -> Vec<u8> {
     fs::read(recipe.output.join("model/model.safetensors")).unwrap()
 }
 
@@ -274,7 +296,7 @@ fn last(recipe: &Recipe, event: &str) -> serde_json::Value {
 }
 
 /// A recipe of some epochs over `count` dialogues.
-fn epochs(root: &Path, output: &str, count: u64, sets: &[&str]) -> Recipe {
+pub(crate) fn epochs(root: &Path, output: &str, count: u64, sets: &[&str]) -> Recipe {
     let mut recipe = lora_recipe(root, output, sets);
     let data = root.join(format!("{count}.jsonl"));
     let config = callsmith_train::data::synth::SynthConfig::default();
