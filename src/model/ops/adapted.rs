@@ -94,12 +94,12 @@ fn masked(x: Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
     mask.map_or(Ok(x.clone()), |mask| x * mask)
 }
 
-/// Length of each row of `W`, `[out]` in f32, without a gradient.
+/// Length of each row of `W`, `[out]` in f32 (f64 of one in f64), without a gradient.
 pub fn row_norms(w: &Weight) -> Result<Tensor> {
     norms(&w.expand()?.detach())
 }
 
-/// Length of each row of `W + s B A`, `[out]` in f32, without a gradient.
+/// Length of each row of `W + s B A`, `[out]` in f32 (f64 of one in f64), without a gradient.
 pub fn adapted_norms(w: &Weight, factors: &Factors<'_>) -> Result<Tensor> {
     let (a, b) = (factors.a.detach(), factors.b.detach());
     let w = w.expand()?.detach();

@@ -3,7 +3,7 @@
 //! The only module that names fused kernels. Nothing here is recorded on candle's tape, whose own backward passes compute
 //! gradients of frozen weights, zero and add every sum, and cut gradients at its fused norms, softmax and rope without a word.
 //! On devices other than the CPU the [`composed`] versions run; where their backward pass is not a formula, candle finds it
-//! on a tape of that one operation. Tests compare the two.
+//! on a tape of that one operation. Tests compare the two, and run these in f64, for which the CPU has no kernels either.
 
 mod adapted;
 mod attention;

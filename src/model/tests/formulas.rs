@@ -152,11 +152,6 @@ fn loss(decoder: &Decoder, task: &Task, adapters: &AdapterBatch) -> f64 {
     losses.iter().zip(&task.factors).map(|(loss, factor)| loss * f64::from(*factor)).sum()
 }
 
-fn frozen(config: &ModelConfig, dtype: DType) -> Decoder {
-    let tensors = random_tensors(config, 3).into_iter().map(|(name, t)| (name, t.to_dtype(dtype).unwrap()));
-    Decoder::from_tensors(config.clone(), &tensors.collect()).unwrap()
-}
-
 #[test]
 fn every_parameter_of_every_family_has_the_gradient_that_differences_show() {
     for family in FAMILIES {
@@ -175,7 +170,7 @@ fn every_parameter_of_every_family_has_the_gradient_that_differences_show() {
 fn every_factor_beside_every_family_has_the_gradient_that_differences_show() {
     for family in FAMILIES {
         let config = config(family);
-        let (decoder, task) = (frozen(&config, DType::F64), Task::new());
+        let (decoder, task) = (decoder_in(&config, 3, DType::F64), Task::new());
         for (dora, dropout) in [(false, Some(Dropout { share: 0.3, seed: 1 })), (true, None)] {
             let (adapter, vars) = trained_adapter(&config, dora, DType::F64);
             let batch = |adapter| AdapterBatch::uniform(24, Arc::new(adapter)).with_dropout(dropout);
@@ -195,7 +190,7 @@ fn every_factor_beside_every_family_has_the_gradient_that_differences_show() {
 fn new_rows_and_soft_prompts_have_the_gradients_that_differences_show() {
     let config = config(Family::Llama);
     let (embedding, head, soft) = (var(&[2, 32], 5), var(&[2, 32], 6), var(&[3, 32], 7));
-    let decoder = frozen(&config, DType::F64);
+    let decoder = decoder_in(&config, 3, DType::F64);
     let decoder = decoder.with_token_rows(60, embedding.as_tensor().clone(), Some(head.as_tensor().clone())).unwrap();
     let mut task = Task::new();
     // Both new tokens, one of them twice, and the prompt's tokens before each sequence.
@@ -238,7 +233,7 @@ fn the_fused_kernels_find_every_gradient_that_the_formulas_find() {
         let grads = [0, 1].map(|i| {
             let batch = AdapterBatch::uniform(24, Arc::new(adapters[i].0.clone()));
             let batch = batch.with_dropout(Some(Dropout { share: 0.3, seed: 1 }));
-            task.gradients(&frozen(&config, types[i]), &batch, Recompute::Selective)
+            task.gradients(&decoder_in(&config, 3, types[i]), &batch, Recompute::Selective)
         });
         for ((name, fused), (_, wide)) in adapters[0].1.iter().zip(&adapters[1].1) {
             assert_agree(grads.each_ref(), (name, [fused, wide]));

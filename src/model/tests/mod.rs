@@ -88,7 +88,7 @@ fn whole_prompt(decoder: &Decoder, tokens: &[u32]) -> Vec<Vec<f32>> {
 
 /// Feeds the tokens through the cache in chunks of the given sizes; the block table is deliberately out of order.
 pub(super) fn in_chunks(decoder: &Decoder, tokens: &[u32], chunks: &[usize]) -> Vec<Vec<f32>> {
-    let mut cache = KvCache::new(decoder.config(), 8, DType::F32, &Device::Cpu).unwrap();
+    let mut cache = KvCache::new(decoder.config(), 8, decoder.dtype(), &Device::Cpu).unwrap();
     let blocks = [5, 0, 7, 2];
     let (mut logits, mut cached) = (Vec::new(), 0);
     for new in chunks.iter().copied() {
@@ -112,13 +112,20 @@ fn largest_difference(a: &[Vec<f32>], b: &[Vec<f64>]) -> f64 {
     pairs.map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max)
 }
 
+/// A frozen decoder over random weights that computes in this type.
+fn decoder_in(config: &ModelConfig, seed: u64, dtype: DType) -> Decoder {
+    let tensors = random_tensors(config, seed).into_iter().map(|(name, t)| (name, t.to_dtype(dtype).unwrap()));
+    Decoder::from_tensors(config.clone(), &tensors.collect()).unwrap()
+}
+
+/// In f32, for which there are fused kernels, and in f64, for which there are none.
 #[test]
 fn logits_agree_with_the_plain_f64_reference() {
     let tokens = tokens(40, 1);
-    for config in configs() {
-        let tensors = random_tensors(&config, 7);
-        let expected = reference::logits(&config, &in_f64(&tensors), &tokens);
-        let decoder = Decoder::from_tensors(config.clone(), &tensors).unwrap();
+    let cases = configs().into_iter().flat_map(|config| [DType::F32, DType::F64].map(|dtype| (config.clone(), dtype)));
+    for (config, dtype) in cases {
+        let expected = reference::logits(&config, &in_f64(&random_tensors(&config, 7)), &tokens);
+        let decoder = decoder_in(&config, 7, dtype);
         let runs = [
             ("whole prompt", whole_prompt(&decoder, &tokens)),
             ("cached prefill", in_chunks(&decoder, &tokens, &[40])),
@@ -127,7 +134,7 @@ fn logits_agree_with_the_plain_f64_reference() {
         ];
         for (name, logits) in runs {
             let difference = largest_difference(&logits, &expected);
-            assert!(difference <= 1e-4, "{name} of {config:?}: {difference}");
+            assert!(difference <= 1e-4, "{name} of {config:?} in {dtype:?}: {difference}");
         }
     }
 }
