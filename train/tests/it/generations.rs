@@ -1,6 +1,6 @@
 //! Sample generations while training: measured on the live weights, decisive, and what the server writes with the result.
 
-use crate::fixture::{self, root};
+use crate::fixture::{self, VOCAB, root};
 use callsmith::adapter::peft;
 use callsmith::adapter::registry::{Generation, Lease};
 use callsmith::chat::dialect::{DialectChoice, TurnSpec};
@@ -13,6 +13,7 @@ use callsmith_train::dataset::conversations::Corpus;
 use callsmith_train::dataset::encode::Encoder;
 use callsmith_train::eval::generate::Generations;
 use callsmith_train::eval::held_out::HeldOut;
+use callsmith_train::merge::{self, Share, Storage};
 use callsmith_train::ranks::Alone;
 use callsmith_train::recipe::Recipe;
 use callsmith_train::run::{Outcome, RunOptions, train};
@@ -162,12 +163,17 @@ impl Served {
 
     /// The answers to the first request of each conversation, in alphabetical order.
     fn answers(&self, data: &Path) -> Vec<String> {
-        let mut texts: Vec<_> = native::read_jsonl(data).unwrap().into_iter().map(|c| self.answer(c)).collect();
+        let mut texts: Vec<_> = self.tokens(data).iter().map(|ids| self.encoder.tokenizer.decode(ids)).collect();
         texts.sort();
         texts
     }
 
-    fn answer(&self, mut conversation: callsmith::chat::Conversation) -> String {
+    /// The same as tokens, in the order of the conversations.
+    fn tokens(&self, data: &Path) -> Vec<Vec<u32>> {
+        native::read_jsonl(data).unwrap().into_iter().map(|conversation| self.answer(conversation)).collect()
+    }
+
+    fn answer(&self, mut conversation: callsmith::chat::Conversation) -> Vec<u32> {
         conversation.messages.truncate(1);
         let tokenizer = &self.encoder.tokenizer;
         let (prompt, reasoning) = self.encoder.turn(&conversation).unwrap();
@@ -196,12 +202,55 @@ impl Served {
         loop {
             match events.blocking_recv().unwrap() {
                 Event::Tokens(tokens) => ids.extend(tokens.iter().map(|token| token.id)),
-                Event::Finished(_) => return tokenizer.decode(&ids),
+                Event::Finished(_) => return ids,
                 Event::Started { .. } => {}
                 Event::Failed(error) => panic!("{error}"),
             }
         }
     }
+}
+
+/// One that the requests and calls have, and a control token that nothing has.
+const NEW: &str = r#"new_tokens=[{ text = "Oslo" }, { text = "<|extra|>", special = true }]"#;
+
+/// The run's last generations are what the server writes with `model`, which says Oslo by its new token.
+fn assert_served_with_new_tokens(recipe: &Recipe, model: &Path, data: &Path) {
+    let served = Served::load(model, None);
+    assert_eq!(served.answers(data), recorded(&of(recipe, "eval").pop().unwrap()));
+    let written = served.tokens(data);
+    let said = written.iter().filter(|ids| served.encoder.tokenizer.decode(ids).contains("Oslo")).count();
+    let by_token = written.iter().filter(|ids| ids.contains(&(VOCAB as u32))).count();
+    assert!(said > 0 && said == by_token, "{written:?}");
+    assert!(!written.concat().contains(&(VOCAB as u32 + 1)), "the grammar has no place for it");
+}
+
+/// A base for adapters and larger models.
+fn base(root: &Path, tied: bool) -> PathBuf {
+    let base = full(root, "base", &[&format!("model.shape.tie_word_embeddings={tied}"), "eval.every=80"]);
+    run(&base);
+    base.output.join("model")
+}
+
+#[test]
+fn new_tokens_beside_an_adapter_are_written_in_calls_while_it_is_trained_and_by_the_server_afterwards() {
+    for tied in [true, false] {
+        let root = root();
+        let (base, merged) = (base(root.path(), tied), root.path().join("merged"));
+        let lora = lora(root.path(), &[NEW, "phase.0.steps=180", "eval.every=180"]);
+        run(&lora);
+        let share = Share { adapter: lora.output.join("model"), weight: 1.0 };
+        merge::run(&base, &[share], &merged, Storage { precision: None, shard_bytes: u64::MAX }).unwrap();
+        assert_served_with_new_tokens(&lora, &merged, &root.path().join("shifted.jsonl"));
+    }
+}
+
+#[test]
+fn new_tokens_of_a_larger_model_are_written_in_calls_while_it_is_trained_and_by_the_server_afterwards() {
+    let root = root();
+    let from = format!("model={{ path = \"{}\" }}", base(root.path(), true).display());
+    let larger = full(root.path(), "larger", &[&from, NEW, "phase.0.steps=120", "eval.every=120"]);
+    run(&larger);
+    assert_served_with_new_tokens(&larger, &larger.output.join("model"), &root.path().join("data.jsonl"));
 }
 
 #[test]
