@@ -3,6 +3,7 @@
 use super::packed::{Format, Matrix};
 use super::simd::LANES;
 use crate::model::lora::{AdapterBatch, AdapterWeights, LoraPair, Magnitude, Packing, Site};
+use crate::model::ops::View;
 use candle_core::{DType, Result, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
@@ -98,7 +99,8 @@ impl PackedPair {
 
 fn pack(tensor: &Tensor, format: Format) -> Result<Matrix> {
     let (outputs, inputs) = tensor.dims2()?;
-    let values: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+    let tensor = tensor.to_dtype(DType::F32)?.contiguous()?;
+    let values = View::new(&tensor)?;
     let mut matrix = Matrix::zeros(outputs, inputs, format);
     for (mut panel, rows) in matrix.panels_mut().into_iter().zip(values.chunks(LANES * inputs)) {
         panel.fill_floats(rows, inputs)?;

@@ -5,9 +5,11 @@
 
 use super::simd::LANES;
 use crate::model::ModelError;
+use crate::model::ops::kernels::{Loop, vectorised};
 use crate::model::stored::Stored;
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use std::fmt;
 use std::ops::Range;
@@ -216,24 +218,62 @@ impl Q8Block {
         }
     }
 
-    fn set(&mut self, lane: usize, scale: u16, quants: impl Iterator<Item = i8>) {
-        self.scales[lane] = scale;
-        quants.enumerate().for_each(|(i, quant)| self.quants[i / 2][lane][i % 2] = quant);
-    }
-
     /// Takes a row's block of GGUF.
     fn take(&mut self, lane: usize, bytes: &[u8; Q8_BYTES]) {
-        self.set(lane, u16::from_le_bytes([bytes[0], bytes[1]]), bytes[2..].iter().map(|&byte| byte as i8));
+        self.scales[lane] = u16::from_le_bytes([bytes[0], bytes[1]]);
+        bytes[2..].iter().enumerate().for_each(|(i, &byte)| self.quants[i / 2][lane][i % 2] = byte as i8);
     }
 
     /// Rounds up to 32 values of a row as llama.cpp does: the largest becomes ±127.
+    #[inline(always)]
     fn quantise(&mut self, lane: usize, values: &[f32]) {
-        let largest = values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+        let mut padded = [0f32; BLOCK];
+        padded[..values.len()].copy_from_slice(values);
+        let largest = largest(&padded);
         let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
         // A value that is no number must show in every result.
         let poison = if values.iter().any(|value| value.is_nan()) { f32::NAN } else { 0.0 };
-        let scale = f16::from_f32(largest / 127.0 + poison).to_bits();
-        self.set(lane, scale, values.iter().map(|value| (value * inverse).round() as i8));
+        self.scales[lane] = f16::from_f32(largest / 127.0 + poison).to_bits();
+        let mut quants = [0i32; BLOCK];
+        for i in 0..BLOCK {
+            quants[i] = (padded[i] * inverse).round().clamp(-128.0, 127.0) as i32;
+        }
+        for i in 0..BLOCK {
+            self.quants[i / 2][lane][i % 2] = quants[i] as i8;
+        }
+    }
+}
+
+/// The largest magnitude, in partial maxima; values that are no numbers count as none.
+#[inline(always)]
+fn largest(values: &[f32; BLOCK]) -> f32 {
+    let mut best = [0f32; LANES];
+    for part in values.as_chunks::<LANES>().0 {
+        for lane in 0..LANES {
+            let size = part[lane].abs();
+            best[lane] = if size > best[lane] { size } else { best[lane] };
+        }
+    }
+    best.into_iter().fold(0.0, |a, b| if b > a { b } else { a })
+}
+
+/// Values of whole rows, to be rounded into the lanes of a panel.
+struct Quantise<'a> {
+    blocks: &'a mut [Q8Block],
+    values: &'a [f32],
+    width: usize,
+}
+
+impl Loop for Quantise<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for (lane, row) in self.values.chunks_exact(self.width).enumerate() {
+            for (block, values) in self.blocks.iter_mut().zip(row.chunks(BLOCK)) {
+                block.quantise(lane, values);
+            }
+        }
     }
 }
 
@@ -290,16 +330,16 @@ impl PanelMut<'_> {
 
     /// The same from values.
     pub(super) fn fill_floats(&mut self, values: &[f32], width: usize) -> candle_core::Result<()> {
-        let rows = values.chunks_exact(width).enumerate();
+        let rows = values.chunks_exact(width);
         match self {
-            Self::F32(units) => each(rows, units, |unit, lane, value| unit[lane] = value),
-            Self::F16(units) => each(rows, units, |unit, lane, value| unit[lane] = f16::from_f32(value).to_bits()),
-            Self::BF16(units) => each(rows, units, |unit, lane, value| unit[lane] = bf16::from_f32(value).to_bits()),
-            Self::Q8(blocks) => {
-                for (lane, row) in rows {
-                    blocks.iter_mut().zip(row.chunks(BLOCK)).for_each(|(block, values)| block.quantise(lane, values));
-                }
+            Self::F32(units) => each(rows, units, |unit, lane, value| unit[lane] = *value),
+            Self::F16(units) => {
+                let mut halves = vec![f16::ZERO; values.len()];
+                halves.convert_from_f32_slice(values);
+                each(halves.chunks_exact(width), units, |unit, lane, value| unit[lane] = value.to_bits());
             }
+            Self::BF16(units) => each(rows, units, |unit, lane, value| unit[lane] = bf16::from_f32(*value).to_bits()),
+            Self::Q8(blocks) => vectorised(Quantise { blocks, values, width }),
             Self::Q4(blocks) => {
                 let values = Tensor::from_slice(values, (values.len() / width, width), &Device::Cpu)?;
                 take(blocks, &QTensor::quantize(&values, GgmlDType::Q4K)?.data()?, Q4Block::take);
@@ -309,9 +349,9 @@ impl PanelMut<'_> {
     }
 }
 
-fn each<'a, T>(rows: impl Iterator<Item = (usize, &'a [f32])>, units: &mut [T], set: impl Fn(&mut T, usize, f32)) {
-    for (lane, row) in rows {
-        units.iter_mut().zip(row).for_each(|(unit, value)| set(unit, lane, *value));
+fn each<'a, T, V: 'a>(rows: impl Iterator<Item = &'a [V]>, units: &mut [T], set: impl Fn(&mut T, usize, &V)) {
+    for (lane, row) in rows.enumerate() {
+        units.iter_mut().zip(row).for_each(|(unit, value)| set(unit, lane, value));
     }
 }
 

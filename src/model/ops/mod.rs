@@ -42,14 +42,14 @@ pub(super) fn wide(dtype: DType) -> DType {
 }
 
 /// The values of a contiguous `f32` CPU tensor, without a copy.
-struct View<'a> {
+pub(super) struct View<'a> {
     guard: RwLockReadGuard<'a, Storage>,
     start: usize,
     len: usize,
 }
 
 impl<'a> View<'a> {
-    fn new(tensor: &'a Tensor) -> Result<Self> {
+    pub(super) fn new(tensor: &'a Tensor) -> Result<Self> {
         let (guard, layout) = tensor.storage_and_layout();
         let Some((start, end)) = layout.contiguous_offsets() else { bail!("tensor is not contiguous") };
         match &*guard {
