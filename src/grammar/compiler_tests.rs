@@ -70,6 +70,29 @@ fn forced_tokens_are_committed_and_the_rest_is_sampled() {
 }
 
 #[test]
+fn the_way_that_was_looked_at_says_nothing_about_the_other() {
+    let lab = Lab::new(WordEnv::shared());
+    let lark = r#"start: "x" ("ga\"" body "\",\"b" | "sa\"" body "\"}")
+body: /[a-z]*/"#;
+    let mut constraint = lab.compiler.compile_blocking(lark).unwrap();
+    let words = |tokens: &[u32]| tokens.iter().map(|id| lab.env.tok_trie().token(*id).to_vec()).collect::<Vec<_>>();
+    assert_eq!(words(&constraint.take_forced().unwrap()).concat(), b"x");
+    constraint.commit(u32::from(b's')).unwrap();
+    assert_eq!(words(&constraint.take_forced().unwrap()).concat(), b"a\"");
+    let allowed = words(&lab.allowed(&mut constraint));
+    assert!(allowed.contains(&b"\"}".to_vec()) && !allowed.contains(&b"\",\"".to_vec()), "{allowed:?}");
+}
+
+#[test]
+fn what_cannot_be_taken_back_is_compiled_too() {
+    let lab = Lab::new(WordEnv::shared());
+    for lexeme in ["w[max_tokens=5]: /[a-z]+/", "w[stop=\"x\"]: /[a-z]+/"] {
+        let mut constraint = lab.compiler.compile_blocking(&format!("start: \"a: \" w\n{lexeme}")).unwrap();
+        assert!(!constraint.take_forced().unwrap().is_empty(), "{lexeme}");
+    }
+}
+
+#[test]
 fn every_end_of_turn_id_is_allowed_where_the_turn_may_end_and_padding_never() {
     let lab = Lab::new(WordEnv::shared());
     let ends = lab.env.tok_trie().eos_tokens().to_vec();

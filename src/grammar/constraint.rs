@@ -25,8 +25,8 @@ pub struct Constraint {
 
 impl Constraint {
     /// A constraint in its first state, whose mask exists. Looks beyond what is forced: some grammars fail only there.
-    pub(super) fn start(mut matcher: Matcher, keys: Option<KeyGuard>) -> anyhow::Result<Self> {
-        look_ahead(&mut matcher)?;
+    pub(super) fn start(matcher: Matcher, keys: Option<KeyGuard>) -> anyhow::Result<Self> {
+        look_ahead(&matcher)?;
         let mut constraint = Self { matcher, mask: None, keys };
         constraint.compute_mask()?;
         Ok(constraint)
@@ -204,21 +204,27 @@ impl Constraint {
     }
 }
 
-/// Goes one way through the grammar, as far as its first free text, and back. What the lexer has learnt there it keeps: the
-/// first masks of a turn cost no more than the later ones.
-fn look_ahead(matcher: &mut Matcher) -> anyhow::Result<()> {
-    let mut taken = 0;
-    for _ in 0..LOOK_AHEAD {
-        taken += matcher.consume_ff_tokens().len();
-        if matcher.is_stopped() {
-            break;
-        }
-        let mask = matcher.compute_mask_or_eos()?;
-        let Some(first) = mask.iter().next().filter(|_| mask.num_set() < FREE) else { break };
-        matcher.consume_token(first)?;
-        taken += 1;
+/// Goes one way through the grammar, as far as its first free text, in a copy that shares the lexer: what that learns there
+/// stays, so that the first masks of a turn cost no more than the later ones. Of errors only one at the first choice counts:
+/// nobody need come to the others.
+fn look_ahead(matcher: &Matcher) -> anyhow::Result<()> {
+    let mut ahead = matcher.clone();
+    let mut next = choice(&mut ahead)?;
+    for _ in 1..LOOK_AHEAD {
+        let Some(token) = next else { break };
+        next = ahead.consume_token(token).and_then(|()| choice(&mut ahead)).unwrap_or(None);
     }
-    matcher.rollback(taken)
+    Ok(())
+}
+
+/// Takes what is forced, and finds a token that may come next; none at the end and where text is free.
+fn choice(matcher: &mut Matcher) -> anyhow::Result<Option<u32>> {
+    matcher.consume_ff_tokens();
+    if matcher.is_stopped() && !matcher.is_error() {
+        return Ok(None);
+    }
+    let mask = matcher.compute_mask_or_eos()?;
+    Ok(mask.iter().next().filter(|_| mask.num_set() < FREE))
 }
 
 /// `-inf` for every id without a bit in the mask.

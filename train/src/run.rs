@@ -45,7 +45,7 @@ pub enum Outcome {
     Finished,
     /// Stopped on request after this many steps; `--resume` continues.
     Stopped { step: u64 },
-    /// Stopped on request before it made a step; nothing has changed.
+    /// Stopped on request before it made a step; there is no checkpoint of it.
     NotBegun,
 }
 
@@ -67,7 +67,7 @@ pub fn train_among(
     ranks.meet()?;
     let mut run = match Run::open(recipe, options, ranks, stop) {
         Err(TrainError::Stopped) => {
-            note_once(ranks.place(), "stopped before it made a step; nothing has changed");
+            note_once(ranks.place(), "stopped before it made a step; start it again to begin");
             return Ok(Outcome::NotBegun);
         }
         run => run?,

@@ -16,7 +16,9 @@ const CHUNK: usize = 1 << 22;
 /// Marks what a rank that has failed tells the first one.
 const FAILED: i32 = 1;
 /// How long it then waits to be ended. The first one listens whenever ranks meet, which it may reach a long step later.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Bytes that are told of an error: a short message is sent without waiting for its reader.
+const MAX_TOLD: usize = 2000;
 
 /// All processes of the job.
 pub(super) struct World {
@@ -91,7 +93,8 @@ impl Ranks for World {
 
     fn report(&self, error: &str) {
         if !self.place().is_first() {
-            self.world.process_at_rank(0).send_with_tag(error.as_bytes(), FAILED);
+            let told = &error.as_bytes()[..error.len().min(MAX_TOLD)];
+            self.world.process_at_rank(0).send_with_tag(told, FAILED);
             std::thread::sleep(PATIENCE);
         }
     }
