@@ -235,11 +235,11 @@ impl Q8Block {
         let poison = if values.iter().any(|value| value.is_nan()) { f32::NAN } else { 0.0 };
         self.scales[lane] = f16::from_f32(largest / 127.0 + poison).to_bits();
         let mut quants = [0i32; BLOCK];
-        for i in 0..BLOCK {
-            quants[i] = (padded[i] * inverse).round().clamp(-128.0, 127.0) as i32;
+        for (quant, value) in quants.iter_mut().zip(&padded) {
+            *quant = (value * inverse).round().clamp(-128.0, 127.0) as i32;
         }
-        for i in 0..BLOCK {
-            self.quants[i / 2][lane][i % 2] = quants[i] as i8;
+        for (i, quant) in quants.into_iter().enumerate() {
+            self.quants[i / 2][lane][i % 2] = quant as i8;
         }
     }
 }
