@@ -1,27 +1,23 @@
 //! The command line: what was typed, which function does it, which exit code it gives.
 
 mod convert;
+mod data;
+mod eval;
 
 use self::convert::{ConvertCommand, MergeArgs};
-use crate::data::synth;
-use crate::data::synth::{Naming, Split, SynthConfig};
-use crate::dataset::encode;
+use self::data::DataCommand;
+use self::eval::EvalArgs;
 use crate::error::{Result, TrainError};
-use crate::eval::{self, EvalOptions, EvalReport};
 use crate::export::{self, Precision};
 use crate::monitor::{self, Display};
 use crate::ranks::{self, Place, Ranks};
-use crate::recipe::{DeviceKind, Method, Recipe};
+use crate::recipe::{Method, Recipe};
 use crate::run::{self, RunOptions};
-use crate::trainable;
-use callsmith::chat::dialect::{self, DialectChoice};
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use serde_json::json;
+use clap::{Args, Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
-use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -79,86 +75,6 @@ struct TrainArgs {
     sets: Vec<String>,
 }
 
-#[derive(Subcommand)]
-enum DataCommand {
-    /// Generate dialogues, one JSON object per line.
-    Synth {
-        /// TOML file with the generator's settings; its defaults when absent.
-        #[arg(long)]
-        config: Option<PathBuf>,
-        #[arg(long, default_value_t = 1000)]
-        count: u64,
-        #[arg(long)]
-        out: PathBuf,
-    },
-    /// Train a byte-level BPE tokenizer on generated dialogues, and write the chat template beside it.
-    Tokenizer {
-        #[arg(long, default_value_t = 0)]
-        seed: u64,
-        #[arg(long, default_value_t = 4096)]
-        vocab_size: usize,
-        /// Directory to write tokenizer files into.
-        #[arg(long)]
-        out: PathBuf,
-    },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum SplitArg {
-    Train,
-    HeldOut,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum NamingArg {
-    Overlap,
-    Synonym,
-    Unrelated,
-}
-
-#[derive(Args)]
-struct EvalArgs {
-    /// Model directory.
-    #[arg(long)]
-    model: PathBuf,
-    /// PEFT adapter directory.
-    #[arg(long)]
-    adapter: Option<PathBuf>,
-    /// How the model writes calls; default: seen from its chat template.
-    #[arg(long, value_name = "NAME")]
-    dialect: Option<String>,
-    /// Directory of further dialects.
-    #[arg(long, value_name = "DIR", env = "CALLSMITH_DIALECT_DIR")]
-    dialect_dir: Option<PathBuf>,
-    #[arg(long, value_enum, default_value = "held-out")]
-    split: SplitArg,
-    /// Only dialogues whose functions are named so.
-    #[arg(long, value_enum)]
-    naming: Option<NamingArg>,
-    /// Number of dialogues with single calls or none.
-    #[arg(long, default_value_t = 500)]
-    count: usize,
-    /// Number of further dialogues that need several calls.
-    #[arg(long, default_value_t = 100)]
-    parallel: usize,
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Decode without the grammar.
-    #[arg(long)]
-    free: bool,
-    #[arg(long, default_value_t = 256)]
-    max_tokens: usize,
-    /// Run on the GPU.
-    #[arg(long)]
-    cuda: bool,
-    /// Also write the numbers here as JSON.
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// Also write every wrong answer here, one JSON object per line.
-    #[arg(long)]
-    failures: Option<PathBuf>,
-}
-
 #[derive(Args)]
 struct ExportArgs {
     /// Output directory of a run.
@@ -195,8 +111,8 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Full(args) => train(Method::Full, &args),
         Command::Lora(args) => train(Method::Lora, &args),
         Command::Prompt(args) => train(Method::Prompt, &args),
-        Command::Data(command) => data(command),
-        Command::Eval(args) => evaluate(&args),
+        Command::Data(command) => data::run(command),
+        Command::Eval(args) => eval::run(&args),
         Command::Report { run } => {
             let path = monitor::report::write(&run)?;
             monitor::note(&format!("report: {}", path.display()));
@@ -282,65 +198,6 @@ fn stop_on_signal() -> Result<Arc<AtomicBool>> {
         flag::register(signal, stop.clone()).map_err(wrong())?;
     }
     Ok(stop)
-}
-
-fn data(command: DataCommand) -> Result<()> {
-    match command {
-        DataCommand::Synth { config, count, out } => {
-            Ok(synth::write_jsonl(&synth_config(config.as_deref())?, count, &out)?)
-        }
-        DataCommand::Tokenizer { seed, vocab_size, out } => {
-            synth::write_synth_tokenizer(seed, vocab_size, dialect::by_name("tool_uses")?.as_ref(), &out)?;
-            encode::write_template(&out)
-        }
-    }
-}
-
-fn synth_config(path: Option<&Path>) -> Result<SynthConfig> {
-    let Some(path) = path else { return Ok(SynthConfig::default()) };
-    let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
-    toml::from_str(&text).map_err(|e| TrainError::Recipe { path: path.display().to_string(), message: e.to_string() })
-}
-
-fn evaluate(args: &EvalArgs) -> Result<()> {
-    let options = EvalOptions {
-        model: args.model.clone(),
-        adapter: args.adapter.clone(),
-        dialect: DialectChoice { name: args.dialect.clone(), dir: args.dialect_dir.clone() },
-        split: match args.split {
-            SplitArg::Train => Split::Train,
-            SplitArg::HeldOut => Split::HeldOut,
-        },
-        naming: args.naming.map(|naming| match naming {
-            NamingArg::Overlap => Naming::Overlap,
-            NamingArg::Synonym => Naming::Synonym,
-            NamingArg::Unrelated => Naming::Unrelated,
-        }),
-        count: args.count,
-        parallel: args.parallel,
-        seed: args.seed,
-        free: args.free,
-        max_tokens: args.max_tokens,
-    };
-    let kind = if args.cuda { DeviceKind::Cuda } else { DeviceKind::Cpu };
-    let report = eval::run(&options, &trainable::device(kind)?)?;
-    // A reader that closes the pipe early is no failure.
-    let _ = write!(std::io::stdout().lock(), "{}", report.score);
-    write_report(args, &report)
-}
-
-fn write_report(args: &EvalArgs, report: &EvalReport) -> Result<()> {
-    if let Some(path) = &args.json {
-        std::fs::write(path, format!("{:#}\n", report.score.to_json())).map_err(TrainError::io(path))?;
-    }
-    if let Some(path) = &args.failures {
-        let line = |failure: &eval::Failure| {
-            format!("{}\n", json!({"request": failure.request, "wanted": failure.wanted, "answer": failure.text}))
-        };
-        let lines: String = report.failures.iter().map(line).collect();
-        std::fs::write(path, lines).map_err(TrainError::io(path))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
