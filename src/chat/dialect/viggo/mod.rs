@@ -64,11 +64,13 @@ impl Dialect for Viggo {
             ToolChoice::Required => "Answer with a function only.".to_owned(),
             _ => "Where no function fits, answer in words.".to_owned(),
         };
-        let lines: Vec<_> = tools.iter().map(signature).collect();
+        let values = Values::of(tools);
+        let lines: Vec<_> = tools.iter().map(|tool| values.signature(tool)).collect();
         Ok(format!(
             "Write what the user means as one function with its attributes, each value in brackets:\n\
-             FUNCTION(attribute[value], attribute[value])\nThe functions and their attributes, in this order:\n{}\n{rule}",
-            lines.join("\n")
+             FUNCTION(attribute[value], attribute[value])\nThe functions and their attributes, in this order:\n{}\n{}{rule}",
+            lines.join("\n"),
+            values.line()
         ))
     }
 
@@ -93,17 +95,48 @@ fn with_acts(envelope: &str, turn: &TurnSpec<'_>) -> Result<String, ChatError> {
     Ok(envelope.replace("$ACTS", &alternatives("act", count)) + &rules)
 }
 
-/// `name(attribute, attribute[one | other]) - description`
-fn signature(tool: &Tool) -> String {
-    let properties = tool.parameters.as_ref().and_then(|schema| schema["properties"].as_object());
-    let attribute = |(name, schema): (&String, &Value)| match schema["enum"].as_array() {
-        Some(values) => format!("{name}[{}]", values.iter().map(plain).collect::<Vec<_>>().join(" | ")),
-        None => name.clone(),
-    };
-    let attributes: Vec<_> = properties.into_iter().flatten().map(attribute).collect();
-    let description = tool.description.as_deref().map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
-    let description = description.filter(|text| !text.is_empty()).map(|text| format!(" - {text}"));
-    format!("{}({}){}", tool.name, attributes.join(", "), description.unwrap_or_default())
+/// The sets of values that attributes are chosen from, each by the attribute that has it first: functions often share them.
+struct Values<'a>(Vec<(&'a str, String)>);
+
+impl<'a> Values<'a> {
+    fn of(tools: &'a [Tool]) -> Self {
+        let mut known: Vec<(&str, String)> = Vec::new();
+        for (name, schema) in tools.iter().flat_map(properties) {
+            let is_new = known.iter().all(|(other, _)| *other != name);
+            known.extend(alternatives_of(schema).filter(|_| is_new).map(|values| (name.as_str(), values)));
+        }
+        Self(known)
+    }
+
+    /// `name(attribute, attribute[one | other]) - description`; values where they are others than those of the line below.
+    fn signature(&self, tool: &Tool) -> String {
+        let attribute = |(name, schema): (&String, &Value)| match alternatives_of(schema) {
+            Some(values) if !self.0.iter().any(|(other, set)| other == name && *set == values) => {
+                format!("{name}[{values}]")
+            }
+            _ => name.clone(),
+        };
+        let attributes: Vec<_> = properties(tool).map(attribute).collect();
+        let description = tool.description.as_deref().map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
+        let description = description.filter(|text| !text.is_empty()).map(|text| format!(" - {text}"));
+        format!("{}({}){}", tool.name, attributes.join(", "), description.unwrap_or_default())
+    }
+
+    /// `Values: attribute[one | other]` and a line break; nothing where there are none.
+    fn line(&self) -> String {
+        let sets: Vec<_> = self.0.iter().map(|(name, values)| format!("{name}[{values}]")).collect();
+        if sets.is_empty() { String::new() } else { format!("Values: {}\n", sets.join(", ")) }
+    }
+}
+
+fn properties(tool: &Tool) -> impl Iterator<Item = (&String, &Value)> {
+    tool.parameters.as_ref().and_then(|schema| schema["properties"].as_object()).into_iter().flatten()
+}
+
+/// `one | other`
+fn alternatives_of(schema: &Value) -> Option<String> {
+    let values = schema["enum"].as_array()?;
+    Some(values.iter().map(plain).collect::<Vec<_>>().join(" | "))
 }
 
 fn render_call(call: &ToolCall) -> String {

@@ -182,3 +182,19 @@ fn meaning(line: &str) -> &str {
         None => line.split(',').next().unwrap(),
     }
 }
+
+#[test]
+fn the_prompt_says_a_set_of_values_once() {
+    let tool = |name: &str, values: Value| Tool {
+        name: name.into(),
+        description: None,
+        parameters: Some(json!({"properties": {"rating": {"enum": values}, "n": {"type": "integer"}}})),
+        strict: false,
+    };
+    let tools =
+        [tool("inform", json!(["good", true])), tool("confirm", json!(["good", true])), tool("request", json!([""]))];
+    let prompt = Viggo.system_prompt(&tools, &ToolChoice::Auto).unwrap();
+    let shown =
+        "order:\ninform(rating, n)\nconfirm(rating, n)\nrequest(rating[], n)\nValues: rating[good | yes]\nWhere";
+    assert!(prompt.contains(shown), "{prompt}");
+}
