@@ -123,7 +123,8 @@ impl<'a> Run<'a> {
         let mut monitor = Watch(None);
         if ranks.place().is_first() {
             write_resolved(recipe)?;
-            monitor = Watch(Some(Monitor::new(&recipe.output, state.step, total_steps, options.display)?));
+            let measured = state.selection.seen == Some(state.step);
+            monitor = Watch(Some(Monitor::new(&recipe.output, state.step, measured, total_steps, options.display)?));
         }
         let parameters = trainer.trainable.count();
         let sentence = format!("{parameters} trainable values, step {} of {total_steps}", state.step);
@@ -148,9 +149,6 @@ impl<'a> Run<'a> {
         }
         while let Some(batch) = self.next_batch()? {
             self.step(&batch)?;
-            if self.is_exhausted() {
-                break;
-            }
             stop::agreed(self.ranks.as_ref(), stop::check(self.stop))?;
         }
         self.finish()

@@ -27,10 +27,13 @@ pub(super) struct Earlier {
 
 impl Log {
     /// Opens the log in `output` for a run that goes on after `done` steps: what was written later is removed, all of
-    /// it where the run begins anew.
-    pub(super) fn open(output: &Path, done: u64) -> Result<(Self, Earlier)> {
+    /// it where the run begins anew. An evaluation of these very steps stays where it is not made again (`measured`).
+    pub(super) fn open(output: &Path, done: u64, measured: bool) -> Result<(Self, Earlier)> {
         let path = output.join(FILE);
-        let earlier = cut(&path, done)?;
+        let again = |line: &Value| !measured && line["event"] == "eval" && steps_done(line) == Some(done);
+        let earlier = cut(&path, &|line| {
+            done > 0 && line.is_object() && steps_done(line).is_none_or(|step| step <= done) && !again(line)
+        })?;
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(TrainError::io(&path))?;
         Ok((Self { file, path }, earlier))
     }
@@ -41,13 +44,13 @@ impl Log {
     }
 }
 
-fn cut(path: &Path, done: u64) -> Result<Earlier> {
+/// Removes the lines that do not hold.
+fn cut(path: &Path, holds: &dyn Fn(&Value) -> bool) -> Result<Earlier> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Earlier::default()),
         Err(error) => return Err(TrainError::io(path)(error)),
     };
-    let holds = |line: &Value| done > 0 && line.is_object() && steps_done(line).is_none_or(|step| step <= done);
     let (mut earlier, mut kept) = (Earlier::default(), Vec::new());
     for bytes in lines(&text) {
         match serde_json::from_slice(bytes).ok().filter(holds) {
@@ -98,24 +101,35 @@ mod tests {
     #[test]
     fn lines_after_the_checkpoint_are_removed_and_the_evaluation_at_it_stays() {
         let root = tempfile::tempdir().unwrap();
-        let (mut log, earlier) = Log::open(root.path(), 0).unwrap();
+        let (mut log, earlier) = Log::open(root.path(), 0, false).unwrap();
         assert_eq!(earlier.removed, 0);
         let written = [step(1), step(3), eval(4), step(5), eval(6)];
         written.iter().for_each(|line| log.write(line).unwrap());
         log.file.write_all(b"{\"event\": \"st").unwrap();
 
-        let (mut log, earlier) = Log::open(root.path(), 4).unwrap();
+        let (mut log, earlier) = Log::open(root.path(), 4, true).unwrap();
         assert_eq!((earlier.removed, &earlier.lines[..]), (3, &written[..3]));
         log.write(&step(5)).unwrap();
         assert_eq!(read(root.path()).unwrap(), [step(1), step(3), eval(4), step(5)]);
     }
 
     #[test]
+    fn an_evaluation_that_is_made_again_stands_in_the_log_once() {
+        let root = tempfile::tempdir().unwrap();
+        let (mut log, _) = Log::open(root.path(), 0, false).unwrap();
+        [step(1), eval(2), step(3), eval(4)].iter().for_each(|line| log.write(line).unwrap());
+        let (mut log, earlier) = Log::open(root.path(), 4, false).unwrap();
+        assert_eq!(earlier.removed, 1);
+        log.write(&eval(4)).unwrap();
+        assert_eq!(read(root.path()).unwrap(), [step(1), eval(2), step(3), eval(4)]);
+    }
+
+    #[test]
     fn a_run_from_the_start_begins_a_new_log() {
         let root = tempfile::tempdir().unwrap();
-        let (mut log, _) = Log::open(root.path(), 0).unwrap();
+        let (mut log, _) = Log::open(root.path(), 0, false).unwrap();
         log.write(&json!({"event": "start", "step": 0})).unwrap();
-        let (_, earlier) = Log::open(root.path(), 0).unwrap();
+        let (_, earlier) = Log::open(root.path(), 0, false).unwrap();
         assert_eq!(earlier.removed, 1);
         assert_eq!(read(root.path()).unwrap(), [] as [Value; 0]);
     }

@@ -75,9 +75,10 @@ pub struct StepLine<'a> {
 
 impl Monitor {
     /// Watches a run in `output` that goes from `first_step` to `total_steps`. After a resumption the log goes on: what
-    /// it held of later steps is removed, and an event `resume` says so.
-    pub fn new(output: &Path, first_step: u64, total_steps: u64, display: Display) -> Result<Self> {
-        let (log, earlier) = Log::open(output, first_step)?;
+    /// it held of later steps is removed, and an event `resume` says so. `measured` where the evaluation after these very steps
+    /// holds and is not made again.
+    pub fn new(output: &Path, first_step: u64, measured: bool, total_steps: u64, display: Display) -> Result<Self> {
+        let (log, earlier) = Log::open(output, first_step, measured)?;
         let events = EventFile::create(&output.join("tensorboard"), first_step, now())?;
         let view = View::new(first_step, total_steps, &earlier.lines);
         let mut monitor = Self {

@@ -5,7 +5,7 @@ use std::fs;
 
 /// Ten steps from `first`, a line for every other one.
 fn watch(output: &Path, first: u64, ten: bool) -> Monitor {
-    let mut monitor = Monitor::new(output, first, 100, Display::Plain).unwrap();
+    let mut monitor = Monitor::new(output, first, false, 100, Display::Plain).unwrap();
     monitor.event("start", json!({"step": first}), "begins").unwrap();
     for step in first..first + if ten { 10 } else { 0 } {
         let tally = Tally { loss: 3.0, weight: 2.0, ..Tally::default() };
