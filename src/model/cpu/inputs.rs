@@ -3,8 +3,9 @@
 //! With 16 bits an activation keeps about as much of its value as a weight of 8 bits can use, and costs no more on AVX2
 //! than 8 bits would.
 
-use super::packed::{BLOCK, Matrix};
+use super::packed::{BLOCK, Matrix, largest};
 use super::parts::Chunks;
+use super::simd::LANES;
 use super::team::Team;
 use crate::model::ops::kernels::{Loop, vectorised};
 
@@ -89,17 +90,14 @@ impl Loop for Quantise<'_> {
 #[inline(always)]
 fn quantise(values: &[f32; BLOCK]) -> Block {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
-    let mut largest = [0f32; 16];
-    let mut poison = [0f32; 16];
-    for half in values.as_chunks::<16>().0 {
-        for lane in 0..16 {
-            let size = half[lane].abs();
-            largest[lane] = if size > largest[lane] { size } else { largest[lane] };
-            poison[lane] += half[lane] * 0.0;
+    let largest = largest(values);
+    // Zero, or not a number if a value is none or infinite: that must show in the result.
+    let mut poison = [0f32; LANES];
+    for part in values.as_chunks::<LANES>().0 {
+        for lane in 0..LANES {
+            poison[lane] += part[lane] * 0.0;
         }
     }
-    let largest = largest.into_iter().fold(0f32, |a, b| if b > a { b } else { a });
-    // Zero, or not a number if a value is none or infinite: that must show in the result.
     let poison: f32 = poison.into_iter().sum();
     let inverse = LARGEST / largest;
     // Of zeros, or of values that are next to nothing.

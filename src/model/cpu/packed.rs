@@ -246,7 +246,7 @@ impl Q8Block {
 
 /// The largest magnitude, in partial maxima; values that are no numbers count as none.
 #[inline(always)]
-fn largest(values: &[f32; BLOCK]) -> f32 {
+pub(super) fn largest(values: &[f32; BLOCK]) -> f32 {
     let mut best = [0f32; LANES];
     for part in values.as_chunks::<LANES>().0 {
         for lane in 0..LANES {
