@@ -15,6 +15,9 @@ pub enum Content {
 
 pub(super) const ORDERED_DICT: &str = "collections.OrderedDict";
 pub(super) const REBUILD_TENSOR: &str = "torch._utils._rebuild_tensor_v2";
+/// The same with attributes of Python's beside it, as ZeRO 3 gives them to its masters.
+pub(super) const REBUILD_WITH_ATTRIBUTES: &str = "torch._tensor._rebuild_from_type_v2";
+pub(super) const TENSOR: &str = "torch.Tensor";
 pub(super) const REBUILD_PARAMETER: &str = "torch._utils._rebuild_parameter";
 pub(super) const SIZE: &str = "torch.Size";
 /// How the protocols name Python's sets.
@@ -46,7 +49,9 @@ impl Content {
     /// An error unless this name may stand in such a file.
     pub(super) fn check(self, name: &str) -> Result<()> {
         let plain = [ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER].contains(&name) || dtype(name).is_some();
-        let known = name == SIZE || SETS.contains(&name) || DEEPSPEED.contains(&name);
+        let known = [SIZE, TENSOR, REBUILD_WITH_ATTRIBUTES].contains(&name)
+            || SETS.contains(&name)
+            || DEEPSPEED.contains(&name);
         match self {
             Self::StateDict if plain => Ok(()),
             Self::DeepSpeed if plain || known => Ok(()),

@@ -44,7 +44,7 @@ impl TorchTensor {
 
 /// Reads what an object says, if it is a tensor.
 pub(super) fn describe(item: Item<'_>, records: &Records) -> Result<TorchTensor> {
-    let (name, arguments) = item.call().unwrap_or_default();
+    let (name, arguments) = rebuilt(item).unwrap_or_default();
     let (globals::REBUILD_TENSOR, [storage, offset, shape, strides, ..]) = (name, arguments.as_slice()) else {
         return refuse(format!("holds {item} where a tensor is expected"));
     };
@@ -60,6 +60,17 @@ pub(super) fn describe(item: Item<'_>, records: &Records) -> Result<TorchTensor>
         ))
     })?;
     Ok(TorchTensor { layout, strides, bytes })
+}
+
+/// What makes a tensor, and of what; attributes beside it are left out.
+fn rebuilt(item: Item<'_>) -> Option<(&str, Vec<Item<'_>>)> {
+    let (name, arguments) = item.call()?;
+    match (name, arguments.as_slice()) {
+        (globals::REBUILD_WITH_ATTRIBUTES, [rebuild, _, arguments, _]) => {
+            Some((rebuild.global()?, arguments.elements()?))
+        }
+        _ => Some((name, arguments)),
+    }
 }
 
 /// A list of values in the file, that tensors are views of.

@@ -195,6 +195,26 @@ fn objects_of_deepspeed_are_inert_in_its_checkpoints_and_refused_elsewhere() {
     assert!(error.contains("an object of `argparse.Namespace`") && error.contains("client_state"), "{error}");
 }
 
+/// The same tensor with attributes of Python's beside it, as ZeRO 3 saves its masters.
+fn with_attributes(tensor: &[u8]) -> Vec<u8> {
+    const REBUILD: &[u8] = b"ctorch._utils\n_rebuild_tensor_v2\n";
+    let place = tensor.windows(REBUILD.len()).position(|bytes| bytes == REBUILD).unwrap();
+    let (head, arguments) = (&tensor[..place], &tensor[place + REBUILD.len()..]);
+    let arguments = arguments.strip_suffix(&[op::REDUCE, op::SETITEM, op::STOP]).unwrap();
+    let end = [op::EMPTY_DICT, op::TUPLE, op::REDUCE, op::SETITEM, op::STOP];
+    [head, b"ctorch._tensor\n_rebuild_from_type_v2\n(", REBUILD, b"ctorch\nTensor\n", arguments, &end].concat()
+}
+
+#[test]
+fn a_tensor_with_attributes_is_read_without_them_in_checkpoints_of_deepspeed() {
+    let pickle = with_attributes(&one_tensor("ByteStorage", 8, 1, &[3, 2], &[1, 3]));
+    assert!(refusal(&pickle, Content::StateDict).contains("_rebuild_from_type_v2"));
+    let (_dir, path) = archive(&pickle, &[&[0, 1, 2, 3, 4, 5, 6, 7]]);
+    let file = TorchFile::open(&path, Content::DeepSpeed).unwrap();
+    let tensors = file.tensors(file.root()).unwrap();
+    assert_eq!(file.read(&tensors[0].1).unwrap().bytes, [1, 4, 2, 5, 3, 6]);
+}
+
 #[test]
 fn other_instructions_and_broken_ones_are_refused() {
     let cases: [(&[u8], &str); 12] = [
