@@ -1,12 +1,13 @@
-//! Opens the two files of an adapter directory without trusting what the path names.
+//! Opens the files of an adapter directory without trusting what the path names: two, and a chat template if there is one.
 //!
-//! Only regular files are opened, both through one directory handle (so a directory that is replaced meanwhile is seen
+//! Only regular files are opened, all through one directory handle (so a directory that is replaced meanwhile is seen
 //! either old or new), and when there is a [`Jail`] the place of what was *opened* is checked, not the path that was
 //! asked for: a link swapped in between gains nothing. Knows nothing of what the files hold.
 
 use super::{AdapterError, shown};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -15,12 +16,15 @@ use std::path::{Component, Path, PathBuf};
 
 pub(super) const CONFIG_FILE: &str = "adapter_config.json";
 pub(super) const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// How the adapter shows conversations, where that is not as its base does.
+pub(super) const TEMPLATE_FILE: &str = "chat_template.jinja";
 
 /// Formats that can run code when they are read; named only to say why there is nothing to load.
 const PICKLES: [&str; 5] =
     ["adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter_model.pkl", "adapter_model.ckpt"];
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 const MAX_WEIGHTS_BYTES: u64 = 1 << 30;
+const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
 /// How often a directory that cannot be opened is looked at.
 const TRIES: usize = 10;
 
@@ -61,12 +65,30 @@ fn without_dots(path: &Path) -> PathBuf {
     clean
 }
 
-/// Both files of an adapter directory, open.
+/// An adapter whose files are part of the program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct BuiltIn {
+    /// `adapter_config.json`
+    pub config: &'static [u8],
+    /// `adapter_model.safetensors`
+    pub weights: &'static [u8],
+    /// `chat_template.jinja`
+    pub template: Option<&'static [u8]>,
+}
+
+impl fmt::Debug for BuiltIn {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "BuiltIn({} bytes)", self.weights.len())
+    }
+}
+
+/// The files of an adapter, open.
 pub(super) struct AdapterFiles {
     /// Where the directory really is.
     pub(super) dir: PathBuf,
     pub(super) config: OpenFile,
     pub(super) weights: OpenFile,
+    template: Option<OpenFile>,
 }
 
 impl AdapterFiles {
@@ -80,7 +102,27 @@ impl AdapterFiles {
         let dir = Dir::open(path, jail)?;
         let config = dir.file(CONFIG_FILE, MAX_CONFIG_BYTES)?;
         let weights = dir.file(WEIGHTS_FILE, MAX_WEIGHTS_BYTES)?;
-        Ok(Self { dir: dir.place, config, weights })
+        let template = dir.optional_file(TEMPLATE_FILE, MAX_TEMPLATE_BYTES)?;
+        Ok(Self { dir: dir.place, config, weights, template })
+    }
+
+    /// The files of an adapter that is part of the program.
+    pub(super) fn built_in(files: BuiltIn) -> Self {
+        Self {
+            dir: PathBuf::from("(built in)"),
+            config: OpenFile::in_memory(CONFIG_FILE, files.config),
+            weights: OpenFile::in_memory(WEIGHTS_FILE, files.weights),
+            template: files.template.map(|bytes| OpenFile::in_memory(TEMPLATE_FILE, bytes)),
+        }
+    }
+
+    /// Reads the chat template, if there is one.
+    pub(super) fn template(&mut self) -> Result<Option<String>, AdapterError> {
+        let Some(file) = &mut self.template else { return Ok(None) };
+        let bytes = file.read(file.len as usize)?;
+        file.check_unchanged()?;
+        let text = String::from_utf8(bytes);
+        text.map(Some).map_err(|_| AdapterError::Invalid(format!("`{TEMPLATE_FILE}` is not UTF-8")))
     }
 }
 
@@ -128,6 +170,14 @@ impl<'a> Dir<'a> {
         OpenFile::new(name, File::from(fd), limit)
     }
 
+    /// A file that may be absent; a link that leads nowhere is not.
+    fn optional_file(&self, name: &'static str, limit: u64) -> Result<Option<OpenFile>, AdapterError> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(None),
+            _ => self.file(name, limit).map(Some),
+        }
+    }
+
     fn unopened(&self, name: &str, errno: Errno) -> AdapterError {
         if errno != Errno::NOENT && errno != Errno::LOOP {
             return AdapterError::Io { path: name.into(), source: errno.into() };
@@ -155,12 +205,19 @@ fn place_of(_file: &impl AsFd, path: &Path) -> io::Result<PathBuf> {
     path.canonicalize()
 }
 
-/// A regular file, opened for reading, with what it looked like then.
+/// A regular file, opened for reading.
 pub(super) struct OpenFile {
     pub(super) name: &'static str,
     pub(super) len: u64,
-    file: File,
-    modified: (i64, i64),
+    content: Content,
+}
+
+/// Where a file's bytes come from.
+enum Content {
+    /// The disk; with the time of the last change when it was opened.
+    Disk(File, (i64, i64)),
+    /// The program itself: what is still to be read.
+    Memory(&'static [u8]),
 }
 
 impl OpenFile {
@@ -170,13 +227,21 @@ impl OpenFile {
         if meta.len() > limit {
             return Err(AdapterError::TooLarge { path: name.into(), bytes: meta.len(), limit });
         }
-        Ok(Self { name, len: meta.len(), file, modified: (meta.mtime(), meta.mtime_nsec()) })
+        Ok(Self { name, len: meta.len(), content: Content::Disk(file, (meta.mtime(), meta.mtime_nsec())) })
+    }
+
+    fn in_memory(name: &'static str, bytes: &'static [u8]) -> Self {
+        Self { name, len: bytes.len() as u64, content: Content::Memory(bytes) }
     }
 
     /// The next `count` bytes.
     pub(super) fn read(&mut self, count: usize) -> Result<Vec<u8>, AdapterError> {
         let mut bytes = vec![0; count];
-        self.file.read_exact(&mut bytes).map_err(|error| match error.kind() {
+        let read = match &mut self.content {
+            Content::Disk(file, _) => file.read_exact(&mut bytes),
+            Content::Memory(rest) => rest.read_exact(&mut bytes),
+        };
+        read.map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => self.unstable(),
             _ => self.io(error),
         })?;
@@ -185,8 +250,9 @@ impl OpenFile {
 
     /// Fails if the file was written to since it was opened: what was read might then be a mixture.
     pub(super) fn check_unchanged(&self) -> Result<(), AdapterError> {
-        let meta = self.file.metadata().map_err(|source| self.io(source))?;
-        let same = meta.len() == self.len && (meta.mtime(), meta.mtime_nsec()) == self.modified;
+        let Content::Disk(file, modified) = &self.content else { return Ok(()) };
+        let meta = file.metadata().map_err(|source| self.io(source))?;
+        let same = meta.len() == self.len && (meta.mtime(), meta.mtime_nsec()) == *modified;
         if same { Ok(()) } else { Err(self.unstable()) }
     }
 

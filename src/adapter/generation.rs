@@ -14,6 +14,8 @@ pub struct Generation {
     pub rank: usize,
     pub bytes: usize,
     pub path: PathBuf,
+    /// How it shows conversations, where that is not as its base does.
+    pub chat_template: Option<Arc<str>>,
     /// Unix seconds of publication.
     pub created: u64,
     pub weights: Arc<AdapterWeights>,
@@ -25,6 +27,8 @@ pub struct Card {
     pub name: String,
     pub id: String,
     pub path: PathBuf,
+    /// How it shows conversations, where that is not as its base does.
+    pub chat_template: Option<Arc<str>>,
     /// Unix seconds of publication.
     pub created: u64,
     /// Tokens of the context that a soft prompt takes.
@@ -42,6 +46,7 @@ impl Generation {
             name: self.name.clone(),
             id: self.id.clone(),
             path: self.path.clone(),
+            chat_template: self.chat_template.clone(),
             created: self.created,
             virtual_tokens: self.weights.virtual_tokens(),
         }

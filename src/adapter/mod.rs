@@ -12,6 +12,8 @@ mod shelf;
 mod testing;
 pub mod watch;
 
+pub use files::BuiltIn;
+
 /// Why an adapter cannot be read, published or found.
 #[derive(Debug, thiserror::Error)]
 pub enum AdapterError {
@@ -60,9 +62,13 @@ pub enum AdapterError {
 
 /// Text from outside as an error message may repeat it: short, and without control characters.
 fn shown(text: &str) -> String {
-    const LONGEST: usize = 120;
-    let mut short: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
-    if text.chars().nth(LONGEST).is_some() {
+    excerpt(text, 120)
+}
+
+/// The same of at most so many characters.
+fn excerpt(text: &str, longest: usize) -> String {
+    let mut short: String = text.chars().take(longest).flat_map(char::escape_debug).collect();
+    if text.chars().nth(longest).is_some() {
         short.push('…');
     }
     short

@@ -1,4 +1,4 @@
-//! PEFT directories (`adapter_config.json`, `adapter_model.safetensors`), read and written.
+//! PEFT directories (`adapter_config.json`, `adapter_model.safetensors`, and maybe `chat_template.jinja`), read and written.
 //!
 //! Reading goes in steps, so that memory can be set aside in between: `Checked` has seen the settings and the
 //! header only, `Snapshot` holds all bytes, and building makes tensors of them. Everything is checked before the
@@ -15,10 +15,10 @@ mod tokens;
 
 pub use config::{SiteSpec, resolve};
 pub use prompt::{TENSOR as PROMPT_TENSOR, save_prompt};
-pub use save::{save, tokenizer_files};
+pub use save::{save, save_with_template, tokenizer_files};
 pub use tokens::{Table, TokenRows, save_with_tokens};
 
-use super::files::{AdapterFiles, CONFIG_FILE, OpenFile, WEIGHTS_FILE};
+use super::files::{AdapterFiles, CONFIG_FILE, OpenFile, TEMPLATE_FILE, WEIGHTS_FILE};
 use super::{AdapterError, shown};
 use crate::model::decoder::module_shape;
 use crate::model::{AdapterWeights, Checkpoint, LoraPair, Magnitude, ModelConfig, Packing, Site, TargetModule};
@@ -51,7 +51,9 @@ pub struct LoadedAdapter {
     pub weights: AdapterWeights,
     /// Rows of tokens, for merging; see [`Self::servable`].
     pub tokens: Option<TokenRows>,
-    /// SHA-256 over both files, hexadecimal.
+    /// How the adapter shows conversations, where that is not as its base does: a chat template.
+    pub chat_template: Option<String>,
+    /// SHA-256 over all files, hexadecimal.
     pub digest: String,
 }
 
@@ -67,10 +69,13 @@ impl LoadedAdapter {
 
 /// Reads and checks a PEFT directory.
 pub fn load(dir: &Path, model: &ModelConfig, dtype: DType, device: &Device) -> Result<LoadedAdapter, AdapterError> {
-    let snapshot = Checked::open(AdapterFiles::open(dir, None)?, model)?.read()?;
+    let checked = Checked::open(AdapterFiles::open(dir, None)?, model)?;
+    let chat_template = checked.template.clone();
+    let snapshot = checked.read()?;
     let weights = snapshot.weights((dtype, device), largest(dtype))?;
     let tokens = snapshot.token_rows((dtype, device), largest(dtype))?;
-    Ok(LoadedAdapter { config: snapshot.content.config(), weights, tokens, digest: snapshot.digest })
+    let digest = with_template(snapshot.digest, chat_template.as_deref());
+    Ok(LoadedAdapter { config: snapshot.content.config(), weights, tokens, chat_template, digest })
 }
 
 fn invalid(reason: impl Into<String>) -> AdapterError {
@@ -164,6 +169,7 @@ pub(super) struct Checked {
     layers: usize,
     /// Largest rank of any site; 0 of a soft prompt.
     pub(super) rank: usize,
+    pub(super) template: Option<String>,
     head: Vec<u8>,
     config_bytes: Vec<u8>,
     files: AdapterFiles,
@@ -192,7 +198,8 @@ impl Checked {
             let tokens = tokens.map(|wanted| wanted.find(&mut declared, model)).transpose()?;
             (head, Content::Lora { plans: plan(declared, &specs, config.use_dora, model)?, config, tokens }, rank)
         };
-        Ok(Self { content, layers: model.num_layers, rank, head, config_bytes, files })
+        let template = files.template()?;
+        Ok(Self { content, layers: model.num_layers, rank, template, head, config_bytes, files })
     }
 
     /// Fails for what only merging can make use of.
@@ -284,6 +291,16 @@ fn digest(config: &[u8], head: &[u8], data: &[u8]) -> String {
     for part in [config, head, data] {
         hash.update(part);
     }
+    hexadecimal(hash)
+}
+
+/// The digest of the other files and the chat template; without one, of the other files alone.
+pub(super) fn with_template(digest: String, template: Option<&str>) -> String {
+    let Some(template) = template else { return digest };
+    hexadecimal(Sha256::new().chain_update(digest).chain_update(template))
+}
+
+fn hexadecimal(hash: Sha256) -> String {
     hash.finalize().iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
@@ -299,11 +316,12 @@ fn largest(dtype: DType) -> f32 {
     }
 }
 
-/// All bytes of a checked adapter, in memory.
+/// All bytes of a checked adapter's weights, in memory.
 pub(super) struct Snapshot {
     content: Content,
     layers: usize,
     data: Vec<u8>,
+    /// Of settings and weights.
     pub(super) digest: String,
 }
 

@@ -5,11 +5,11 @@
 //! Knows nothing of requests, HTTP or the engine.
 
 use super::budget::{Budget, Reservation};
-use super::files::{AdapterFiles, CONFIG_FILE, Jail};
+use super::files::{AdapterFiles, BuiltIn, CONFIG_FILE, Jail, TEMPLATE_FILE};
 pub use super::generation::{Card, Generation, Lease};
-use super::peft::Checked;
+use super::peft::{self, Checked};
 use super::shelf::{Shelf, Source};
-use super::{AdapterError, shown};
+use super::{AdapterError, excerpt, shown};
 use crate::model::{AdapterWeights, Checkpoint, ModelConfig, Packing};
 use candle_core::{DType, Device};
 use parking_lot::{Mutex, RwLock};
@@ -59,6 +59,9 @@ pub struct Listed {
     pub pinned: bool,
 }
 
+/// Says of an adapter's chat template why it cannot be used, if it cannot.
+pub type TemplateJudge = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
 /// All published adapters of one base model.
 pub struct Registry {
     options: RegistryOptions,
@@ -66,6 +69,7 @@ pub struct Registry {
     dtype: DType,
     device: Device,
     base: Option<Arc<Checkpoint<'static>>>,
+    judge: Option<TemplateJudge>,
     budget: Budget,
     /// Held while files are read; lookups do not need it.
     loading: Mutex<()>,
@@ -79,12 +83,17 @@ impl Registry {
         let budget = Budget::new(options.byte_budget);
         let (loading, shelf, evictions) = (Mutex::default(), RwLock::default(), AtomicU64::new(0));
         let swaps = AtomicU64::new(0);
-        Self { options, model, dtype, device, base: None, budget, loading, shelf, evictions, swaps }
+        Self { options, model, dtype, device, base: None, judge: None, budget, loading, shelf, evictions, swaps }
     }
 
     /// With the base weights at hand, which DoRA adapters are measured against when they load.
     pub fn with_base(self, base: Arc<Checkpoint<'static>>) -> Self {
         Self { base: Some(base), ..self }
+    }
+
+    /// With someone who knows chat templates, who is asked before an adapter that has one is published.
+    pub fn with_judge(self, judge: TemplateJudge) -> Self {
+        Self { judge: Some(judge), ..self }
     }
 
     /// Reads a directory and publishes it under `name`. Blocking: call it off the async threads.
@@ -101,11 +110,16 @@ impl Registry {
         self.publish(name, Source::Trusted(path.to_owned()), &LoadOptions { pinned: true, ..LoadOptions::default() })
     }
 
+    /// As [`Self::load_trusted`], for an adapter that is part of the program.
+    pub fn load_built_in(&self, name: &str, files: BuiltIn) -> Result<Lease, AdapterError> {
+        self.publish(name, Source::BuiltIn(files), &LoadOptions { pinned: true, ..LoadOptions::default() })
+    }
+
     /// Loads a name again from where it came from, or the directory of the root that has this name. Blocking.
     pub fn reload(&self, name: &str) -> Result<Lease, AdapterError> {
         let known = self.shelf.read().source(name);
         let source = known.unwrap_or_else(|| Source::Jailed(name.to_owned()));
-        let pinned = matches!(source, Source::Trusted(_));
+        let pinned = !matches!(source, Source::Jailed(_));
         self.publish(name, source, &LoadOptions { replace: true, pinned, ..LoadOptions::default() })
     }
 
@@ -167,6 +181,7 @@ impl Registry {
         let place = match source {
             Source::Jailed(path) => self.place_of(path),
             Source::Trusted(path) => path.clone(),
+            Source::BuiltIn(_) => return true,
         };
         place.join(CONFIG_FILE).is_file()
     }
@@ -174,7 +189,7 @@ impl Registry {
     /// Removes the name; leased generations live on until their last lease drops. It does not come back by itself.
     pub fn unload(&self, name: &str, expected: Option<&str>) -> Result<(), AdapterError> {
         let mut shelf = self.shelf.write();
-        check_expected(&shelf, name, expected)?;
+        shelf.check_expected(name, expected)?;
         let removed = shelf.withdraw(name);
         // Dropped after the lock: freeing the tensors of a last lease takes time.
         drop(shelf);
@@ -253,13 +268,15 @@ impl Registry {
         let files = self.open(&source)?;
         let path = files.dir.clone();
         let checked = Checked::open(files, &self.model)?;
-        let rank = checked.rank;
-        let (id, weights) = self.weights(name, checked)?;
-        let same = current.filter(|current| Arc::ptr_eq(&current.weights, &weights));
+        let (rank, chat_template) = (checked.rank, checked.template.clone().map(Arc::<str>::from));
+        self.check_template(chat_template.as_deref())?;
+        let (digest, weights) = self.weights(name, checked)?;
+        let id = peft::with_template(digest, chat_template.as_deref())[..ID_LEN].to_owned();
+        let same = current.filter(|current| current.id == id && Arc::ptr_eq(&current.weights, &weights));
         let generation = same.unwrap_or_else(|| {
             let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
             let bytes = weights.bytes();
-            Arc::new(Generation { name: name.to_owned(), id, rank, bytes, path, created, weights })
+            Arc::new(Generation { name: name.to_owned(), id, rank, bytes, path, chat_template, created, weights })
         });
         self.put(generation, source, options)
     }
@@ -267,16 +284,22 @@ impl Registry {
     /// The generation that would be replaced, if it may be.
     fn current(&self, name: &str, options: &LoadOptions) -> Result<Option<Lease>, AdapterError> {
         let shelf = self.shelf.read();
-        check_expected(&shelf, name, options.expected.as_deref())?;
+        shelf.check_expected(name, options.expected.as_deref())?;
         match shelf.get(name) {
             Some(_) if !options.replace => Err(AdapterError::AlreadyLoaded(name.to_owned())),
             found => Ok(found.map(|resident| Arc::clone(&resident.lease))),
         }
     }
 
+    fn check_template(&self, template: Option<&str>) -> Result<(), AdapterError> {
+        let (Some(template), Some(judge)) = (template, &self.judge) else { return Ok(()) };
+        judge(template).map_err(|reason| AdapterError::Invalid(format!("`{TEMPLATE_FILE}`: {}", excerpt(&reason, 600))))
+    }
+
     fn open(&self, source: &Source) -> Result<AdapterFiles, AdapterError> {
         match source {
             Source::Trusted(path) => AdapterFiles::open(path, None),
+            Source::BuiltIn(files) => Ok(AdapterFiles::built_in(*files)),
             Source::Jailed(path) => {
                 let root = self.options.root.as_deref().ok_or_else(|| AdapterError::Forbidden { path: shown(path) })?;
                 let jail = Jail::new(root)?;
@@ -292,7 +315,7 @@ impl Registry {
         }
     }
 
-    /// The id and the tensors; content that is already in memory, under whatever name, is shared.
+    /// The digest and the tensors; content that is already in memory, under whatever name, is shared.
     fn weights(&self, name: &str, checked: Checked) -> Result<(String, Arc<AdapterWeights>), AdapterError> {
         if checked.rank > self.options.max_rank {
             return Err(AdapterError::Rank { rank: checked.rank, most: self.options.max_rank });
@@ -301,15 +324,14 @@ impl Registry {
         let bytes = checked.bytes(self.dtype, self.options.packing);
         self.budget.admit(bytes)?;
         let snapshot = checked.read()?;
-        let id = snapshot.digest[..ID_LEN].to_owned();
         if let Some(weights) = self.budget.find(&snapshot.digest) {
-            return Ok((id, weights));
+            return Ok((snapshot.digest, weights));
         }
         let reservation = self.reserve(name, bytes)?;
         let (target, packing) = ((self.dtype, &self.device), self.options.packing);
         let weights = Arc::new(snapshot.serve(target, packing, self.base.as_deref())?);
-        reservation.settle(snapshot.digest, &weights);
-        Ok((id, weights))
+        reservation.settle(snapshot.digest.clone(), &weights);
+        Ok((snapshot.digest, weights))
     }
 
     /// Sets memory aside for `name`; others make room if they can.
@@ -342,7 +364,7 @@ impl Registry {
     fn put(&self, generation: Lease, source: Source, options: &LoadOptions) -> Result<Lease, AdapterError> {
         let mut shelf = self.shelf.write();
         // It may have been unloaded meanwhile.
-        check_expected(&shelf, &generation.name, options.expected.as_deref())?;
+        shelf.check_expected(&generation.name, options.expected.as_deref())?;
         if options.automatic && shelf.is_withdrawn(&generation.name) {
             return Err(AdapterError::NotFound(shown(&generation.name)));
         }
@@ -373,13 +395,4 @@ impl Registry {
         };
         Err(AdapterError::Name { name: shown(name), reason })
     }
-}
-
-fn check_expected(shelf: &Shelf, name: &str, expected: Option<&str>) -> Result<(), AdapterError> {
-    let Some(expected) = expected else { return Ok(()) };
-    let found = shelf.get(name).map_or("none", |resident| resident.lease.id.as_str());
-    if found == expected {
-        return Ok(());
-    }
-    Err(AdapterError::Generation { name: shown(name), expected: shown(expected), found: found.to_owned() })
 }

@@ -2,7 +2,9 @@
 //!
 //! Knows no files; its owner locks it.
 
+use super::files::BuiltIn;
 use super::generation::{Card, Lease};
+use super::{AdapterError, shown};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +17,8 @@ pub(super) enum Source {
     Jailed(String),
     /// A directory that the operator named.
     Trusted(PathBuf),
+    /// The program itself.
+    BuiltIn(BuiltIn),
 }
 
 /// A published adapter.
@@ -51,6 +55,16 @@ impl Shelf {
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Resident> {
         self.residents.values()
+    }
+
+    /// Fails unless this is the name's generation, where one is expected.
+    pub(super) fn check_expected(&self, name: &str, expected: Option<&str>) -> Result<(), AdapterError> {
+        let Some(expected) = expected else { return Ok(()) };
+        let found = self.get(name).map_or("none", |resident| resident.lease.id.as_str());
+        if found == expected {
+            return Ok(());
+        }
+        Err(AdapterError::Generation { name: shown(name), expected: shown(expected), found: found.to_owned() })
     }
 
     /// Publishes a generation under its name; returns what it replaces.

@@ -3,15 +3,15 @@
 //! The files must look the same twice before they are loaded: whoever writes them in place may still be at it.
 
 use super::AdapterError;
-use super::files::{CONFIG_FILE, WEIGHTS_FILE};
+use super::files::{CONFIG_FILE, TEMPLATE_FILE, WEIGHTS_FILE};
 use super::registry::{Lease, LoadOptions, Registry};
 use super::shelf::Source;
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// What two files look like from outside: inode, length, and time of the last change.
-type Stamp = [(u64, u64, i64, i64); 2];
+/// What an adapter's files look like from outside: inode, length, and time of the last change; zeros of an absent one.
+type Stamp = [(u64, u64, i64, i64); 3];
 
 /// Watches the published adapters that came from the root.
 #[derive(Default)]
@@ -53,7 +53,8 @@ impl Watcher {
 /// What the files looked like when they were loaded, as far as that can be told: older files were loaded as they are.
 fn at_load(lease: &Lease, now: Stamp) -> Stamp {
     let older = now.iter().all(|(_, _, modified, _)| u64::try_from(*modified).is_ok_and(|time| time < lease.created));
-    if older { now } else { Stamp::default() }
+    let same_files = lease.chat_template.is_some() == (now[2] != Default::default());
+    if older && same_files { now } else { Stamp::default() }
 }
 
 fn stamp(dir: &Path) -> Option<Stamp> {
@@ -61,7 +62,7 @@ fn stamp(dir: &Path) -> Option<Stamp> {
         let meta = std::fs::metadata(dir.join(name)).ok()?;
         Some((meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
     };
-    Some([of(CONFIG_FILE)?, of(WEIGHTS_FILE)?])
+    Some([of(CONFIG_FILE)?, of(WEIGHTS_FILE)?, of(TEMPLATE_FILE).unwrap_or_default()])
 }
 
 #[cfg(test)]
@@ -92,6 +93,11 @@ mod tests {
         let changes = watcher.look(&registry);
         assert!(changes.len() == 1 && changes[0].1.is_ok(), "{changes:?}");
         assert_eq!(first_value(&registry.lease("x").unwrap().weights), 5.0);
+        std::fs::write(root.path().join("a").join(TEMPLATE_FILE), "own").unwrap();
+        watcher.look(&registry);
+        let changes = watcher.look(&registry);
+        assert!(changes.len() == 1 && changes[0].1.is_ok(), "{changes:?}");
+        assert_eq!(registry.lease("x").unwrap().chat_template.as_deref(), Some("own"));
         std::fs::write(root.path().join("a").join(WEIGHTS_FILE), b"torn").unwrap();
         watcher.look(&registry);
         let changes = watcher.look(&registry);

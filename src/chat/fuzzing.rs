@@ -71,7 +71,7 @@ impl Prompts {
         let source = template.or(tokenizer.chat_template());
         let texts = tokenizer.control_tokens();
         let (bos, eos) = (tokenizer.bos_token(), tokenizer.eos_token());
-        let template = ChatTemplate::new(source, for_template(source), texts.clone(), bos, eos)?;
+        let template = ChatTemplate::new(source, for_template(source)?, texts.clone(), bos, eos)?;
         let control = texts.iter().filter_map(|text| tokenizer.control_token_id(text)).collect();
         let mut words: Vec<String> = PIECES.iter().map(|&piece| piece.to_owned()).collect();
         words.extend(texts.iter().flat_map(|text| variants(text)));

@@ -37,6 +37,12 @@ pub enum ChatError {
     /// The dialect has no way to write a function's arguments.
     #[error("the dialect `{dialect}` cannot write {reason}")]
     Inexpressible { function: String, dialect: String, reason: String },
+    /// What a template shows a model as a call is none in its dialect.
+    #[error(
+        "the chat template shows a call as `{shown}`, and the dialect `{dialect}` writes `{written}`: name the dialect of the \
+         template, or take a template that leaves functions to the dialect"
+    )]
+    Disagreement { shown: String, dialect: String, written: String },
     /// The dialect is not known.
     #[error("unknown dialect `{name}`; known: {known}")]
     UnknownDialect { name: String, known: String },

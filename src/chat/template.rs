@@ -3,6 +3,8 @@
 //! A template that shows tools is used as it is. For one that does not, the dialect writes the functions into the system
 //! message and calls and results into the messages. Knows no token ids.
 
+mod agreement;
+
 use super::dialect::{Dialect, is_short_id};
 use super::guard::{Guard, Nonce};
 use super::jinja::Jinja;

@@ -38,7 +38,8 @@ pub const FILES: [&str; 8] = [
 /// How its model is to be sampled, where that is said.
 pub const GENERATION_FILE: &str = "generation_config.json";
 
-/// A model's tokenizer.
+/// A model's tokenizer. Copies share what is large.
+#[derive(Clone)]
 pub struct ChatTokenizer {
     encoder: Arc<TextEncoder>,
     control: ControlTokens,
@@ -47,7 +48,7 @@ pub struct ChatTokenizer {
     /// The bytes of control tokens that are part of how calls are written.
     tags: HashMap<u32, Vec<u8>>,
     /// By id, as wide as the logits; empty for control tokens and ids without a token.
-    bytes: Vec<Vec<u8>>,
+    bytes: Arc<Vec<Vec<u8>>>,
     special: Special,
     tok_env: TokEnv,
 }
@@ -131,7 +132,7 @@ impl ChatTokenizer {
             None => encoder.clone(),
         };
         let tok_env = Arc::new(TrieEnv::new(trie(&words, &special.eos_ids), continuation));
-        let bytes = readable(words, &control);
+        let bytes = Arc::new(readable(words, &control));
         let control_texts = control.iter().map(|(text, &id)| (id, text.clone())).collect();
         Ok(Self { encoder, control, control_texts, tags: HashMap::new(), bytes, special, tok_env })
     }

@@ -222,6 +222,7 @@ pub(super) fn lease(name: &str) -> Lease {
         rank: 1,
         bytes: 0,
         path: name.into(),
+        chat_template: None,
         created: 0,
         weights: Arc::new(AdapterWeights::empty(1)),
     })
@@ -232,5 +233,6 @@ pub(super) fn prompted_lease(name: &str, virtual_tokens: usize) -> Lease {
     let prompt = Tensor::zeros((virtual_tokens, 1), DType::F32, &Device::Cpu).unwrap();
     let weights = Arc::new(AdapterWeights::empty(1).with_prompt(prompt));
     let id = format!("id of {name}");
-    Arc::new(Generation { name: name.to_owned(), id, rank: 0, bytes: 0, path: name.into(), created: 0, weights })
+    let (name, path) = (name.to_owned(), name.into());
+    Arc::new(Generation { name, id, rank: 0, bytes: 0, path, chat_template: None, created: 0, weights })
 }

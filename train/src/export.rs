@@ -7,6 +7,7 @@ use crate::faults;
 use crate::model_dir;
 use crate::monitor;
 use crate::optim::Slot;
+use crate::own_tokenizer;
 use crate::recipe::{Method, Recipe};
 use crate::tensors::{self, Layout, Plan};
 use crate::trainable;
@@ -47,16 +48,21 @@ pub fn write(
                     let tokenizer = recipe.full_tokenizer_dir()?;
                     peft::save_with_tokens(target, &factors.settings, &weights, (&rows, &tokenizer))?;
                 }
-                None => peft::save(target, &factors.settings, &weights)?,
+                None => peft::save_with_template(target, &factors.settings, &weights, template(recipe)?.as_deref())?,
             }
             Ok(())
         }
         Method::Prompt => {
             let missing = || ModelError::MissingTensor(PROMPT_TENSOR.to_owned());
             let (prompt, base) = (tensors.get(PROMPT_TENSOR).ok_or_else(missing)?, recipe.base_name());
-            Ok(peft::save_prompt(target, prompt, base.as_deref())?)
+            Ok(peft::save_prompt(target, prompt, base.as_deref(), template(recipe)?.as_deref())?)
         }
     }
+}
+
+/// The chat template that the adapter was trained with, where it is not the base's.
+fn template(recipe: &Recipe) -> Result<Option<String>> {
+    recipe.model.chat_template.as_ref().map(|_| own_tokenizer::template(recipe)).transpose()
 }
 
 /// The trained tensors and, from the base, those that stayed as they were.

@@ -27,6 +27,7 @@ pub mod monitor;
 pub mod new_tokens;
 pub mod noise;
 pub mod optim;
+pub mod own_tokenizer;
 pub mod pickle;
 pub mod random;
 pub mod ranks;

@@ -5,7 +5,7 @@
 
 use crate::atomic;
 use crate::error::{Result, TrainError};
-use crate::model_dir::{self, Precision};
+use crate::model_dir::{self, CHAT_TEMPLATE, Precision};
 use crate::new_tokens::replace_rows;
 use crate::tensors::{self, Layout, Plan, Raw, Weights};
 use callsmith::adapter::peft::{self, Table, TokenRows};
@@ -73,6 +73,9 @@ pub fn run(base: &Path, shares: &[Share], out: &Path, storage: Storage) -> Resul
         if let Some(New { adapter, .. }) = &additions.new {
             model_dir::copy_tokenizer(adapter, dir)?;
         }
+        if let Some((_, template)) = &additions.template {
+            atomic::file(&dir.join(CHAT_TEMPLATE), template.as_bytes())?;
+        }
         tensors::write::sharded(dir, &plans, storage.shard_bytes, &mut |plan| {
             additions.apply(&plan.name, weights.read(&plan.name)?, plan.layout.dtype)
         })
@@ -90,6 +93,8 @@ struct Additions {
     /// By the name of the tensor that it is added to.
     factors: HashMap<String, Vec<(LoraPair, f64)>>,
     new: Option<New>,
+    /// An adapter with a chat template of its own, and the template: the model speaks as the adapter did.
+    template: Option<(PathBuf, String)>,
 }
 
 /// An adapter's rows for tokens, and the size of the tables with them.
@@ -129,7 +134,7 @@ impl New {
 
 impl Additions {
     fn load(shares: &[Share], config: &ModelConfig) -> Result<Self> {
-        let mut all = Self { factors: HashMap::new(), new: None };
+        let mut all = Self { factors: HashMap::new(), new: None, template: None };
         for share @ Share { adapter, weight } in shares {
             let loaded = peft::load(adapter, config, DType::F32, &Device::Cpu);
             let loaded = loaded.map_err(|error| TrainError::input(adapter, error.to_string()))?;
@@ -141,6 +146,9 @@ impl Additions {
                 let name = format!("model.layers.{}.{}.weight", site.layer, site.module.path());
                 all.factors.entry(name).or_default().push((pair.clone(), *weight));
             }
+            if let Some(template) = loaded.chat_template {
+                all.speak(adapter, template)?;
+            }
             if let Some(rows) = loaded.tokens {
                 if all.new.is_some() {
                     let message = "has tokens of its own, and so has another one; merge them one after the other";
@@ -150,6 +158,22 @@ impl Additions {
             }
         }
         Ok(all)
+    }
+
+    fn speak(&mut self, adapter: &Path, template: String) -> Result<()> {
+        match &self.template {
+            Some((other, known)) if *known != template => {
+                let message = format!(
+                    "has another {CHAT_TEMPLATE} than {}, and a model has one; give both the same",
+                    other.display()
+                );
+                Err(TrainError::input(adapter, message))
+            }
+            _ => {
+                self.template = Some((adapter.to_owned(), template));
+                Ok(())
+            }
+        }
     }
 
     /// The shape that a tensor gets.

@@ -12,6 +12,9 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
+/// The file of a chat template, of a model or of an adapter.
+pub const CHAT_TEMPLATE: &str = "chat_template.jinja";
+
 /// How values are stored in a model directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Precision {

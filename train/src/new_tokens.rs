@@ -3,9 +3,7 @@
 //! They stand behind all tokens that the tokenizer has, which may be inside of tables that were made longer than that. Chat
 //! templates and dialects decide where they occur. Knows no training.
 
-use crate::atomic;
 use crate::error::{Result, TrainError};
-use crate::model_dir;
 use crate::recipe::{NewToken, Recipe};
 use callsmith::model::ModelConfig;
 use candle_core::{DType, Tensor};
@@ -78,18 +76,12 @@ impl NewTokens {
         replace_rows(table, &self.ids().collect::<Vec<_>>(), &rows)
     }
 
-    /// Writes the tokenizer's files with them into `dir`, which appears whole or not at all.
+    /// The contents of `tokenizer.json` with them.
     ///
     /// # Errors
-    /// When files cannot be read or written.
-    pub fn write_tokenizer(&self, from: &Path, dir: &Path) -> Result<()> {
-        let json = self.tokenizer.to_string(true).map_err(|e| wrong(e.to_string()))?;
-        atomic::directory(dir, |dir| {
-            model_dir::copy_tokenizer(from, dir)?;
-            // Of some models nothing else says which token ends a turn.
-            model_dir::copy_file(from, dir, "config.json")?;
-            atomic::file(&dir.join("tokenizer.json"), json.as_bytes())
-        })
+    /// When the tokenizer cannot be written as JSON.
+    pub fn tokenizer_json(&self) -> Result<String> {
+        self.tokenizer.to_string(true).map_err(|e| wrong(e.to_string()))
     }
 }
 

@@ -232,11 +232,16 @@ impl Recipe {
         files.into_iter().cloned().collect()
     }
 
-    /// The same with new tokens, if there are any: then a directory of the run's own.
+    /// Whether the run has a tokenizer directory of its own: with new tokens, or with another chat template.
+    pub fn has_own_tokenizer(&self) -> bool {
+        !self.new_tokens.is_empty() || self.model.chat_template.is_some()
+    }
+
+    /// The directory of the tokenizer and the chat template that the run uses.
     pub fn full_tokenizer_dir(&self) -> Result<PathBuf> {
-        match self.new_tokens.is_empty() {
-            true => self.tokenizer_dir().map(Path::to_owned),
-            false => Ok(self.output.join("tokenizer")),
+        match self.has_own_tokenizer() {
+            true => Ok(self.output.join("tokenizer")),
+            false => self.tokenizer_dir().map(Path::to_owned),
         }
     }
 
@@ -263,7 +268,7 @@ impl Recipe {
         self
     }
 
-    /// The directory of the tokenizer and the chat template.
+    /// The directory of the base's tokenizer and chat template.
     pub fn tokenizer_dir(&self) -> Result<&Path> {
         let dir = self.model.tokenizer.as_deref().or(self.model.path.as_deref());
         dir.ok_or_else(|| TrainError::field("model.tokenizer", "give the directory of tokenizer.json"))

@@ -12,7 +12,7 @@ use crate::export;
 use crate::lock;
 use crate::model_dir;
 use crate::monitor::{self, Display, Monitor, StepLine, Watch};
-use crate::new_tokens::NewTokens;
+use crate::own_tokenizer;
 use crate::ranks::{Alone, Place, Ranks};
 use crate::recipe::{EvalSection, Recipe};
 use crate::selection::Selection;
@@ -102,10 +102,10 @@ impl<'a> Run<'a> {
         let config = trainable::model_config(recipe)?;
         let device = trainable::device(recipe.device)?;
         if ranks.place().is_first() {
-            prepare_tokenizer(recipe)?;
+            own_tokenizer::prepare(recipe)?;
         }
         ranks.meet()?;
-        let encoder = Encoder::load(&recipe.full_tokenizer_dir()?, &recipe.model.dialect(), config.vocab_size)?;
+        let encoder = Encoder::of_run(recipe, config.vocab_size)?;
         let encoder = Arc::new(encoder.with_virtual_tokens(virtual_tokens(config.vocab_size, recipe.virtual_tokens())));
         let (mixtures, held_out) =
             stop::agreed(ranks.as_ref(), data(recipe, &encoder, config.vocab_size, ranks.place(), stop))?;
@@ -358,16 +358,6 @@ fn start(recipe: &Recipe, options: RunOptions, trainer: &mut Trainer, place: Pla
     }
     trainer.restore(found.values, found.moments)?;
     Ok(State { recipe_digest, ..found.state })
-}
-
-/// Writes the tokenizer of a run with new tokens, unless the run began before: its checkpoints go with the one that is there.
-fn prepare_tokenizer(recipe: &Recipe) -> Result<()> {
-    match NewTokens::of(recipe)? {
-        Some(new) if checkpoint::list(&recipe.output)?.is_empty() => {
-            new.write_tokenizer(recipe.tokenizer_dir()?, &recipe.full_tokenizer_dir()?)
-        }
-        _ => Ok(()),
-    }
 }
 
 fn write_resolved(recipe: &Recipe) -> Result<()> {

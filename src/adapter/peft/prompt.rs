@@ -5,7 +5,7 @@
 use super::config::{Fields, field};
 use super::header::Declared;
 use super::invalid;
-use super::save::write_with;
+use super::save::{Beside, write_with};
 use crate::adapter::{AdapterError, shown};
 use crate::model::ModelConfig;
 use candle_core::Tensor;
@@ -57,11 +57,16 @@ pub(super) fn find(mut declared: BTreeMap<String, Declared>, shape: &[usize]) ->
     }
 }
 
-/// Writes a soft prompt `[n, hidden]` as [`super::save`] writes LoRA adapters.
+/// Writes a soft prompt `[n, hidden]` as [`super::save_with_template`] writes LoRA adapters.
 ///
 /// # Errors
 /// When a value is not finite, the directory holds anything but an adapter, or writing fails.
-pub fn save_prompt(dir: &Path, prompt: &Tensor, base_model: Option<&str>) -> Result<(), AdapterError> {
+pub fn save_prompt(
+    dir: &Path,
+    prompt: &Tensor,
+    base_model: Option<&str>,
+    template: Option<&str>,
+) -> Result<(), AdapterError> {
     let (count, width) = prompt.dims2()?;
     let settings = json!({
         "peft_type": METHOD,
@@ -74,5 +79,5 @@ pub fn save_prompt(dir: &Path, prompt: &Tensor, base_model: Option<&str>) -> Res
         "prompt_tuning_init": "RANDOM",
         "inference_mode": true,
     });
-    write_with(dir, &settings, &[(TENSOR.to_owned(), prompt)], None)
+    write_with(dir, &settings, &[(TENSOR.to_owned(), prompt)], Beside::template(template))
 }

@@ -1,6 +1,6 @@
 //! Writes a PEFT directory so that a reader, or a crash at any moment, sees the old one or the new one, never a part.
 
-use super::{CONFIG_FILE, Factor, PeftConfig, SiteSpec, WEIGHTS_FILE, invalid, tensor_name};
+use super::{CONFIG_FILE, Factor, PeftConfig, SiteSpec, TEMPLATE_FILE, WEIGHTS_FILE, invalid, tensor_name};
 use crate::adapter::AdapterError;
 use crate::chat::tokenizer;
 use crate::model::{AdapterWeights, LoraPair, Magnitude, Site, TargetModule};
@@ -25,16 +25,42 @@ pub fn tokenizer_files() -> impl Iterator<Item = &'static str> {
 ///
 /// An adapter directory that is already there is replaced; one that holds anything else is left alone and refused.
 pub fn save(dir: &Path, config: &PeftConfig, weights: &AdapterWeights) -> Result<(), AdapterError> {
-    let sites = check(config, weights)?;
-    write_with(dir, &config.to_json(&sites), &named(weights), None)
+    save_with_template(dir, config, weights, None)
 }
 
-/// Puts settings, tensors and the files of a tokenizer in place as [`save`] says.
+/// The same with a chat template of the adapter's own, if it has one.
+pub fn save_with_template(
+    dir: &Path,
+    config: &PeftConfig,
+    weights: &AdapterWeights,
+    template: Option<&str>,
+) -> Result<(), AdapterError> {
+    let sites = check(config, weights)?;
+    write_with(dir, &config.to_json(&sites), &named(weights), Beside::template(template))
+}
+
+/// What lies in an adapter's directory beside settings and tensors.
+#[derive(Clone, Copy)]
+pub(super) enum Beside<'a> {
+    Nothing,
+    /// A chat template.
+    Template(&'a str),
+    /// The files of the tokenizer in this directory.
+    Tokenizer(&'a Path),
+}
+
+impl<'a> Beside<'a> {
+    pub(super) fn template(template: Option<&'a str>) -> Self {
+        template.map_or(Self::Nothing, Self::Template)
+    }
+}
+
+/// Puts settings, tensors and what belongs beside them in place as [`save`] says.
 pub(super) fn write_with(
     dir: &Path,
     settings: &Value,
     tensors: &[(String, &Tensor)],
-    tokenizer: Option<&Path>,
+    beside: Beside<'_>,
 ) -> Result<(), AdapterError> {
     let tensors = serialize(tensors)?;
     // A link to a directory stays a link: what it points to is replaced.
@@ -47,7 +73,7 @@ pub(super) fn write_with(
     let staging = Staging::create(dir).map_err(fail)?;
     staging.write(CONFIG_FILE, format!("{settings:#}\n").as_bytes()).map_err(fail)?;
     staging.write(WEIGHTS_FILE, &tensors).map_err(fail)?;
-    tokenizer.map_or(Ok(()), |from| staging.copy_tokenizer(from)).map_err(fail)?;
+    staging.add(beside).map_err(fail)?;
     staging.publish(dir).map_err(fail)
 }
 
@@ -139,6 +165,14 @@ impl Staging {
         let mut file = File::create(self.0.join(name))?;
         file.write_all(bytes)?;
         file.sync_all()
+    }
+
+    fn add(&self, beside: Beside<'_>) -> io::Result<()> {
+        match beside {
+            Beside::Nothing => Ok(()),
+            Beside::Template(text) => self.write(TEMPLATE_FILE, text.as_bytes()),
+            Beside::Tokenizer(from) => self.copy_tokenizer(from),
+        }
     }
 
     /// Takes over those of a tokenizer's files that are there.

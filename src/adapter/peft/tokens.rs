@@ -4,7 +4,7 @@
 
 use super::config::{Fields, field};
 use super::header::Declared;
-use super::save::{named, write_with};
+use super::save::{Beside, named, write_with};
 use super::{PeftConfig, invalid, save};
 use crate::adapter::AdapterError;
 use crate::model::{AdapterWeights, ModelConfig};
@@ -177,5 +177,5 @@ pub fn save_with_tokens(
         tensors.push((table.rows_name().to_owned(), tensor));
     }
     settings[SETTING] = modules;
-    write_with(dir, &settings, &tensors, Some(tokenizer))
+    write_with(dir, &settings, &tensors, Beside::Tokenizer(tokenizer))
 }

@@ -1,5 +1,7 @@
 //! Publication, leases, the jail and the budget.
 
+mod templates;
+
 use super::super::testing::{Raw, first_value, make_pipe, model, write_adapter};
 use super::*;
 use crate::model::TargetModule;

@@ -273,7 +273,7 @@ mod tests {
         let format = json!({"type": "json_schema", "json_schema": {"name": "f", "strict": true,
             "schema": {"type": "object", "properties": {}}}});
         let body = json!({"model": "m", "messages": [{"role": "user", "content": "?"}], "response_format": format});
-        let (dialect, control) = (crate::chat::dialect::for_template(None), ControlTokens::new());
+        let (dialect, control) = (crate::chat::dialect::for_template(None).unwrap(), ControlTokens::new());
         let context = TurnContext {
             dialect: dialect.as_ref(),
             control: &control,

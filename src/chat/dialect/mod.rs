@@ -114,8 +114,11 @@ pub fn by_name(name: &str) -> Result<Arc<dyn Dialect>, ChatError> {
     Dialects::built_in().by_name(name)
 }
 
-/// Chooses a built-in dialect from a chat template's text; `tool_uses` when none is recognised.
-pub fn for_template(template: Option<&str>) -> Arc<dyn Dialect> {
+/// Chooses a built-in dialect from a chat template's text; `tool_uses` when none is named or recognised.
+///
+/// # Errors
+/// When the template names a dialect that is not built in.
+pub fn for_template(template: Option<&str>) -> Result<Arc<dyn Dialect>, ChatError> {
     Dialects::built_in().for_template(template)
 }
 

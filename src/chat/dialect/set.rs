@@ -32,10 +32,18 @@ impl DialectChoice {
     /// The dialect for a model with this chat template.
     ///
     /// # Errors
-    /// As [`Dialects::with_dir`] and [`Dialects::by_name`].
+    /// As [`Self::dialects`], [`Dialects::by_name`] and [`Dialects::for_template`].
     pub fn resolve(&self, template: Option<&str>) -> Result<Arc<dyn Dialect>, ChatError> {
-        let dialects = self.dir.as_deref().map_or_else(|| Ok(Dialects::built_in()), Dialects::with_dir)?;
-        self.name.as_deref().map_or_else(|| Ok(dialects.for_template(template)), |name| dialects.by_name(name))
+        let dialects = self.dialects()?;
+        self.name.as_deref().map_or_else(|| dialects.for_template(template), |name| dialects.by_name(name))
+    }
+
+    /// The dialects that there are to choose from.
+    ///
+    /// # Errors
+    /// As [`Dialects::with_dir`].
+    pub fn dialects(&self) -> Result<Dialects, ChatError> {
+        self.dir.as_deref().map_or_else(|| Ok(Dialects::built_in()), Dialects::with_dir)
     }
 }
 
@@ -99,19 +107,34 @@ impl Dialects {
         })
     }
 
-    /// Chooses a dialect from a chat template's text; the project's own when none is recognised.
-    pub fn for_template(&self, template: Option<&str>) -> Arc<dyn Dialect> {
+    /// Chooses a dialect from a chat template's text: the one that it names, or the first that recognises it, or the
+    /// project's own.
+    ///
+    /// # Errors
+    /// When the template names a dialect that is not known.
+    pub fn for_template(&self, template: Option<&str>) -> Result<Arc<dyn Dialect>, ChatError> {
         let template = template.unwrap_or_default();
+        if let Some(name) = named_in(template) {
+            return self.by_name(name).map_err(|error| ChatError::Template(format!("a comment names an {error}")));
+        }
         let speaks = |dialect: &&Arc<dyn Dialect>| dialect.detect().iter().any(|mark| template.contains(mark));
         let own = |dialect: &&Arc<dyn Dialect>| dialect.name() == DEFAULT;
         let found = self.all.iter().find(speaks).or_else(|| self.all.iter().find(own));
-        Arc::clone(found.unwrap_or(&self.all[0]))
+        Ok(Arc::clone(found.unwrap_or(&self.all[0])))
     }
 
     /// Every name, in the order in which templates are recognised.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.all.iter().map(|dialect| dialect.name())
     }
+}
+
+/// The dialect that a template names, in a comment that says nothing else: `{#- dialect: NAME -#}`.
+fn named_in(template: &str) -> Option<&str> {
+    let comments = template.split("{#").skip(1).filter_map(|rest| Some(rest.split_once("#}")?.0));
+    let texts = comments.map(|comment| comment.trim_matches(['-', '+']).trim());
+    let mut names = texts.filter_map(|text| text.strip_prefix("dialect:")).map(str::trim);
+    names.find(|name| name.len() <= 64 && !name.contains(char::is_whitespace))
 }
 
 fn read(path: &Path) -> Result<Envelope, String> {
@@ -121,4 +144,49 @@ fn read(path: &Path) -> Result<Envelope, String> {
     }
     let source = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     Envelope::parse(&source).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(template: &str) -> String {
+        let found = Dialects::built_in().for_template(Some(template));
+        found.map_or_else(|error| error.to_string(), |dialect| dialect.name().to_owned())
+    }
+
+    #[test]
+    fn a_template_speaks_the_dialect_that_it_names_whatever_it_looks_like() {
+        for comment in
+            ["{#- dialect: viggo -#}", "{# dialect:viggo #}", "{#dialect: viggo#}", "{#+ dialect: viggo\n+#}"]
+        {
+            assert_eq!(chosen(&format!("{{# About. #}}{comment}<tool_call> {{{{ tools }}}}")), "viggo", "{comment}");
+        }
+        assert_eq!(chosen("<tool_call>"), "hermes");
+        assert_eq!(chosen(""), "tool_uses");
+    }
+
+    #[test]
+    fn only_a_comment_that_says_nothing_else_names_a_dialect() {
+        for text in
+            ["dialect: viggo", "{# its dialect: viggo #}", "{# dialect: the one of games #}", "{# dialect: viggo"]
+        {
+            assert_eq!(chosen(text), "tool_uses", "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_dialect_is_refused_with_those_that_are_known() {
+        let refused = chosen("{# dialect: klingon #}");
+        assert!(refused.contains("`klingon`") && refused.contains("hermes, llama3"), "{refused}");
+    }
+
+    #[test]
+    fn a_dialect_of_the_users_own_can_be_named_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = include_str!("../../../grammars/tool_uses.toml").replace("\"tool_uses\"\n", "\"mine\"\n");
+        std::fs::write(dir.path().join("mine.toml"), source).unwrap();
+        let choice = DialectChoice { name: None, dir: Some(dir.path().to_owned()) };
+        assert_eq!(choice.resolve(Some("{# dialect: mine #}")).unwrap().name(), "mine");
+    }
 }

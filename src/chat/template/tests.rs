@@ -234,7 +234,8 @@ fn real_templates_render_as_hugging_face_renders_them() {
         let source = std::fs::read_to_string(templates.join(format!("{name}.jinja"))).unwrap();
         let control = owned(&["<|im_start|>", "<|im_end|>", "<|eot_id|>", "[INST]", "[/INST]", "<s>", "</s>"]);
         let (bos, eos) = (Some("<s>".to_owned()), Some("</s>".to_owned()));
-        let template = ChatTemplate::new(Some(&source), for_template(Some(&source)), control, bos, eos).unwrap();
+        let template =
+            ChatTemplate::new(Some(&source), for_template(Some(&source)).unwrap(), control, bos, eos).unwrap();
         let prompt = text(&template.render(&conversation(), true).unwrap_or_else(|error| panic!("{name}: {error}")));
         assert_eq!(prompt, expected, "{name}");
         assert!(prompt.contains("\"weather\"") && prompt.contains("CLEAR"), "{name}");
@@ -247,7 +248,7 @@ fn calls_of_real_templates_are_accepted_and_read_back() {
     let Some(templates) = data_set("chat-templates") else { return };
     for (name, _) in GOLDEN {
         let source = std::fs::read_to_string(templates.join(format!("{name}.jinja"))).unwrap();
-        let dialect = for_template(Some(&source));
+        let dialect = for_template(Some(&source)).unwrap();
         let ends = ["<|im_end|>", "<|eot_id|>", "</s>"];
         let (bos, eos) = (Some("<s>".to_owned()), Some("</s>".to_owned()));
         let template = ChatTemplate::new(Some(&source), dialect.clone(), owned(&ends), bos, eos).unwrap();

@@ -106,7 +106,7 @@ pub(crate) fn random_adapter(dir: &Path, seed: u64) {
 
 /// Writes a soft prompt as a PEFT directory, with values that depend on `seed` and are as large as embeddings.
 pub(crate) fn random_prompt(dir: &Path, virtual_tokens: usize, seed: u64) {
-    peft::save_prompt(dir, &Random(seed).tensor(&[virtual_tokens, HIDDEN], 1.0), None).unwrap();
+    peft::save_prompt(dir, &Random(seed).tensor(&[virtual_tokens, HIDDEN], 1.0), None, None).unwrap();
 }
 
 /// SplitMix64.

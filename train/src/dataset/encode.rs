@@ -3,11 +3,12 @@
 use super::{Example, Tag};
 use crate::atomic;
 use crate::error::{Result, TrainError};
+use crate::recipe::Recipe;
 use callsmith::chat::dialect::{Dialect, DialectChoice};
 use callsmith::chat::reasoning::Reasoning;
 use callsmith::chat::template::ChatTemplate;
 use callsmith::chat::tokenizer::ChatTokenizer;
-use callsmith::chat::{Conversation, Role, ToolCall};
+use callsmith::chat::{ChatError, Conversation, Role, ToolCall};
 use serde_json::Value;
 use std::ops::Range;
 use std::path::Path;
@@ -49,17 +50,35 @@ impl Encoder {
     /// Reads the tokenizer and chat template of `dir` for a model with `logits_width` logits. The dialect is chosen
     /// from the template unless named.
     pub fn load(dir: &Path, dialect: &DialectChoice, logits_width: usize) -> Result<Self> {
+        Self::speaking(None, dir, dialect, logits_width)
+    }
+
+    /// The same with another chat template than that of `dir`, if there is one, as an adapter brings it.
+    pub fn speaking(template: Option<&str>, dir: &Path, dialect: &DialectChoice, logits_width: usize) -> Result<Self> {
         let tokenizer = ChatTokenizer::load(dir, logits_width)?;
-        let dialect = dialect.resolve(tokenizer.chat_template())?;
+        let source = template.or(tokenizer.chat_template());
+        let dialect = dialect.resolve(source)?;
+        let (control, bos, eos) = (tokenizer.control_tokens(), tokenizer.bos_token(), tokenizer.eos_token());
+        let template = ChatTemplate::new(source, dialect.clone(), control, bos, eos)?;
         let tokenizer = tokenizer.for_dialect(dialect.as_ref());
-        let template = ChatTemplate::new(
-            tokenizer.chat_template(),
-            dialect.clone(),
-            tokenizer.control_tokens(),
-            tokenizer.bos_token(),
-            tokenizer.eos_token(),
-        )?;
         Ok(Self { tokenizer: Arc::new(tokenizer), dialect, template, virtual_tokens: 0..0 })
+    }
+
+    /// What the run of a recipe shows its model.
+    ///
+    /// # Errors
+    /// As [`Self::load`], and when the chat template shows calls that the dialect would not force.
+    pub fn of_run(recipe: &Recipe, logits_width: usize) -> Result<Self> {
+        let loaded = Self::load(&recipe.full_tokenizer_dir()?, &recipe.model.dialect(), logits_width);
+        let encoder = loaded.map_err(|error| match (error, &recipe.model.chat_template) {
+            (TrainError::Chat(error @ ChatError::Template(_)), Some(file)) => {
+                TrainError::input(file, error.to_string())
+            }
+            (error, _) => error,
+        })?;
+        let agreed = encoder.template.check_dialect();
+        agreed.map_err(|error| TrainError::field("model.dialect", error.to_string()))?;
+        Ok(encoder)
     }
 
     /// The same with a soft prompt's tokens before each sample.

@@ -151,6 +151,7 @@ pub(super) fn lease(id: String, path: &Path, weights: Arc<AdapterWeights>) -> Le
         rank: weights.iter().filter_map(|(_, pair)| pair.a.dims().first().copied()).max().unwrap_or(0),
         bytes: weights.bytes(),
         path: path.to_owned(),
+        chat_template: None,
         created: 0,
         weights,
     })

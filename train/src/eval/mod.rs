@@ -105,15 +105,17 @@ impl Harness {
         let dir = &options.model;
         let checkpoint = Checkpoint::open(dir)?;
         let config = checkpoint.config();
-        let encoder = Encoder::load(dir, &options.dialect, config.vocab_size)?;
+        let mut template = None;
         let adapter = match &options.adapter {
             Some(path) => {
                 let loaded = peft::load(path, config, DType::F32, device)?.servable()?;
+                template = loaded.chat_template;
                 let weights = Arc::new(loaded.weights.beside(&checkpoint)?);
                 Some(answer::lease(loaded.digest.chars().take(16).collect(), path, weights))
             }
             None => None,
         };
+        let encoder = Encoder::speaking(template.as_deref(), dir, &options.dialect, config.vocab_size)?;
         let limits = limits(KV_CACHE_BYTES);
         let engine = match device.is_cpu() {
             true => {

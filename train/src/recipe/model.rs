@@ -16,6 +16,9 @@ pub struct ModelSection {
     /// Directory of `tokenizer.json` (and chat template); `path` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
+    /// Chat template to use instead of the one beside the tokenizer. The run keeps a copy, and what it exports carries it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<PathBuf>,
     /// Dialect by name; chosen from the chat template when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dialect: Option<String>,

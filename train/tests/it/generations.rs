@@ -147,7 +147,7 @@ impl Served {
             let loaded = peft::load(path, config, DType::F32, &Device::Cpu).unwrap();
             let (name, id, path) = ("a".to_owned(), loaded.digest, path.to_owned());
             let weights = Arc::new(loaded.weights.beside(&checkpoint).unwrap());
-            Arc::new(Generation { name, id, rank: 8, bytes: 0, path, created: 0, weights })
+            Arc::new(Generation { name, id, rank: 8, bytes: 0, path, chat_template: None, created: 0, weights })
         });
         let decoder = CpuDecoder::load(&checkpoint, Precision::FULL, 1, &|_| {}).unwrap();
         let options = EngineOptions {

@@ -22,6 +22,7 @@ mod recipes;
 mod rivals;
 mod signals;
 mod stops;
+mod templates;
 mod torch_save;
 mod training;
 mod watching;

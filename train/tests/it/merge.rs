@@ -202,9 +202,30 @@ fn a_soft_prompt_is_not_merged() {
         &root.path().join("a"),
         &Tensor::ones((2, config.hidden_size), DType::F32, &Device::Cpu).unwrap(),
         None,
+        None,
     )
     .unwrap();
     let message = run(root.path(), &[("a", 1.0)], "out", AS_BASE).unwrap_err().to_string();
     assert!(message.contains("soft prompt") && message.contains("serve it"), "{message}");
     assert!(!root.path().join("out").exists());
+}
+
+#[test]
+fn a_merged_model_speaks_as_the_adapters_with_a_template_did() {
+    let root = tempfile::tempdir().unwrap();
+    let config = base(root.path(), Dtype::F32);
+    fs::write(root.path().join("base/chat_template.jinja"), "the base's").unwrap();
+    let place = |name: &str| root.path().join(name).join("chat_template.jinja");
+    for (name, template) in [("plain", None), ("a", Some("one")), ("b", Some("one")), ("c", Some("two"))] {
+        adapter(&root.path().join(name), &config, &ATTENTION, 1);
+        template.into_iter().for_each(|text| fs::write(place(name), text).unwrap());
+    }
+    let merged = |adapters: &[(&str, f64)], out: &str| {
+        run(root.path(), adapters, out, AS_BASE).map(|_| fs::read_to_string(place(out)).unwrap())
+    };
+    assert_eq!(merged(&[("plain", 1.0)], "none").unwrap(), "the base's");
+    assert_eq!(merged(&[("a", 0.5), ("plain", 1.0), ("b", 1.0)], "one").unwrap(), "one");
+    let refused = merged(&[("a", 1.0), ("c", 1.0)], "two").unwrap_err().to_string();
+    assert!(refused.contains("c: has another chat_template.jinja than") && refused.contains("/a"), "{refused}");
+    assert!(!root.path().join("two").exists());
 }

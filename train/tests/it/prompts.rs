@@ -99,6 +99,7 @@ fn served_greedy(engine: &EngineHandle, adapter: AdapterWeights, said: &[u32], c
         rank: 0,
         bytes: adapter.bytes(),
         path: "trained".into(),
+        chat_template: None,
         created: 0,
         weights: Arc::new(adapter.into_packed(Packing::Full).unwrap()),
     };

@@ -17,7 +17,7 @@ fn a_soft_prompt_is_loaded_back_and_replaces_an_adapter_of_another_kind() {
     let place = dir.path().join("adapter");
     testing::write_adapter(&place, 1.0);
     let table = Tensor::arange(0f32, 24.0, &Device::Cpu).unwrap().reshape((3, 8)).unwrap();
-    save_prompt(&place, &table, Some("tiny")).unwrap();
+    save_prompt(&place, &table, Some("tiny"), None).unwrap();
     let loaded = load_cpu(&place).unwrap();
     assert_eq!((loaded.config, loaded.weights.virtual_tokens(), loaded.weights.iter().count()), (None, 3, 0));
     assert_eq!(values(loaded.weights.prompt().unwrap()), values(&table));
