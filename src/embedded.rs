@@ -1,15 +1,20 @@
-//! The small model that ships inside the binary (`models/embedded/`, see its MODEL_CARD.md).
+//! What ships inside the binary: a small model (`models/embedded/`, see its MODEL_CARD.md) and adapters for it
+//! (`models/NAME/`).
 //!
-//! Knows nothing of serving: bytes in the binary → weights and tokenizer.
+//! Knows nothing of serving: bytes in the binary → weights, tokenizer, adapters' files.
 
+use crate::adapter::BuiltIn;
 use crate::chat::tokenizer::{ChatTokenizer, TokenizerFiles};
 use crate::model::Checkpoint;
 
 macro_rules! file {
     ($name:literal) => {
-        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/models/embedded/", $name))
+        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/models/", $name))
     };
 }
+
+/// The adapters of the embedded model by name, served beside it from the start.
+pub const ADAPTERS: &[(&str, BuiltIn)] = &[];
 
 /// Why the embedded model cannot be used (a broken build).
 #[derive(Debug, thiserror::Error)]
@@ -22,12 +27,12 @@ pub enum EmbeddedError {
 
 /// The embedded model's weights and tokenizer.
 pub fn open() -> Result<(Checkpoint<'static>, ChatTokenizer), EmbeddedError> {
-    let config = file!("config.json");
-    let checkpoint = Checkpoint::from_bytes(config, file!("model.safetensors"))?;
+    let config = file!("embedded/config.json");
+    let checkpoint = Checkpoint::from_bytes(config, file!("embedded/model.safetensors"))?;
     let files = TokenizerFiles {
-        tokenizer: Some(file!("tokenizer.json")),
-        tokenizer_config: Some(file!("tokenizer_config.json")),
-        chat_template: Some(file!("chat_template.jinja")),
+        tokenizer: Some(file!("embedded/tokenizer.json")),
+        tokenizer_config: Some(file!("embedded/tokenizer_config.json")),
+        chat_template: Some(file!("embedded/chat_template.jinja")),
         generation_config: None,
         config: Some(config),
     };

@@ -60,6 +60,7 @@ pub(super) async fn list(State(state): State<Arc<AppState>>) -> Json<Value> {
             "name": lease.name,
             "generation": lease.id,
             "kind": lease.kind(),
+            "dialect": state.voices.dialect_of(lease.chat_template.as_deref()),
             "rank": lease.rank,
             "virtual_tokens": lease.weights.virtual_tokens(),
             "bytes": lease.bytes,

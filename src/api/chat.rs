@@ -2,6 +2,7 @@
 
 use super::error::{ApiError, Kind};
 use super::generation::{self, AdmittedTools, Ask, Plan, TurnRules};
+use super::voice::Voice;
 use super::wire::{ChatRequest, parse_chat};
 use super::{AppState, body, stream};
 use crate::chat::ChatError;
@@ -23,17 +24,17 @@ impl Ask for ChatRequest {
     }
 
     /// Schemas, template, tokens.
-    fn plan(&mut self, state: &AppState) -> Result<Plan, ApiError> {
+    fn plan(&mut self, state: &AppState, voice: &Voice) -> Result<Plan, ApiError> {
         let tools = AdmittedTools::admit(self)?;
         let callable = std::mem::take(&mut self.callable);
         let mut index = 0..;
         // Tools outside `allowed_tools` are not shown either.
         self.conversation.tools.retain(|_| index.next().is_some_and(|index| callable.contains(&index)));
-        let template = state.template(self.thoughts);
+        let template = voice.template(self.thoughts);
         let segments = template.render(&self.conversation, true).map_err(|error| template_refused(&error))?;
         state.check_prompt_bytes(segments.iter().map(segment_bytes).sum())?;
         let prompt = state.tokenizer.encode(&segments).map_err(|error| template_refused(&error))?;
-        let rules = TurnRules::new(state.turn_context(template.reasoning_after(&segments)), self, tools)?;
+        let rules = TurnRules::new(voice.turn(template.reasoning_after(&segments)), self, tools)?;
         state.room_after(prompt.len(), 0)?;
         Ok(Plan {
             prompts: vec![prompt],

@@ -4,6 +4,7 @@ use super::error::{ApiError, Kind};
 use super::generation::{self, Answer, Ask, Plan, Spoken, SpokenToken, TurnRules, Update};
 use super::reply::{Head, usage};
 use super::sse::{self, Script, data};
+use super::voice::Voice;
 use super::wire::{CompletionRequest, Prompt, parse_completion};
 use super::{AppState, body, scored};
 use crate::chat::ChatError;
@@ -33,7 +34,7 @@ impl Ask for CompletionRequest {
         &self.model
     }
 
-    fn plan(&mut self, state: &AppState) -> Result<Plan, ApiError> {
+    fn plan(&mut self, state: &AppState, _: &Voice) -> Result<Plan, ApiError> {
         let encode = |prompt: &Prompt| encode(state, prompt, self.add_special_tokens);
         Ok(Plan {
             prompts: self.prompts.iter().map(encode).collect::<Result<_, _>>()?,
@@ -65,7 +66,7 @@ impl AppState {
     /// The tokens of a prompt that the caller has written out; texts of control tokens become these.
     pub(super) fn encode_prompt(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, ChatError> {
         let mut ids = if add_special_tokens { self.tokenizer.lead()? } else { Vec::new() };
-        let written = self.tokenizer.encode(&self.template.written_out(text))?;
+        let written = self.tokenizer.encode(&self.voices.base().template(true).written_out(text))?;
         // Who has written the beginning does not want it twice.
         if written.starts_with(&ids) {
             ids.clear();
@@ -87,7 +88,7 @@ impl Form {
     fn new(request: CompletionRequest, answer: &Answer) -> Self {
         let text = |prompt: &Prompt| match prompt {
             Prompt::Text(text) => text.clone(),
-            Prompt::Tokens(ids) => answer.state.tokenizer.decode_all(ids),
+            Prompt::Tokens(ids) => answer.voice.tokenizer.decode_all(ids),
         };
         let echoes = if request.echo { request.prompts.iter().map(text).collect() } else { Vec::new() };
         Self { head: Head::new("cmpl", &request.model, answer), request, echoes }
@@ -143,7 +144,7 @@ impl Form {
 
 /// OpenAI's older form of logprobs: one list for each property of a token.
 fn logprobs(answer: &Answer, tokens: &[SpokenToken], top: usize) -> Value {
-    let tokenizer = &answer.state.tokenizer;
+    let tokenizer = &answer.voice.tokenizer;
     let (mut texts, mut values, mut tops, mut offsets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for token in tokens {
         let (logprob, alternatives) = scored::logprobs(token, top);

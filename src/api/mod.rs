@@ -21,15 +21,13 @@ mod sse;
 mod stream;
 mod tokens;
 mod triton;
+pub mod voice;
 mod wire;
 
 pub use generation::{TurnContext, read_turn, turn_grammar};
 pub use responses::ResponseStore;
 
 use crate::adapter::registry::Registry;
-use crate::chat::dialect::Dialect;
-use crate::chat::reasoning::Reasoning;
-use crate::chat::template::ChatTemplate;
 use crate::chat::tokenizer::ChatTokenizer;
 use crate::engine::EngineHandle;
 use crate::grammar::GrammarCompiler;
@@ -47,6 +45,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, CorsLayer};
+use voice::Voices;
 use wire::WireLimits;
 
 /// The base model as clients see it.
@@ -89,11 +88,9 @@ pub struct AppState {
     pub engine: EngineHandle,
     pub registry: Registry,
     pub compiler: GrammarCompiler,
+    /// What all models share; how each of them shows its tokens is its voice's affair.
     pub tokenizer: Arc<ChatTokenizer>,
-    pub template: ChatTemplate,
-    /// The same, told that the model shall not think aloud.
-    pub quiet_template: ChatTemplate,
-    pub dialect: Arc<dyn Dialect>,
+    pub voices: Arc<Voices>,
     pub metrics: Arc<Metrics>,
     pub model: ModelCard,
     pub limits: Limits,
@@ -171,20 +168,6 @@ impl AppState {
             let most = self.limits.max_requests;
             ApiError::new(Kind::Overloaded, format!("The server is overloaded: {most} requests are in progress."))
         })
-    }
-
-    /// The chat template, for a model that may think aloud or shall not.
-    fn template(&self, thoughts: bool) -> &ChatTemplate {
-        if thoughts { &self.template } else { &self.quiet_template }
-    }
-
-    fn turn_context(&self, reasoning: Reasoning) -> TurnContext<'_> {
-        TurnContext {
-            dialect: self.dialect.as_ref(),
-            control: self.tokenizer.control_ids(),
-            several_calls: self.template.several_calls(),
-            reasoning,
-        }
     }
 
     fn wire_limits(&self) -> WireLimits {

@@ -38,6 +38,7 @@ fn base(state: &AppState) -> Value {
         "root": model.name,
         "parent": null,
         "max_model_len": model.context_length,
+        "dialect": state.voices.base().dialect.name(),
     })
 }
 
@@ -50,6 +51,7 @@ fn adapter(state: &AppState, card: &Card) -> Value {
         "root": card.path,
         "parent": state.model.name,
         "max_model_len": state.model.context_length.saturating_sub(card.virtual_tokens),
+        "dialect": state.voices.dialect_of(card.chat_template.as_deref()),
         "generation": card.id,
     })
 }

@@ -46,7 +46,7 @@ impl Reply {
     pub(super) fn new(request: &ChatRequest, answer: &Answer) -> Self {
         Self {
             head: Head::new("chatcmpl", &request.model, answer),
-            tokenizer: Arc::clone(&answer.state.tokenizer),
+            tokenizer: Arc::clone(&answer.voice.tokenizer),
             logprobs: request.params.logprobs,
             return_tokens: request.return_tokens,
             include_usage: request.include_usage,

@@ -1,6 +1,7 @@
 //! `POST /tokenize` and `POST /detokenize`, in vLLM's shapes: what a prompt is to the model, and back.
 
 use super::error::{ApiError, Kind};
+use super::generation::Refused;
 use super::wire::{Fields, parse_chat, token_ids};
 use super::{AppState, body, generation};
 use crate::chat::ChatError;
@@ -9,15 +10,15 @@ use axum::extract::{Request, State};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-/// Tokenises `prompt`, or `messages` as the chat template shows them.
+/// Tokenises `prompt`, or `messages` as the chat template of the model shows them.
 pub(super) async fn tokenize(State(state): State<Arc<AppState>>, request: Request) -> Result<Json<Value>, ApiError> {
     let _permits = generation::permits(&state, &request)?;
     let bytes = body::json_bytes(request).await?;
-    let worker = Arc::clone(&state);
-    state.gate.prepare(move || tokens_of(&worker, body::parse_object(&bytes)?)).await?.map(Json)
+    let work = Arc::new(move |state: &AppState| tokens_of(state, body::parse_object(&bytes)?));
+    generation::with_adapter(&state, &work).await.map(Json)
 }
 
-fn tokens_of(state: &AppState, body: Map<String, Value>) -> Result<Value, ApiError> {
+fn tokens_of(state: &AppState, body: Map<String, Value>) -> Result<Value, Refused> {
     let fields = Fields::root(&body);
     check_model(state, &fields)?;
     let strings = fields.boolean("return_token_strs")?.unwrap_or(false);
@@ -39,15 +40,16 @@ fn of_prompt(state: &AppState, fields: &Fields<'_>) -> Result<Vec<u32>, ApiError
     state.encode_prompt(text, add_special_tokens).map_err(|error| refused("prompt", &error))
 }
 
-fn of_messages(state: &AppState, mut body: Map<String, Value>) -> Result<Vec<u32>, ApiError> {
+fn of_messages(state: &AppState, mut body: Map<String, Value>) -> Result<Vec<u32>, Refused> {
     let opens_turn = Fields::root(&body).boolean("add_generation_prompt")?.unwrap_or(true);
     ["add_generation_prompt", "return_token_strs", "add_special_tokens"].iter().for_each(|key| drop(body.remove(*key)));
     if body.get("model").is_none_or(Value::is_null) {
         body.insert("model".to_owned(), json!(state.model.name));
     }
     let request = parse_chat(&body, state.wire_limits())?;
-    let segments = state.template(request.thoughts).render(&request.conversation, opens_turn);
-    segments.and_then(|segments| state.tokenizer.encode(&segments)).map_err(|error| refused("messages", &error))
+    let (_, voice) = generation::speaker(state, &request.model)?;
+    let segments = voice.template(request.thoughts).render(&request.conversation, opens_turn);
+    Ok(segments.and_then(|segments| state.tokenizer.encode(&segments)).map_err(|error| refused("messages", &error))?)
 }
 
 fn refused(param: &str, error: &ChatError) -> ApiError {

@@ -1,11 +1,11 @@
 //! Settings → everything that requests share: model, tokenizer, template, registry, compiler, engine.
 
 use super::{ServeError, progress};
-use crate::adapter::registry::{Registry, RegistryOptions};
+use crate::adapter::BuiltIn;
+use crate::adapter::registry::{Card, Registry, RegistryOptions, TemplateJudge};
 use crate::api::auth::Keys;
+use crate::api::voice::Voices;
 use crate::api::{AppState, Gate, Limits, ModelCard, ResponseStore, unix_seconds};
-use crate::chat::dialect::Dialect;
-use crate::chat::template::ChatTemplate;
 use crate::chat::tokenizer::ChatTokenizer;
 use crate::engine::{EngineHandle, EngineOptions};
 use crate::grammar::GrammarCompiler;
@@ -29,29 +29,26 @@ const KV_CACHE_LIMIT: usize = 1 << 30;
 pub fn load(settings: &Settings) -> Result<(Arc<AppState>, String), ServeError> {
     let device = device()?;
     let (checkpoint, tokenizer) = open_model(settings)?;
-    let dialect = settings.dialect.resolve(tokenizer.chat_template())?;
-    let tokenizer = Arc::new(tokenizer.for_dialect(dialect.as_ref()));
+    let voices = Arc::new(Voices::new(&tokenizer, &settings.dialect, settings.thoughts)?);
+    let tokenizer = Arc::new(tokenizer);
     let config = checkpoint.config().clone();
-    let template = template(&tokenizer, Arc::clone(&dialect))?;
-    let quiet_template = template.clone().without_thoughts();
     let level = if device.is_cpu() { "cpu" } else { "gpu" };
     let Started { engine, options, weights, packing } = start_engine(settings, &checkpoint, &device)?;
-    let registry = load_adapters(settings, Arc::new(checkpoint), device.clone(), packing)?;
+    let registry = registry(settings, Arc::new(checkpoint), device.clone(), packing).with_judge(judge(&voices));
+    load_adapters(settings, &registry)?;
     let limits = Limits {
         max_requests: options.max_batch + options.max_queue,
         max_queue: options.max_queue,
         runtime_adapters: settings.adapter_root.is_some(),
         deadlines: settings.deadlines,
     };
-    let summary = summarise(settings, &config, &weights, dialect.name());
+    let summary = summarise(settings, &config, &weights, &spoken(&voices, &registry));
     let state = AppState {
-        template: if settings.thoughts { template } else { quiet_template.clone() },
-        quiet_template,
         compiler: GrammarCompiler::new(tokenizer.tok_env(), COMPILE_THREADS)?,
         metrics: Arc::new(Metrics::new(&settings.name, settings.max_batch, level)?),
         engine,
         registry,
-        dialect,
+        voices,
         model: model_card(settings, &config),
         longest_token: longest_token(&tokenizer, config.vocab_size),
         gate: Gate::new(limits.max_requests),
@@ -127,17 +124,7 @@ fn start_engine(settings: &Settings, checkpoint: &Checkpoint<'_>, device: &Devic
     Ok(Started { engine, options, weights, packing })
 }
 
-fn template(tokenizer: &ChatTokenizer, dialect: Arc<dyn Dialect>) -> Result<ChatTemplate, ServeError> {
-    let (bos, eos) = (tokenizer.bos_token(), tokenizer.eos_token());
-    Ok(ChatTemplate::new(tokenizer.chat_template(), dialect, tokenizer.control_tokens(), bos, eos)?)
-}
-
-fn load_adapters(
-    settings: &Settings,
-    base: Arc<Checkpoint<'static>>,
-    device: Device,
-    packing: Option<Packing>,
-) -> Result<Registry, ServeError> {
+fn registry(settings: &Settings, base: Arc<Checkpoint<'static>>, device: Device, packing: Option<Packing>) -> Registry {
     let options = RegistryOptions {
         base_name: settings.name.clone(),
         root: settings.adapter_root.clone(),
@@ -146,12 +133,36 @@ fn load_adapters(
         packing,
     };
     let dtype = if device.is_cpu() { DType::F32 } else { settings.precision.dtype };
-    let registry = Registry::new(options, base.config().clone(), dtype, device).with_base(base);
+    Registry::new(options, base.config().clone(), dtype, device).with_base(base)
+}
+
+fn judge(voices: &Arc<Voices>) -> TemplateJudge {
+    let voices = Arc::clone(voices);
+    Box::new(move |template| voices.judge(template).map_err(|error| error.to_string()))
+}
+
+/// The operator's adapters, and those of the built-in model whose names they leave.
+fn load_adapters(settings: &Settings, registry: &Registry) -> Result<(), ServeError> {
+    let failed = |name: &str, source| ServeError::Adapter { name: name.to_owned(), source };
     for (name, dir) in &settings.adapters {
-        let loaded = registry.load_trusted(name, dir);
-        loaded.map_err(|source| ServeError::Adapter { name: name.clone(), source })?;
+        registry.load_trusted(name, dir).map_err(|source| failed(name, source))?;
     }
-    Ok(registry)
+    for &(name, files) in built_in_adapters(&settings.model) {
+        if registry.card(name).is_none() {
+            registry.load_built_in(name, files).map_err(|source| failed(name, source))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(feature = "embedded-model")]
+fn built_in_adapters(model: &ModelSource) -> &'static [(&'static str, BuiltIn)] {
+    if *model == ModelSource::Embedded { crate::embedded::ADAPTERS } else { &[] }
+}
+
+#[cfg(not(feature = "embedded-model"))]
+fn built_in_adapters(_: &ModelSource) -> &'static [(&'static str, BuiltIn)] {
+    &[]
 }
 
 fn engine_options(settings: &Settings, config: &ModelConfig, block_bytes: usize) -> EngineOptions {
@@ -180,16 +191,25 @@ fn longest_token(tokenizer: &ChatTokenizer, vocab_size: usize) -> usize {
     (0..vocab_size as u32).map(|id| tokenizer.token_bytes(id).len()).max().unwrap_or(1).max(1)
 }
 
-fn summarise(settings: &Settings, config: &ModelConfig, weights: &str, dialect: &str) -> String {
-    let adapters: Vec<&str> = settings.adapters.iter().map(|(name, _)| name.as_str()).collect();
+/// The base's dialect and the adapters, with the dialects of those that do not speak as the base does.
+fn spoken(voices: &Voices, registry: &Registry) -> String {
+    let base = voices.base().dialect.name();
+    let adapter = |card: Card| match voices.dialect_of(card.chat_template.as_deref()) {
+        dialect if dialect == base => card.name,
+        dialect => format!("{} (dialect {dialect})", card.name),
+    };
+    let adapters: Vec<String> = registry.cards().into_iter().map(adapter).collect();
+    format!("dialect {base}, adapters: {}", if adapters.is_empty() { "none".to_owned() } else { adapters.join(", ") })
+}
+
+fn summarise(settings: &Settings, config: &ModelConfig, weights: &str, spoken: &str) -> String {
     format!(
-        "loaded `{}`: {} layers of width {}, {:.1} M parameters, {}, context {}, dialect {dialect}, adapters: {}",
+        "loaded `{}`: {} layers of width {}, {:.1} M parameters, {}, context {}, {spoken}",
         settings.name,
         config.num_layers,
         config.hidden_size,
         config.parameters() as f64 / 1e6,
         weights,
         config.max_position_embeddings,
-        if adapters.is_empty() { "none".to_owned() } else { adapters.join(", ") },
     )
 }

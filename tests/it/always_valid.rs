@@ -187,7 +187,7 @@ impl Prefixes<'_> {
             let turn = TurnSpec { tools: &tools, choice, parallel: false, reasoning, control, answer: None };
             let arguments = last["function"]["arguments"].as_str().unwrap();
             let text = format!(r#"{{"tool_uses":[{{"recipient_name":"functions.main_tool","parameters":{arguments}"#);
-            self.begins(&self.server.state.dialect.grammar(&turn).unwrap(), &text);
+            self.begins(&self.server.state.voices.base().dialect.grammar(&turn).unwrap(), &text);
         }
     }
 

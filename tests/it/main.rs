@@ -69,3 +69,5 @@ mod transcripts;
 mod transport;
 /// KServe v2 and Triton's extensions.
 mod triton;
+/// Adapters with a chat template and a dialect of their own.
+mod voices;

@@ -8,6 +8,7 @@ use super::spoken::{Spoken, SpokenToken, Usage};
 use super::turn::{Turn, coalesce};
 use crate::api::AppState;
 use crate::api::error::{ApiError, Kind};
+use crate::api::voice::Voice;
 use crate::chat::dialect::Delta;
 use crate::engine::{Event, FinishReason, TokenEvent};
 use crate::metrics::RequestTimer;
@@ -54,6 +55,8 @@ pub(in crate::api) struct Clock {
 /// All choices of a request while they are generated.
 pub(in crate::api) struct Answer {
     pub(in crate::api) state: Arc<AppState>,
+    /// How the model speaks that answers.
+    pub(in crate::api) voice: Arc<Voice>,
     /// The adapter generation that answers, or `base`.
     pub(in crate::api) generation: String,
     pub(in crate::api) rules: TurnRules,

@@ -7,6 +7,7 @@ use super::tools::AdmittedTools;
 use super::turn::Reader;
 use crate::api::AppState;
 use crate::api::error::{ApiError, Kind};
+use crate::api::voice::Voice;
 use crate::api::wire::{ChatRequest, ResponseFormat, WireLimits, parse_chat};
 use crate::chat::dialect::{ControlTokens, Delta, Dialect, Function, TurnParser, TurnSpec};
 use crate::chat::reasoning::{self, Reasoning, Split};
@@ -147,7 +148,7 @@ impl TurnRules {
     }
 
     /// Compiles the grammar off the async threads; the first mask is computed when this returns.
-    pub(super) async fn compile(&self, state: &AppState) -> Result<Option<Constraint>, ApiError> {
+    pub(super) async fn compile(&self, state: &AppState, voice: &Voice) -> Result<Option<Constraint>, ApiError> {
         let Some(lark) = &self.lark else { return Ok(None) };
         let started = Instant::now();
         let outcome = tokio::time::timeout(COMPILE_LIMIT, state.compiler.compile(lark.clone())).await;
@@ -155,25 +156,25 @@ impl TurnRules {
         match outcome {
             Ok(Ok(constraint)) => Ok(Some(constraint)),
             Ok(Err(GrammarError::Internal(cause))) => Err(ApiError::internal(cause)),
-            Ok(Err(error)) => Err(self.blame(state, &error).await),
+            Ok(Err(error)) => Err(self.blame(state, voice, &error).await),
             // The guards bound the cost of one compile: who waits this long has waited for others.
             Err(_) => Err(ApiError::new(Kind::Overloaded, "The grammar compiler is overloaded. Try again later.")),
         }
     }
 
     /// Finds the tool whose schema does not compile by compiling each alone.
-    async fn blame(&self, state: &AppState, error: &GrammarError) -> ApiError {
-        let guilty = tokio::time::timeout(BLAME_LIMIT, self.find_guilty(state)).await.ok().flatten();
+    async fn blame(&self, state: &AppState, voice: &Voice, error: &GrammarError) -> ApiError {
+        let guilty = tokio::time::timeout(BLAME_LIMIT, self.find_guilty(state, voice)).await.ok().flatten();
         guilty.unwrap_or_else(|| match &self.form {
             Some(form) => form.refusal(&error.to_string()),
             None => self.refusal(0, &error.to_string()),
         })
     }
 
-    async fn find_guilty(&self, state: &AppState) -> Option<ApiError> {
+    async fn find_guilty(&self, state: &AppState, voice: &Voice) -> Option<ApiError> {
         for (position, function) in self.tools.functions.iter().enumerate() {
             let alone = std::slice::from_ref(function);
-            let lark = self.grammar(state.turn_context(self.reasoning), alone, (&ToolChoice::Required, false)).ok()?;
+            let lark = self.grammar(voice.turn(self.reasoning), alone, (&ToolChoice::Required, false)).ok()?;
             if let Err(alone) = state.compiler.compile(lark).await {
                 return Some(self.refusal(position, &alone.to_string()));
             }

@@ -11,6 +11,7 @@ use super::auth::Caller;
 use super::error::{ApiError, Kind, echo};
 use super::generation::{self, Answer, Ask, Plan, Update};
 use super::sse::{self, Script};
+use super::voice::Voice;
 use super::wire::{ResponsesRequest, parse_responses};
 use super::{AppState, body, ids, scored, unix_seconds};
 use crate::chat::dialect::Delta;
@@ -67,8 +68,8 @@ impl Ask for Job {
         &self.request.chat.model
     }
 
-    fn plan(&mut self, state: &AppState) -> Result<Plan, ApiError> {
-        self.request.chat.plan(state)
+    fn plan(&mut self, state: &AppState, voice: &Voice) -> Result<Plan, ApiError> {
+        self.request.chat.plan(state, voice)
     }
 }
 
@@ -132,7 +133,7 @@ impl Progress {
     fn logprobs(&mut self) -> Vec<Value> {
         let Some(top) = self.job.request.chat.params.logprobs else { return Vec::new() };
         let tokens = self.answer.take_tokens(0);
-        tokens.iter().map(|token| scored::entry(&self.answer.state.tokenizer, token, top)).collect()
+        tokens.iter().map(|token| scored::entry(&self.answer.voice.tokenizer, token, top)).collect()
     }
 
     /// Closes and keeps the response: its last event.

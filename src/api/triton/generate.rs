@@ -6,6 +6,7 @@ use super::{INPUT, Named, OUTPUT, Refusal, VERSION};
 use crate::api::error::{ApiError, Kind};
 use crate::api::generation::{self, Answer, SpokenToken, Update};
 use crate::api::sse::{self, Script, data};
+use crate::api::voice::Voice;
 use crate::api::wire::{ChatRequest, fields};
 use crate::api::{AppState, body, scored};
 use crate::chat::dialect::Delta;
@@ -82,7 +83,7 @@ impl Form {
                 "finish_reason": reason, "input_tokens": usage.prompt, "output_tokens": usage.completion,
             });
             if self.logprobs {
-                let tokenizer = &answer.state.tokenizer;
+                let tokenizer = &answer.voice.tokenizer;
                 let entry = |token: &SpokenToken| json!({"id": token.id, "text": scored::text(tokenizer, token.id), "logprob": scored::logprobs(token, 0).0, "special": false});
                 details["logprobs"] = answer.spoken(0).tokens.iter().map(entry).collect();
             }
@@ -115,8 +116,8 @@ impl generation::Ask for Asked {
         self.chat.model()
     }
 
-    fn plan(&mut self, state: &AppState) -> Result<generation::Plan, ApiError> {
-        self.chat.plan(state)
+    fn plan(&mut self, state: &AppState, voice: &Voice) -> Result<generation::Plan, ApiError> {
+        self.chat.plan(state, voice)
     }
 }
 

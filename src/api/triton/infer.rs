@@ -7,6 +7,7 @@ use super::{INPUT, Named, OUTPUT, Refusal, SAMPLING, VERSION};
 use crate::api::AppState;
 use crate::api::error::{ApiError, Kind};
 use crate::api::generation::{self, Ask, Plan};
+use crate::api::voice::Voice;
 use crate::api::wire::{ChatRequest, Fields};
 use axum::Json;
 use axum::extract::{Request, State};
@@ -42,8 +43,8 @@ impl Ask for Inference {
         self.chat.model()
     }
 
-    fn plan(&mut self, state: &AppState) -> Result<Plan, ApiError> {
-        self.chat.plan(state)
+    fn plan(&mut self, state: &AppState, voice: &Voice) -> Result<Plan, ApiError> {
+        self.chat.plan(state, voice)
     }
 }
 

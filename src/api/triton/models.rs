@@ -69,8 +69,10 @@ pub(super) async fn model_ready(State(state): State<Arc<AppState>>, named: Named
 
 pub(super) async fn config(State(state): State<Arc<AppState>>, named: Named) -> Result<Json<Value>, Refusal> {
     let tensor = |name: &str, optional: bool| json!({"name": name, "data_type": "TYPE_STRING", "dims": [1], "optional": optional});
+    let name = resident(&state, named)?;
+    let template = state.registry.card(&name).and_then(|card| card.chat_template);
     Ok(Json(json!({
-        "name": resident(&state, named)?,
+        "name": name,
         "platform": PLATFORM,
         "backend": PLATFORM,
         "version_policy": {"latest": {"num_versions": 1}},
@@ -79,7 +81,7 @@ pub(super) async fn config(State(state): State<Arc<AppState>>, named: Named) -> 
         "output": [{"name": OUTPUT, "data_type": "TYPE_STRING", "dims": [1]}],
         "model_transaction_policy": {"decoupled": false},
         "parameters": {
-            "dialect": {"string_value": state.dialect.name()},
+            "dialect": {"string_value": state.voices.dialect_of(template.as_deref())},
             "context_length": {"string_value": state.model.context_length.to_string()},
         },
     })))
