@@ -37,6 +37,8 @@ pub mod schedule;
 pub mod selection;
 pub mod stop;
 pub mod tensors;
+#[cfg(test)]
+mod testing;
 pub mod trainable;
 pub mod trainer;
 

@@ -1,10 +1,12 @@
-//! Training data: the native file format, the seeded generator of dialogues and the tokenizer made from them.
+//! Training data: the native file format, the seeded generator of dialogues, the tokenizer made from them, and the functions of
+//! known tasks.
 //!
 //! Knows conversations and text files; knows no tokens ids of a model, no tensors and no training loop.
 
 pub mod native;
 pub mod synth;
 pub mod tokenizer;
+pub mod viggo;
 
 use std::path::PathBuf;
 
