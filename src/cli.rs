@@ -40,7 +40,7 @@ pub enum Subcommands {
     /// Prepare training data (runs callsmith-train)
     #[command(disable_help_flag = true)]
     Data(TrainerArgs),
-    /// Measure a model on held-out calls (runs callsmith-train)
+    /// Measure models: ViGGO, the Berkeley leaderboard, dialogues (runs callsmith-train)
     #[command(disable_help_flag = true)]
     Eval(TrainerArgs),
     /// Write a run's newest checkpoint as a model or adapter directory (runs callsmith-train)

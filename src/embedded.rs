@@ -6,6 +6,7 @@
 use crate::adapter::BuiltIn;
 use crate::chat::tokenizer::{ChatTokenizer, TokenizerFiles};
 use crate::model::Checkpoint;
+use sha2::{Digest, Sha256};
 
 macro_rules! file {
     ($name:literal) => {
@@ -38,4 +39,9 @@ pub fn open() -> Result<(Checkpoint<'static>, ChatTokenizer), EmbeddedError> {
     };
     let tokenizer = ChatTokenizer::from_files(&files, checkpoint.config().vocab_size)?;
     Ok((checkpoint, tokenizer))
+}
+
+/// SHA-256 of the weights in hexadecimal digits: what tells one shipped model from the next.
+pub fn digest() -> String {
+    Sha256::digest(file!("model.safetensors")).iter().map(|byte| format!("{byte:02x}")).collect()
 }

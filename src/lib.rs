@@ -25,6 +25,8 @@ pub mod bench;
 mod bfcl;
 #[cfg(feature = "serve")]
 pub mod cli;
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(feature = "embedded-model")]
 pub mod embedded;
 #[cfg(feature = "serve")]
@@ -39,5 +41,5 @@ pub mod settings;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
-#[cfg(feature = "serve")]
+#[cfg(feature = "client")]
 mod tls;

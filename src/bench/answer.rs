@@ -3,6 +3,7 @@
 //! Knows OpenAI's chunk format, and no clock.
 
 use super::workload::Expected;
+use crate::client::error_name;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -178,15 +179,6 @@ fn breach(schema: &jsonschema::Validator, text: &str) -> Option<String> {
         Err(error) => Some(format!("{error} in {text}")),
         Ok(value) => schema.validate(&value).err().map(|error| format!("{error} in {text}")),
     }
-}
-
-/// The code (else type, else status) in an error object of any server.
-pub(super) fn error_name(error: &Value) -> Option<String> {
-    ["code", "type", "status"].iter().find_map(|key| match &error[key] {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    })
 }
 
 #[cfg(test)]

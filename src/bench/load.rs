@@ -2,8 +2,9 @@
 //!
 //! Knows what a request's outcome is, and not how it comes about.
 
-use super::client::{Failure, Sample};
+use super::client::Sample;
 use super::words::generator;
+use crate::client::Failure;
 use futures::StreamExt;
 use rand_chacha::rand_core::Rng;
 use serde::Serialize;
@@ -111,7 +112,7 @@ mod tests {
     }
 
     fn failure() -> Result<Sample, Failure> {
-        Err(Failure { kind: "x".to_owned(), message: String::new() })
+        Err(Failure::of("x"))
     }
 
     #[tokio::test]

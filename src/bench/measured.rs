@@ -3,9 +3,10 @@
 //! An error is counted by its kind and never dropped. Knows no format of a report.
 
 use super::answer::Verdict;
-use super::client::{Failure, Sample};
+use super::client::Sample;
 use super::load::{Pace, Run};
 use super::stats::{Summary, ratio};
+use crate::client::Failure;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -197,7 +198,7 @@ mod tests {
 
     #[test]
     fn errors_are_counted_by_kind_beside_what_was_answered() {
-        let failure = |kind: &str, message: &str| Err(Failure { kind: kind.to_owned(), message: message.to_owned() });
+        let failure = |kind: &str, message: &str| Err(Failure { message: message.to_owned(), ..Failure::of(kind) });
         let results = vec![
             failure("http 503", "full"),
             Ok(sample(1, 2, 1, Verdict::Truncated)),

@@ -1,7 +1,7 @@
 //! `callsmith bench run`: a target and scenarios → measurements → a report.
 
 use super::cases::{self, Case};
-use super::client::{Client, Failure};
+use super::client::chat;
 use super::load::{Pace, drive};
 use super::measured::Measured;
 use super::report::{Report, ServerCard, Settings};
@@ -10,6 +10,7 @@ use super::workload::{Ask, Common, Form, Workload};
 use super::{BenchError, publish, tell};
 use crate::chat::clock::strftime_now;
 use crate::cli::{BenchRunArgs, Scenario};
+use crate::client::{Client, Failure};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::sync::Arc;
 use std::time::Instant;
@@ -77,7 +78,7 @@ fn scenarios(args: &BenchRunArgs, adapters: &[String]) -> Result<Vec<Scenario>, 
 /// Finds out what the server is, what it takes, and how many words make a prompt of the wanted length.
 async fn introduce(args: &BenchRunArgs, target: &Target, client: &Client) -> Result<(ServerCard, Common), BenchError> {
     let wrong = |failure: Failure| {
-        let Failure { kind, message } = failure;
+        let Failure { kind, message, .. } = failure;
         BenchError::Server { url: target.url.clone(), kind, message }
     };
     let given = args.serve.served_model_name.clone();
@@ -92,16 +93,16 @@ async fn introduce(args: &BenchRunArgs, target: &Target, client: &Client) -> Res
     let BenchRunArgs { temperature, seed, known_tools, .. } = *args;
     let mut common =
         Common { model, max_tokens: 1, temperature, seed, ignore_eos: true, words: PROBES[0], known_tools };
-    let first = match client.chat(&probe(&common, 0), Instant::now()).await {
+    let first = match chat(client, &probe(&common, 0), Instant::now()).await {
         Err(failure) if failure.kind.starts_with("http 4") => {
             common.ignore_eos = false;
-            client.chat(&probe(&common, 0), Instant::now()).await
+            chat(client, &probe(&common, 0), Instant::now()).await
         }
         other => other,
     };
     let first = first.map_err(wrong)?;
     common.words = PROBES[1];
-    let second = client.chat(&probe(&common, 1), Instant::now()).await.map_err(wrong)?;
+    let second = chat(client, &probe(&common, 1), Instant::now()).await.map_err(wrong)?;
     common.words = words_for(args.prompt_tokens, [first.usage.prompt_tokens, second.usage.prompt_tokens]);
     common.max_tokens = args.max_tokens;
     let card = ServerCard {
@@ -203,7 +204,7 @@ impl Bench<'_> {
         let client = &self.client;
         let send = |number: u64, due| {
             let ask = cell.workload.ask(first + number);
-            async move { client.chat(&ask, due).await }
+            async move { chat(client, &ask, due).await }
         };
         drive(pace, (count, self.args.seed), send, stopped, || bar.inc(1)).await
     }

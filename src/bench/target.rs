@@ -1,8 +1,8 @@
 //! The server that is measured: one that runs elsewhere, or our own, started in this process and driven over HTTP just the same.
 
 use super::BenchError;
-use super::client::{Client, Failure};
 use crate::cli::ServeArgs;
+use crate::client::{Client, Failure};
 use crate::serve::Loaded;
 use crate::settings::Settings;
 use serde_json::Value;
@@ -42,7 +42,8 @@ impl Target {
     }
 
     pub(super) fn client(&self) -> Result<Client, BenchError> {
-        Client::new(&self.url, self.key.clone())
+        let unusable = |failure: Failure| BenchError::Usage(format!("no HTTP client: {}", failure.message));
+        Client::new(&self.url, self.key.clone()).map_err(unusable)
     }
 }
 

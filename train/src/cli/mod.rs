@@ -6,7 +6,7 @@ mod eval;
 
 use self::convert::{ConvertCommand, MergeArgs};
 use self::data::DataCommand;
-use self::eval::EvalArgs;
+use self::eval::EvalCommand;
 use crate::error::{Result, TrainError};
 use crate::export::{self, Precision};
 use crate::monitor::{self, Display};
@@ -42,8 +42,9 @@ enum Command {
     /// Make data and tokenizers.
     #[command(subcommand)]
     Data(DataCommand),
-    /// Measure function calling on generated dialogues.
-    Eval(EvalArgs),
+    /// Measure function calling: ViGGO, the Berkeley leaderboard, or dialogues.
+    #[command(subcommand)]
+    Eval(Box<EvalCommand>),
     /// Rebuild report.html of a run from its log.
     Report {
         /// Output directory of the run.
@@ -112,7 +113,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Lora(args) => train(Method::Lora, &args),
         Command::Prompt(args) => train(Method::Prompt, &args),
         Command::Data(command) => data::run(command),
-        Command::Eval(args) => eval::run(&args),
+        Command::Eval(command) => eval::run(&command),
         Command::Report { run } => {
             let path = monitor::report::write(&run)?;
             monitor::note(&format!("report: {}", path.display()));

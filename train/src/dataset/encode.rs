@@ -50,12 +50,11 @@ impl Encoder {
     /// Reads the tokenizer and chat template of `dir` for a model with `logits_width` logits. The dialect is chosen
     /// from the template unless named.
     pub fn load(dir: &Path, dialect: &DialectChoice, logits_width: usize) -> Result<Self> {
-        Self::speaking(None, dir, dialect, logits_width)
+        Self::of(ChatTokenizer::load(dir, logits_width)?, None, dialect)
     }
 
-    /// The same with another chat template than that of `dir`, if there is one, as an adapter brings it.
-    pub fn speaking(template: Option<&str>, dir: &Path, dialect: &DialectChoice, logits_width: usize) -> Result<Self> {
-        let tokenizer = ChatTokenizer::load(dir, logits_width)?;
+    /// The same of a tokenizer that has been read, with another chat template than its own where there is one, as an adapter brings it.
+    pub fn of(tokenizer: ChatTokenizer, template: Option<&str>, dialect: &DialectChoice) -> Result<Self> {
         let source = template.or(tokenizer.chat_template());
         let dialect = dialect.resolve(source)?;
         let (control, bos, eos) = (tokenizer.control_tokens(), tokenizer.bos_token(), tokenizer.eos_token());

@@ -37,6 +37,8 @@ pub(super) struct Question {
 /// What was written for a turn.
 pub(super) struct Written {
     pub(super) text: String,
+    /// The same without thoughts.
+    pub(super) answered: String,
     pub(super) answer: Answer,
 }
 
@@ -101,7 +103,7 @@ impl Asker {
         let mut parser = self.encoder.dialect.parser(&question.functions);
         let mut deltas = parser.push(&answered);
         deltas.extend(parser.finish());
-        Ok(Written { text, answer: answer(&deltas) })
+        Ok(Written { text, answered, answer: answer(&deltas) })
     }
 
     fn text(&self, mut events: UnboundedReceiver<Event>, stop: &AtomicBool) -> Result<String> {

@@ -2,11 +2,11 @@
 //!
 //! Knows no model and no generator: wanted and found calls in, a table out.
 
+use super::judged::Figure;
 use crate::loss::Ratio;
 use callsmith::chat::Message;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::fmt;
 
 /// A function's name and its arguments.
 pub type Call = (String, Value);
@@ -42,11 +42,18 @@ impl Class {
 #[derive(Debug, Clone)]
 pub struct Turn {
     pub class: Class,
+    /// Of generated turns.
+    pub detail: Option<Detail>,
+    pub calls: Vec<Call>,
+}
+
+/// What the generator knows of a turn.
+#[derive(Debug, Clone)]
+pub struct Detail {
     pub naming: String,
     /// Functions to choose from.
     pub offered: usize,
     pub noun_last: bool,
-    pub calls: Vec<Call>,
 }
 
 /// The calls that were made; none = words.
@@ -97,6 +104,19 @@ impl Score {
         exact
     }
 
+    /// The numbers for people.
+    pub fn figures(&self) -> Vec<Figure> {
+        let cell = |(name, cell): (&String, &Cell)| {
+            [Figure::of(format!("{name}: function"), cell.function), Figure::of(format!("{name}: exact"), cell.exact)]
+        };
+        let silence = [
+            Figure::of("no call recognised", self.no_call),
+            Figure::of("small talk without a call", self.chat),
+            Figure::of("false no-call", self.false_no_call),
+        ];
+        self.groups.iter().flat_map(cell).chain(silence).collect()
+    }
+
     /// The same numbers for programs.
     pub fn to_json(&self) -> Value {
         let share = |ratio: Ratio| json!({"right": ratio.right, "total": ratio.total, "share": ratio.share()});
@@ -117,13 +137,13 @@ fn groups(turn: &Turn) -> Vec<String> {
     if matches!(turn.class, Class::ParallelSame | Class::ParallelDifferent) {
         groups.push("parallel calls".to_owned());
     }
-    if turn.class == Class::Single {
-        let order = if turn.noun_last { "noun last" } else { "noun not last" };
-        let few = (turn.offered <= 4).then(|| "single call, 1-4 offered".to_owned());
+    if let (Class::Single, Some(detail)) = (turn.class, &turn.detail) {
+        let order = if detail.noun_last { "noun last" } else { "noun not last" };
+        let few = (detail.offered <= 4).then(|| "single call, 1-4 offered".to_owned());
         groups.extend(few);
         groups.extend([
-            format!("single call, naming {}", turn.naming),
-            format!("single call, {:>2} offered", turn.offered),
+            format!("single call, naming {}", detail.naming),
+            format!("single call, {:>2} offered", detail.offered),
             format!("single call, {order}"),
         ]);
     }
@@ -156,7 +176,7 @@ fn matches<T>(wanted: &[T], found: &[T], equal: impl Fn(&T, &T) -> bool) -> bool
 }
 
 /// Equality of JSON values: 1 equals 1.0, the order of fields does not matter.
-fn same(a: &Value, b: &Value) -> bool {
+pub(super) fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
@@ -167,37 +187,14 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-impl fmt::Display for Score {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let percent = |ratio: Ratio| ratio.share().map_or("-".into(), |share| format!("{:.1} %", share * 100.0));
-        writeln!(f, "{:<36} {:>6} {:>10} {:>10}", "turns that want a call", "turns", "function", "exact")?;
-        for (name, cell) in &self.groups {
-            writeln!(
-                f,
-                "{name:<36} {:>6} {:>10} {:>10}",
-                cell.exact.total,
-                percent(cell.function),
-                percent(cell.exact)
-            )?;
-        }
-        for (name, ratio) in [
-            ("no call recognised", self.no_call),
-            ("small talk without a call", self.chat),
-            ("false no-call", self.false_no_call),
-        ] {
-            writeln!(f, "{name:<36} {:>6} {:>10}", ratio.total, percent(ratio))?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn turn(class: Class, calls: &[(&str, Value)]) -> Turn {
         let calls = calls.iter().map(|(name, arguments)| ((*name).to_owned(), arguments.clone())).collect();
-        Turn { class, naming: "overlap".into(), offered: 3, noun_last: false, calls }
+        let detail = Detail { naming: "overlap".into(), offered: 3, noun_last: false };
+        Turn { class, detail: Some(detail), calls }
     }
 
     fn answer(calls: &[(&str, Value)]) -> Answer {
@@ -236,6 +233,7 @@ mod tests {
         assert!(!score.add(&turn(Class::NoCall, &[]), &answer(&[("f", json!({}))])));
         assert!(score.add(&turn(Class::Chat, &[]), &answer(&[])));
         assert_eq!(score.to_json()["no_call_recognised"], json!({"right": 1, "total": 2, "share": 0.5}));
-        assert!(score.to_string().contains("no call recognised"));
+        let no_call = Figure { name: "no call recognised".to_owned(), share: Some(0.5), of: 2 };
+        assert!(score.figures().contains(&no_call));
     }
 }

@@ -87,11 +87,8 @@ pub(super) fn sample_groups(sample: &Sample) -> Result<Vec<Vec<String>>> {
 }
 
 fn groups(turn: &Turn) -> Vec<String> {
-    let mut groups = vec![turn.class.name().to_owned()];
-    if turn.class == Class::Single {
-        groups.push(turn.naming.clone());
-    }
-    groups
+    let naming = turn.detail.iter().filter(|_| turn.class == Class::Single).map(|detail| detail.naming.clone());
+    [turn.class.name().to_owned()].into_iter().chain(naming).collect()
 }
 
 impl TeacherReport {

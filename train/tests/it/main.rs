@@ -6,6 +6,7 @@
 mod convert;
 mod diverging;
 mod encoding;
+mod evaluating;
 #[cfg(feature = "failpoints")]
 mod faults;
 mod fixture;

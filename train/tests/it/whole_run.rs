@@ -1,9 +1,13 @@
 //! Whole runs in a temporary directory: stopping, resuming, locking, exporting.
 
 use crate::fixture::{self, root};
+use callsmith::chat::dialect::DialectChoice;
 use callsmith::model::weights;
 use callsmith_train::data::synth::Split;
-use callsmith_train::eval::{self, EvalOptions};
+use callsmith_train::eval::answerer::local::Model;
+use callsmith_train::eval::calls::{Calls, Generated};
+use callsmith_train::eval::kept::Kept;
+use callsmith_train::eval::{Contender, measure};
 use callsmith_train::ranks::{Alone, Place, Ranks};
 use callsmith_train::recipe::{Paths, Recipe};
 use callsmith_train::run::{Outcome, RunOptions, train, train_among};
@@ -141,29 +145,24 @@ fn an_untrained_model_is_measured_through_the_engine_and_the_grammar() {
     let root = root();
     let recipe = recipe(root.path(), "run", &["phase.1.steps=1", "eval.every=100"]);
     run(&recipe, false, false).unwrap();
-    let mut options = EvalOptions {
-        dialect: Default::default(),
-        model: recipe.output.join("model"),
-        adapter: None,
-        split: Split::HeldOut,
-        naming: None,
-        count: 14,
-        parallel: 4,
-        seed: 1,
-        free: false,
-        max_tokens: 400,
+    let model = Model::open(Some(&recipe.output.join("model")), &DialectChoice::default(), &Device::Cpu).unwrap();
+    let wanted = Generated { split: Split::HeldOut, naming: None, count: 14, parallel: 4, seed: 1 };
+    let task = Calls::generate(&wanted, None).unwrap();
+    let measure = |free: bool| {
+        let answerer = Box::new(model.answerer(None, free, 400).unwrap());
+        let contender = Contender { name: "untrained".to_owned(), answerer };
+        measure(&task, &contender, &mut Kept::default()).unwrap()
     };
-    let report = eval::run(&options, &Device::Cpu).unwrap();
-    let json = report.score.to_json();
+    let json = measure(false).judged.metrics;
     let turns = |group: &str| json["groups"][group]["turns"].as_u64().unwrap();
     let silent = json["no_call_recognised"]["total"].as_u64().unwrap();
     assert_eq!((turns("single call") + silent, turns("parallel calls")), (14, 4));
     assert_eq!(json["false_no_call"]["total"], turns("single call") + 4);
-    assert_eq!(eval::run(&options, &Device::Cpu).unwrap().score.to_json(), json);
-    options.free = true;
-    let free = eval::run(&options, &Device::Cpu).unwrap();
-    assert_eq!(free.score.to_json()["groups"]["parallel calls"]["exact"], 0.0);
-    assert!(free.failures.iter().all(|failure| !failure.request.is_empty()));
+    assert_eq!(json["rows"], 18);
+    assert_eq!(measure(false).judged.metrics, json);
+    let free = measure(true).judged;
+    assert_eq!(free.metrics["groups"]["parallel calls"]["exact"], 0.0);
+    assert!(free.verdicts.iter().any(|verdict| !verdict.right));
 }
 
 #[test]

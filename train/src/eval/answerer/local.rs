@@ -1,0 +1,178 @@
+//! A model in this process, asked as the server asks it: its prompt, its grammar, its engine and its parser.
+//!
+//! A model is loaded once and answers alone or with an adapter, with the grammar or without.
+
+use super::{Answerer, Case, Reply, Take};
+use crate::dataset::encode::Encoder;
+use crate::error::{Result, TrainError};
+use crate::eval::answer::{self, Asker, Question};
+use crate::eval::{IN_FLIGHT, KV_CACHE_BYTES, limits};
+use callsmith::adapter::peft;
+use callsmith::adapter::registry::Lease;
+use callsmith::chat::dialect::DialectChoice;
+use callsmith::chat::tokenizer::ChatTokenizer;
+use callsmith::embedded;
+use callsmith::engine::{EngineError, EngineHandle, Event};
+use callsmith::model::{Checkpoint, CpuDecoder, Precision, weights};
+use callsmith::priority;
+use candle_core::{DType, Device};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::UNIX_EPOCH;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// A loaded model.
+pub struct Model {
+    checkpoint: Checkpoint<'static>,
+    engine: EngineHandle,
+    encoder: Arc<Encoder>,
+    dialect: DialectChoice,
+    device: Device,
+    identity: Value,
+}
+
+/// A model as it is to answer.
+pub struct Local {
+    model: Rc<Model>,
+    asker: Asker,
+    adapter: Option<Lease>,
+    max_tokens: usize,
+    identity: Value,
+    /// Never asked for: what is answered is kept at once.
+    stop: AtomicBool,
+}
+
+/// A turn that the engine works on.
+struct Asked {
+    place: usize,
+    question: Question,
+    events: UnboundedReceiver<Event>,
+}
+
+impl Model {
+    /// The model in a directory or GGUF file; without one, the model that ships with the program.
+    ///
+    /// # Errors
+    /// When it cannot be read, or the device cannot hold it.
+    pub fn open(path: Option<&Path>, dialect: &DialectChoice, device: &Device) -> Result<Rc<Self>> {
+        let (checkpoint, tokenizer, identity) = match path {
+            Some(path) => {
+                let checkpoint = Checkpoint::open(path)?;
+                let tokenizer = ChatTokenizer::load(path, checkpoint.config().vocab_size)?;
+                (checkpoint, tokenizer, files(path)?)
+            }
+            None => {
+                let opened = embedded::open().map_err(|error| TrainError::Data(format!("the shipped model: {error}")));
+                let (checkpoint, tokenizer) = opened?;
+                (checkpoint, tokenizer, json!({"shipped": embedded::digest()}))
+            }
+        };
+        let encoder = Arc::new(Encoder::of(tokenizer, None, dialect)?);
+        let engine = engine(&checkpoint, device)?;
+        let (dialect, device) = (dialect.clone(), device.clone());
+        Ok(Rc::new(Self { checkpoint, engine, encoder, dialect, device, identity }))
+    }
+
+    /// The model as it answers with an adapter, or alone. `free`: without the grammar.
+    ///
+    /// # Errors
+    /// When the adapter does not fit, or the tokenizer allows no grammar.
+    pub fn answerer(self: &Rc<Self>, adapter: Option<&Path>, free: bool, max_tokens: usize) -> Result<Local> {
+        let (mut lease, mut digest, mut encoder) = (None, Value::Null, Arc::clone(&self.encoder));
+        if let Some(path) = adapter {
+            let loaded = peft::load(path, self.checkpoint.config(), DType::F32, &self.device)?.servable()?;
+            let weights = Arc::new(loaded.weights.beside(&self.checkpoint)?);
+            digest = json!(loaded.digest);
+            lease = Some(answer::lease(loaded.digest.chars().take(16).collect(), path, weights));
+            if let Some(template) = loaded.chat_template.as_deref() {
+                let tokenizer = ChatTokenizer::clone(&encoder.tokenizer);
+                encoder = Arc::new(Encoder::of(tokenizer, Some(template), &self.dialect)?);
+            }
+        }
+        let identity = json!({
+            "model": self.identity, "adapter": digest, "dialect": encoder.dialect.name(), "grammar": !free,
+            "max_tokens": max_tokens,
+        });
+        let asker = Asker::new(encoder, free)?;
+        let (model, stop) = (Rc::clone(self), AtomicBool::default());
+        Ok(Local { model, asker, adapter: lease, max_tokens, identity, stop })
+    }
+}
+
+fn engine(checkpoint: &Checkpoint<'_>, device: &Device) -> Result<EngineHandle> {
+    let limits = limits(KV_CACHE_BYTES);
+    Ok(match device.is_cpu() {
+        true => {
+            let decoder = CpuDecoder::load(checkpoint, Precision::FULL, priority::processors(), &|_| {})?;
+            EngineHandle::start_packed(decoder, limits)?
+        }
+        false => EngineHandle::start(checkpoint.decoder(DType::F32, device)?, limits)?,
+    })
+}
+
+/// What tells a model's files from those of a later training in the same place: their sizes and times.
+fn files(path: &Path) -> Result<Value> {
+    let weights = if path.is_file() { vec![path.to_owned()] } else { weights::shards(path)? };
+    let one = |path: &PathBuf| {
+        let about = fs::metadata(path).and_then(|about| Ok((about.len(), about.modified()?)));
+        let (bytes, modified) = about.map_err(TrainError::io(path))?;
+        let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(
+            json!({"file": fs::canonicalize(path).unwrap_or_else(|_| path.clone()), "bytes": bytes, "modified_ms": since.as_millis() as u64}),
+        )
+    };
+    weights.iter().map(one).collect()
+}
+
+impl Local {
+    fn ask(&self, place: usize, case: &Case) -> Result<Asked> {
+        let question = self.asker.question(&case.conversation)?;
+        let events = self.asker.submit(&self.model.engine, &question, self.adapter.clone(), self.max_tokens)?;
+        Ok(Asked { place, question, events })
+    }
+
+    fn collect(&self, asked: Asked, take: Take<'_>) -> Result<()> {
+        let written = self.asker.written(&asked.question, asked.events, &self.stop);
+        let reply = written.map(|written| Reply { text: written.answered, calls: written.answer.calls, refused: None });
+        take(asked.place, reply.or_else(refusal)?)
+    }
+}
+
+impl Answerer for Local {
+    fn answer(&self, cases: &[&Case], take: Take<'_>) -> Result<()> {
+        let mut flight = VecDeque::new();
+        for (place, case) in cases.iter().enumerate() {
+            if flight.len() == IN_FLIGHT
+                && let Some(asked) = flight.pop_front()
+            {
+                self.collect(asked, take)?;
+            }
+            match self.ask(place, case) {
+                Ok(asked) => flight.push_back(asked),
+                Err(error) => take(place, refusal(error)?)?,
+            }
+        }
+        flight.into_iter().try_for_each(|asked| self.collect(asked, take))
+    }
+
+    fn identity(&self) -> Value {
+        self.identity.clone()
+    }
+}
+
+/// What the server answers with an error to this one request is its reply; anything else ends the evaluation.
+fn refusal(error: TrainError) -> Result<Reply> {
+    match error {
+        TrainError::Chat(_)
+        | TrainError::Grammar(_)
+        | TrainError::Engine(
+            EngineError::InvalidOutput(_) | EngineError::ContextExceeded { .. } | EngineError::CacheTooSmall { .. },
+        ) => Ok(Reply::refusal(error.to_string())),
+        error => Err(error),
+    }
+}
