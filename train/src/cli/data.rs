@@ -1,5 +1,6 @@
 //! `data`: files of conversations, and tokenizers from them.
 
+use super::import::{self, ImportArgs};
 use crate::data::synth::{self, SynthConfig};
 use crate::dataset::encode;
 use crate::error::{Result, TrainError};
@@ -9,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 #[derive(Subcommand)]
 pub(super) enum DataCommand {
+    /// Make native conversations of files in other formats.
+    Import(ImportArgs),
     /// Generate dialogues, one JSON object per line.
     Synth {
         /// TOML file with the generator's settings; its defaults when absent.
@@ -34,6 +37,7 @@ pub(super) enum DataCommand {
 /// Does what was typed.
 pub(super) fn run(command: DataCommand) -> Result<()> {
     match command {
+        DataCommand::Import(args) => import::run(&args),
         DataCommand::Synth { config, count, out } => {
             Ok(synth::write_jsonl(&synth_config(config.as_deref())?, count, &out)?)
         }

@@ -3,6 +3,7 @@
 mod convert;
 mod data;
 mod eval;
+mod import;
 
 use self::convert::{ConvertCommand, MergeArgs};
 use self::data::DataCommand;

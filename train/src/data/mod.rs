@@ -1,9 +1,12 @@
-//! Training data: the native file format, the seeded generator of dialogues, the tokenizer made from them, and the functions of
-//! known tasks.
+//! Training data: the native file format, importers of others, the seeded generator of dialogues, the tokenizer made from
+//! them, and the functions of known tasks.
 //!
 //! Knows conversations and text files; knows no tokens ids of a model, no tensors and no training loop.
 
+pub mod import;
 pub mod native;
+pub mod rows;
+pub mod seen;
 pub mod synth;
 pub mod tokenizer;
 pub mod viggo;
@@ -25,6 +28,9 @@ pub enum DataError {
     /// A file cannot be read or written.
     #[error("{path}: {problem}")]
     File { path: PathBuf, problem: String },
+    /// Files of which no row makes a conversation; what was found in them.
+    #[error("no row makes a conversation; name the format with --format, or see what is wrong with the rows:\n{0}")]
+    Nothing(String),
     /// The tokenizer cannot be trained or stored.
     #[error("tokenizer: {0}")]
     Tokenizer(String),

@@ -1,0 +1,75 @@
+//! Hermes function calling: ShareGPT turns in which `<tools>`, `<tool_call>` and `<tool_response>` mark functions, calls and
+//! results. The system prompt that declares the functions is left out: the chat template of a model writes its own.
+
+use super::super::dialogue::{Call, Dialogue};
+use super::super::fields::{list, text};
+use super::super::{calls, functions, tags};
+use super::{Format, Rules};
+use crate::data::rows::{Flaw, Reason};
+use callsmith::chat::{Conversation, Role, Tool};
+use serde_json::Value as Json;
+
+/// Whether a row's turns have such marks.
+pub(super) fn is_marked(row: &Json) -> bool {
+    let values = row["conversations"].as_array().into_iter().flatten().filter_map(|turn| turn["value"].as_str());
+    values.into_iter().any(|value| ["<tools>", "<tool_call>"].iter().any(|mark| value.contains(mark)))
+}
+
+pub(super) struct Hermes;
+
+impl Format for Hermes {
+    fn row(&mut self, row: &Json, rules: &mut Rules) -> Result<Option<Conversation>, Flaw> {
+        let (mut dialogue, mut declared) = (Dialogue::default(), Vec::new());
+        for turn in list(row, "conversations")? {
+            let value = text(turn, "value")?;
+            match text(turn, "from")? {
+                "system" => match declarations(value)? {
+                    Some(tools) => {
+                        declared.extend(tools);
+                        *rules.entry("hermes: system prompt that declares the functions left out").or_default() += 1;
+                    }
+                    None => dialogue.say(Role::System, value),
+                },
+                "human" | "user" => dialogue.say(Role::User, value),
+                "gpt" | "assistant" => answer(&mut dialogue, value)?,
+                "tool" | "observation" => results(&mut dialogue, value)?,
+                other => return Err(Flaw::new(Reason::Field, format!("`from`: unknown speaker `{other}`"))),
+            }
+        }
+        let tools = functions::list(&row["tools"])?;
+        dialogue.finish(if tools.is_empty() { declared } else { tools }).map(Some)
+    }
+}
+
+/// The functions that a system prompt declares; `None` where it declares none. The last mark counts: the text before it
+/// may speak of the marks.
+fn declarations(text: &str) -> Result<Option<Vec<Tool>>, Flaw> {
+    let declared = text.rsplit_once("<tools>").and_then(|(_, rest)| rest.split_once("</tools>"));
+    let Some((declared, _)) = declared else { return Ok(None) };
+    // A list, or one function a line.
+    let whole = functions::list(&Json::from(declared));
+    let lines = || {
+        let lines = declared.lines().filter(|line| !line.trim().is_empty());
+        lines.map(|line| functions::list(&Json::from(line))).collect::<Result<Vec<_>, _>>().map(|tools| tools.concat())
+    };
+    whole.or_else(|_| lines()).map(Some)
+}
+
+fn answer(dialogue: &mut Dialogue, value: &str) -> Result<(), Flaw> {
+    let (marked, words) = tags::split(value, "<tool_call>", "</tool_call>");
+    if marked.is_empty() {
+        dialogue.say(Role::Assistant, value);
+        return Ok(());
+    }
+    let calls: Vec<Vec<Call>> = marked.into_iter().map(calls::in_text).collect::<Result<_, _>>()?;
+    dialogue.call(&words, calls.concat());
+    Ok(())
+}
+
+fn results(dialogue: &mut Dialogue, value: &str) -> Result<(), Flaw> {
+    let (marked, _) = tags::split(value, "<tool_response>", "</tool_response>");
+    match marked.is_empty() {
+        true => dialogue.results(value.trim()),
+        false => marked.into_iter().try_for_each(|result| dialogue.result(result)),
+    }
+}

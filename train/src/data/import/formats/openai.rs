@@ -1,0 +1,11 @@
+//! OpenAI chat conversations with tools: the native format itself.
+
+use crate::data::native;
+use crate::data::rows::{Flaw, Reason};
+use callsmith::chat::Conversation;
+use serde_json::Value as Json;
+
+/// The conversation of a row.
+pub(super) fn row(row: &Json) -> Result<Conversation, Flaw> {
+    native::from_json(row, "row").map_err(|error| Flaw::new(Reason::Field, error.to_string()))
+}

@@ -1,0 +1,68 @@
+//! What an import has done: rows, conversations, flaws by reason with the first of them, and what each rule has changed.
+//!
+//! Every row is in one of the counts: nothing is dropped silently.
+
+use super::super::rows::{Flaw, Reason};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The counts of one import.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// Rows read, flawed ones among them.
+    pub rows: u64,
+    /// Conversations written.
+    pub conversations: u64,
+    /// Rows of each format.
+    pub formats: BTreeMap<&'static str, u64>,
+    pub flawed: Flawed,
+    /// How often each rule of a format was applied.
+    pub rules: BTreeMap<&'static str, u64>,
+}
+
+/// The rows that could not be used.
+#[derive(Debug, Default, Serialize)]
+pub struct Flawed {
+    pub rows: u64,
+    pub by_reason: BTreeMap<Reason, u64>,
+    /// The first of them, as many as were asked for.
+    pub first: Vec<Place>,
+    #[serde(skip)]
+    pub(super) shown: usize,
+}
+
+/// A flaw and where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Place {
+    pub file: String,
+    /// From 1.
+    pub line: u64,
+    pub flaw: String,
+}
+
+impl Flawed {
+    /// Counts a flaw.
+    pub(super) fn add(&mut self, file: &str, line: u64, flaw: &Flaw) {
+        self.rows += 1;
+        *self.by_reason.entry(flaw.reason).or_default() += 1;
+        if self.first.len() < self.shown {
+            self.first.push(Place { file: file.to_owned(), line, flaw: flaw.to_string() });
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Place { file, line, flaw } in &self.flawed.first {
+            writeln!(f, "{file}:{line}: {flaw}")?;
+        }
+        for (reason, count) in &self.flawed.by_reason {
+            writeln!(f, "{count} rows not used: {reason}")?;
+        }
+        for (rule, count) in &self.rules {
+            writeln!(f, "{count} × {rule}")?;
+        }
+        write!(f, "{} rows → {} conversations", self.rows, self.conversations)
+    }
+}

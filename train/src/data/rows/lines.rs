@@ -1,0 +1,50 @@
+//! JSON lines: one row a line, empty lines apart.
+
+use super::{Flaw, Row, parse};
+use std::io::{self, BufRead, Read};
+
+pub(super) struct Lines<R> {
+    input: R,
+    limit: usize,
+    /// Of the line read last.
+    number: u64,
+    line: Vec<u8>,
+}
+
+impl<R: BufRead> Lines<R> {
+    pub(super) fn new(input: R, limit: usize) -> Self {
+        Self { input, limit, number: 0, line: Vec::new() }
+    }
+
+    /// Reads a line and says whether all of it is held; `None` at the end.
+    fn read(&mut self) -> io::Result<Option<bool>> {
+        self.line.clear();
+        let room = self.limit as u64 + 1;
+        if self.input.by_ref().take(room).read_until(b'\n', &mut self.line)? == 0 {
+            return Ok(None);
+        }
+        self.number += 1;
+        let whole = self.line.len() <= self.limit || self.line.ends_with(b"\n");
+        if !whole {
+            self.input.skip_until(b'\n')?;
+        }
+        Ok(Some(whole))
+    }
+}
+
+impl<R: BufRead> Iterator for Lines<R> {
+    type Item = io::Result<Row>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let json = match self.read() {
+                Err(error) => return Some(Err(error)),
+                Ok(None) => return None,
+                Ok(Some(false)) => Err(Flaw::too_long(self.limit)),
+                Ok(Some(true)) if self.line.trim_ascii().is_empty() => continue,
+                Ok(Some(true)) => parse(self.line.trim_ascii_end()),
+            };
+            return Some(Ok(Row { line: self.number, json }));
+        }
+    }
+}

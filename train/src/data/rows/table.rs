@@ -1,0 +1,117 @@
+//! A CSV table (RFC 4180) whose first line names the columns: each row an object of strings.
+//!
+//! Reads through the state machine below the `csv` crate rather than that crate, whose reader holds a cell however long it is.
+
+use super::{Flaw, Reason, Row, text};
+use csv_core::{ReadRecordResult, Reader};
+use serde_json::{Map, Value as Json};
+use std::io::{self, BufRead};
+
+/// Columns of the widest table.
+const COLUMNS: usize = 1024;
+
+pub(super) struct Table<R> {
+    input: R,
+    reader: Reader,
+    /// Line of the next byte.
+    line: u64,
+    columns: Vec<String>,
+    /// The cells of a row, one behind the other.
+    cells: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+/// A row as it lies in the buffers.
+struct Record {
+    line: u64,
+    /// Number of cells, or that they do not fit.
+    cells: Option<usize>,
+    /// Whether the file ends inside quotes.
+    open: bool,
+}
+
+impl<R: BufRead> Table<R> {
+    /// Reads the header. A flaw there leaves no table.
+    pub(super) fn new(input: R, limit: usize) -> io::Result<Result<Self, Flaw>> {
+        let (cells, ends) = (vec![0; limit], vec![0; COLUMNS]);
+        let mut table = Self { input, reader: Reader::new(), line: 1, columns: Vec::new(), cells, ends };
+        let Some(header) = table.record()? else { return Ok(Ok(table)) };
+        let names = table.texts(&header);
+        Ok(names.map(|names| {
+            table.columns = names.into_iter().map(|name| name.trim().to_owned()).collect();
+            table
+        }))
+    }
+
+    fn record(&mut self) -> io::Result<Option<Record>> {
+        self.skip_line_ends()?;
+        let mut record = Record { line: self.line, cells: None, open: false };
+        let (mut written, mut ended, mut fits) = (0, 0, true);
+        loop {
+            let chunk = self.input.fill_buf()?;
+            let last = chunk.is_empty();
+            let (result, read, more, cells) =
+                self.reader.read_record(chunk, &mut self.cells[written..], &mut self.ends[ended..]);
+            let quotes = chunk[..read].iter().filter(|&&byte| byte == b'"').count();
+            record.open ^= quotes % 2 == 1;
+            self.line += chunk[..read].iter().filter(|&&byte| byte == b'\n').count() as u64;
+            self.input.consume(read);
+            (written, ended) = (written + more, ended + cells);
+            match result {
+                ReadRecordResult::InputEmpty => {}
+                ReadRecordResult::OutputFull | ReadRecordResult::OutputEndsFull => {
+                    (written, ended, fits) = (0, 0, false);
+                }
+                ReadRecordResult::Record => {
+                    // Inside a row, a stray quote is text.
+                    record.open &= last;
+                    record.cells = fits.then_some(ended);
+                    return Ok(Some(record));
+                }
+                ReadRecordResult::End => return Ok(None),
+            }
+        }
+    }
+
+    /// Skips empty lines, which are no rows, and what is left of a line's end.
+    fn skip_line_ends(&mut self) -> io::Result<()> {
+        loop {
+            let chunk = self.input.fill_buf()?;
+            let ends = chunk.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+            self.line += chunk[..ends].iter().filter(|&&byte| byte == b'\n').count() as u64;
+            self.input.consume(ends);
+            if ends == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn texts(&self, record: &Record) -> Result<Vec<String>, Flaw> {
+        let cells = record.cells.ok_or_else(|| Flaw::too_long(self.cells.len()))?;
+        if record.open {
+            return Err(Flaw::new(Reason::Truncated, "the file ends inside quotes"));
+        }
+        let start = |cell: usize| cell.checked_sub(1).map_or(0, |before| self.ends[before]);
+        (0..cells).map(|cell| Ok(text(&self.cells[start(cell)..self.ends[cell]])?.to_owned())).collect()
+    }
+
+    fn object(&self, record: &Record) -> Result<Json, Flaw> {
+        let texts = self.texts(record)?;
+        if texts.len() != self.columns.len() {
+            let detail = format!("{} cells, but {} columns", texts.len(), self.columns.len());
+            return Err(Flaw::new(Reason::Cells, detail));
+        }
+        let cells = self.columns.iter().cloned().zip(texts.into_iter().map(Json::String));
+        Ok(Json::Object(cells.collect::<Map<_, _>>()))
+    }
+}
+
+impl<R: BufRead> Iterator for Table<R> {
+    type Item = io::Result<Row>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let record = self.record().transpose()?;
+        Some(record.map(|record| Row { line: record.line, json: self.object(&record) }))
+    }
+}
