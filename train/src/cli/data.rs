@@ -1,5 +1,6 @@
 //! `data`: files of conversations, and tokenizers from them.
 
+use super::check::{self, CheckArgs};
 use super::import::{self, ImportArgs};
 use crate::data::synth::{self, SynthConfig};
 use crate::dataset::encode;
@@ -12,6 +13,8 @@ use std::path::{Path, PathBuf};
 pub(super) enum DataCommand {
     /// Make native conversations of files in other formats.
     Import(ImportArgs),
+    /// Check native conversations: calls, turns, duplicates, overlap with test data.
+    Check(CheckArgs),
     /// Generate dialogues, one JSON object per line.
     Synth {
         /// TOML file with the generator's settings; its defaults when absent.
@@ -38,6 +41,7 @@ pub(super) enum DataCommand {
 pub(super) fn run(command: DataCommand) -> Result<()> {
     match command {
         DataCommand::Import(args) => import::run(&args),
+        DataCommand::Check(args) => check::run(&args),
         DataCommand::Synth { config, count, out } => {
             Ok(synth::write_jsonl(&synth_config(config.as_deref())?, count, &out)?)
         }

@@ -1,5 +1,6 @@
 //! The command line: what was typed, which function does it, which exit code it gives.
 
+mod check;
 mod convert;
 mod data;
 mod eval;

@@ -3,6 +3,7 @@
 //!
 //! Knows conversations and text files; knows no tokens ids of a model, no tensors and no training loop.
 
+pub mod check;
 pub mod import;
 pub mod native;
 pub mod rows;
@@ -31,6 +32,12 @@ pub enum DataError {
     /// Files of which no row makes a conversation; what was found in them.
     #[error("no row makes a conversation; name the format with --format, or see what is wrong with the rows:\n{0}")]
     Nothing(String),
+    /// Rows that cannot be kept and may not be dropped; what was found.
+    #[error("unreadable rows, so nothing is written; add drop-unreadable to --fix:\n{0}")]
+    Unfixed(String),
+    /// Problems that are left; what was found.
+    #[error("the data has problems that are not fixed (--fix):\n{0}")]
+    Problems(String),
     /// The tokenizer cannot be trained or stored.
     #[error("tokenizer: {0}")]
     Tokenizer(String),

@@ -11,6 +11,7 @@ mod evaluating;
 mod faults;
 mod fixture;
 mod generations;
+mod importing;
 mod kills;
 mod merge;
 mod models;
