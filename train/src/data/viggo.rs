@@ -4,7 +4,7 @@
 //! Conversation", 2019, and its training rows), so that the dialect `viggo` writes every meaning back exactly. Reads no file.
 
 use callsmith::chat::dialect::Dialect;
-use callsmith::chat::{Conversation, Message, Role, Tool, ToolCall, ToolChoice};
+use callsmith::chat::{Conversation, Message, Tool, ToolCall, ToolChoice};
 use serde_json::{Map, Value, json};
 
 /// All attributes, in the order in which an act lists them.
@@ -136,14 +136,9 @@ fn value_schema(attribute: &str) -> Value {
     }
 }
 
-/// The conversation that asks for the meaning of a sentence: every answer is one call.
-pub fn conversation(sentence: &str) -> Conversation {
-    Conversation {
-        messages: vec![Message::text(Role::User, sentence)],
-        tools: tools(),
-        tool_choice: ToolChoice::Required,
-        parallel_tool_calls: false,
-    }
+/// A conversation about the meanings of sentences, with the task's functions: every answer is one call.
+pub fn conversation(tools: &[Tool], messages: Vec<Message>) -> Conversation {
+    Conversation { messages, tools: tools.to_vec(), tool_choice: ToolChoice::Required, parallel_tool_calls: false }
 }
 
 /// A call as the data set writes it: `inform(name[Portal 2], genres[puzzle])`.
