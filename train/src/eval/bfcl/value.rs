@@ -53,10 +53,15 @@ pub enum Wrong {
 }
 
 /// Checks an argument against its schema and the values that are allowed for it, of which `""` means that it may be left out.
+/// No value at all stands for the empty list: two answers of `live_simple` mean it so, which the leaderboard's own checker never
+/// finds right.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn check(value: &Value, allowed: &[Value], schema: &Value) -> Result<(), Wrong> {
+    if allowed.is_empty() {
+        return if value.as_array().is_some_and(Vec::is_empty) { Ok(()) } else { Err(Wrong::Value) };
+    }
     let expected = Type::named(&schema["type"]).unwrap_or(Type::Text);
     let inner = if expected == Type::List { Type::named(&schema["items"]["type"]) } else { None };
     let widened = if expected == Type::Float { widened(value) } else { value.clone() };

@@ -38,7 +38,9 @@ impl Viggo {
     /// A file that cannot be read, and the first wrong row, by line and field.
     pub fn open(path: &Path, limit: Option<usize>) -> Result<Self> {
         let dialect = dialect::by_name(DIALECT)?;
-        let rows = if is_json(path)? { json_rows(path, dialect.as_ref())? } else { csv_rows(path)? };
+        let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
+        let is_json = text.trim_start_matches(['\u{feff}', ' ', '\r', '\n']).starts_with('{');
+        let rows = if is_json { json_rows(path, dialect.as_ref())? } else { csv_rows(path, &text)? };
         if rows.is_empty() {
             return Err(TrainError::input(path, "holds no row"));
         }
@@ -101,19 +103,15 @@ impl Task for Viggo {
 
 type Rows = Vec<(Case, String)>;
 
-/// Whether a file's first character opens a JSON object.
-fn is_json(path: &Path) -> Result<bool> {
-    let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
-    Ok(bytes.trim_ascii_start().starts_with(b"{"))
-}
-
-fn csv_rows(path: &Path) -> Result<Rows> {
+fn csv_rows(path: &Path, text: &str) -> Result<Rows> {
     let wrong = |line: u64, what: String| TrainError::Data(format!("{}:{line}: {what}", path.display()));
     let unread = |error: csv::Error| match error.position() {
         Some(place) => wrong(place.line(), error.to_string()),
         None => TrainError::input(path, error.to_string()),
     };
-    let mut reader = csv::Reader::from_path(path).map_err(unread)?;
+    // The reader counts a line feed after a carriage return to the next row.
+    let text = text.replace("\r\n", "\n");
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
     let header = reader.headers().map_err(unread)?.clone();
     let column = |name: &str| {
         let missing = || wrong(1, format!("no column `{name}`; the first line must name the columns `mr` and `ref`"));

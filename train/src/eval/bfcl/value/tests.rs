@@ -76,6 +76,8 @@ fn a_list_must_be_one_of_the_allowed_in_order() {
         ("tuple of float", json!([1.5, 2.5]), json!([[1.5, 2.5]]), Ok(())),
         ("array", json!([1, "a"]), json!([[1, "A"]]), Ok(())),
         ("array of integer", json!(1), json!([[1]]), Err(Wrong::Type)),
+        ("array of integer", json!([]), json!([]), Ok(())),
+        ("array of integer", json!([1]), json!([]), Err(Wrong::Value)),
     ]);
 }
 
