@@ -3,7 +3,8 @@
 use crate::data::import::{self, FormatName, GlaiveRule, ImportOptions, Report, ViggoSwitches};
 use crate::error::Result;
 use crate::{atomic, monitor};
-use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -13,9 +14,9 @@ pub(super) struct ImportArgs {
     /// Files: JSON lines, a JSON array, or CSV with a header (by its name).
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Format of the rows; seen from their fields when absent.
-    #[arg(long, value_enum)]
-    format: Option<FormatName>,
+    /// Format of the rows.
+    #[arg(long, value_parser = formats(), default_value = "auto")]
+    format: Choice,
     /// File of native conversations, one a line.
     #[arg(long)]
     out: PathBuf,
@@ -46,6 +47,15 @@ pub(super) struct ImportArgs {
     /// Seal-Tools: functions offered beside those that are called.
     #[arg(long, default_value_t = 4, value_name = "N")]
     distractors: usize,
+}
+
+/// A format, or none for `auto`.
+type Choice = Option<FormatName>;
+
+fn formats() -> impl TypedValueParser<Value = Choice> {
+    let auto = PossibleValue::new("auto").help("Seen from the fields of each file's first row");
+    let names = FormatName::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+    PossibleValuesParser::new([auto].into_iter().chain(names)).map(|name| FormatName::from_str(&name, false).ok())
 }
 
 /// Imports, and says what became of the rows.

@@ -61,8 +61,9 @@ impl Dialogue {
         }
     }
 
-    pub(super) fn messages(&self) -> &[Message] {
-        &self.messages
+    /// The messages alone.
+    pub(super) fn into_messages(self) -> Vec<Message> {
+        self.messages
     }
 
     /// The whole, with the functions on offer.

@@ -19,6 +19,6 @@ pub(super) fn optional_text<'a>(row: &'a Json, field: &str) -> Result<Option<&'a
 
 /// A list field.
 pub(super) fn list<'a>(row: &'a Json, field: &str) -> Result<&'a [Json], Flaw> {
-    let list = row[field].as_array().ok_or_else(|| Flaw::new(Reason::Field, format!("`{field}` must be a list")))?;
-    Ok(list)
+    let list = row[field].as_array().map(Vec::as_slice);
+    list.ok_or_else(|| Flaw::new(Reason::Field, format!("`{field}` must be a list")))
 }

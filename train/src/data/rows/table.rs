@@ -37,11 +37,7 @@ impl<R: BufRead> Table<R> {
         let (cells, ends) = (vec![0; limit], vec![0; COLUMNS]);
         let mut table = Self { input, reader: Reader::new(), line: 1, columns: Vec::new(), cells, ends };
         let Some(header) = table.record()? else { return Ok(Ok(table)) };
-        let names = table.texts(&header);
-        Ok(names.map(|names| {
-            table.columns = names.into_iter().map(|name| name.trim().to_owned()).collect();
-            table
-        }))
+        Ok(table.texts(&header).and_then(distinct).map(|columns| Self { columns, ..table }))
     }
 
     fn record(&mut self) -> io::Result<Option<Record>> {
@@ -104,6 +100,15 @@ impl<R: BufRead> Table<R> {
         }
         let cells = self.columns.iter().cloned().zip(texts.into_iter().map(Json::String));
         Ok(Json::Object(cells.collect::<Map<_, _>>()))
+    }
+}
+
+/// The names of columns, if no two are the same.
+fn distinct(names: Vec<String>) -> Result<Vec<String>, Flaw> {
+    let names: Vec<_> = names.into_iter().map(|name| name.trim().to_owned()).collect();
+    match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+        Some((_, twice)) => Err(Flaw::new(Reason::Cells, format!("two columns are called `{twice}`"))),
+        None => Ok(names),
     }
 }
 

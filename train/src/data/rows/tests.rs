@@ -85,6 +85,13 @@ fn a_flawed_row_of_a_table_leaves_the_others() {
 }
 
 #[test]
+fn a_header_that_names_a_column_twice_is_refused() {
+    let (_folder, path) = file("a.csv", b"a,b, a\n1,2,3\n");
+    let error = open(&path, None).err().unwrap().to_string();
+    assert!(error.contains("a.csv: header: wrong number of cells: two columns are called `a`"), "{error}");
+}
+
+#[test]
 fn empty_files_have_no_rows() {
     for name in ["a.jsonl", "a.csv", "a.json"] {
         assert_eq!(read(name, b"", 100), [] as [&str; 0]);

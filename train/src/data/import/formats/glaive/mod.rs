@@ -31,14 +31,12 @@ impl Glaive {
 
 impl Format for Glaive {
     fn row(&mut self, row: &Json, counts: &mut Rules) -> Result<Option<Conversation>, Flaw> {
-        let read = turns::read(text(row, "system")?, text(row, "chat")?, |rule| self.0.has(rule))?;
-        for rule in read.applied {
-            *counts.entry(rule.text()).or_default() += 1;
-        }
+        let mut count = |rule: Rule| *counts.entry(rule.text()).or_default() += 1;
+        let read = turns::read(text(row, "system")?, text(row, "chat")?, |rule| self.0.has(rule))
+            .inspect_err(|flaw| Rule::against(flaw.reason).into_iter().for_each(&mut count))?;
+        read.applied.into_iter().for_each(&mut count);
         let cleaned = self.0.clean(read.messages, !read.tools.is_empty());
-        for rule in cleaned.applied {
-            *counts.entry(rule.text()).or_default() += 1;
-        }
+        cleaned.applied.into_iter().for_each(&mut count);
         cleaned.messages.map(|messages| conversation(messages, read.tools)).transpose()
     }
 }

@@ -1,5 +1,6 @@
 //! The cleaning rules of the original project, by number, and those that drop or shorten dialogues (rules 5 to 11).
 
+use crate::data::rows::Reason;
 use crate::data::seen::{Seen, fingerprint};
 use crate::random;
 use callsmith::chat::{Message, Role};
@@ -46,6 +47,16 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// The rule by which a row with such a flaw is not used.
+    pub(super) fn against(reason: Reason) -> Option<Self> {
+        match reason {
+            Reason::Tools => Some(Self::Functions),
+            Reason::Result => Some(Self::Results),
+            Reason::Call => Some(Self::Calls),
+            _ => None,
+        }
+    }
+
     /// How the report calls it.
     pub(super) fn text(self) -> &'static str {
         match self {

@@ -62,8 +62,10 @@ fn what_cannot_be_read_is_a_flaw_or_text_as_its_rule_says() {
         (Rule::Results, SYSTEM, &broken_result, "ucta"),
         (Rule::Functions, &broken_tools, whole, "sua"),
     ] {
-        let flaw = clean(&[rule], system, chat).0.unwrap_err().to_string();
+        let (flawed, applied) = clean(&[rule], system, chat);
+        let flaw = flawed.unwrap_err().to_string();
         assert!(flaw.starts_with("unreadable"), "{flaw}");
+        assert_eq!(applied, [rule.text()]);
         let text = clean(&[], system, chat).0.unwrap().unwrap();
         assert_eq!(text.messages.len(), letters.len(), "{text:?}");
     }

@@ -46,7 +46,7 @@ pub(super) fn read(system: &str, chat: &str, on: impl Fn(Rule) -> bool) -> Resul
             turn(&mut dialogue, role, text, &on)?;
         }
     }
-    Ok(Read { tools, messages: dialogue.messages().to_vec(), applied })
+    Ok(Read { tools, messages: dialogue.into_messages(), applied })
 }
 
 /// The functions of a system text.
