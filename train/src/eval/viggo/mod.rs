@@ -118,6 +118,7 @@ fn csv_rows(path: &Path, text: &str) -> Result<Rows> {
         header.iter().position(|column| column == name).ok_or_else(missing)
     };
     let (meaning, sentence) = (column("mr")?, column("ref")?);
+    let tools = viggo::tools();
     let row = |record: csv::Result<csv::StringRecord>| {
         let record = record.map_err(unread)?;
         let line = record.position().map_or(0, csv::Position::line);
@@ -125,7 +126,8 @@ fn csv_rows(path: &Path, text: &str) -> Result<Rows> {
         if Meaning::of(&meaning).function.is_none() {
             return Err(wrong(line, format!("`mr`: {meaning:?} is no meaning; write function(attribute[value], …)")));
         }
-        Ok((Case { id: line.to_string(), conversation: viggo::conversation(sentence) }, meaning))
+        let conversation = viggo::conversation(&tools, vec![Message::text(Role::User, sentence)]);
+        Ok((Case { id: line.to_string(), conversation }, meaning))
     };
     reader.records().map(row).collect()
 }
