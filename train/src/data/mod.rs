@@ -5,12 +5,15 @@
 
 pub mod check;
 pub mod import;
+mod dialogue;
 pub mod native;
 pub mod rows;
 pub mod seen;
 pub mod synth;
 pub mod tokenizer;
 pub mod viggo;
+
+pub use dialogue::Dialogue;
 
 use std::path::PathBuf;
 

@@ -1,11 +1,13 @@
-//! The native file format: one OpenAI chat conversation a line, `{"messages":[…],"tools":[…]}`, both ways.
+//! The native file format: one OpenAI chat conversation a line, `{"messages":[…],"tools":[…]}`, both ways. As in OpenAI's
+//! fine-tuning format `"weight": 0` on an assistant message keeps it from being trained on.
 //!
 //! Knows the field names and what each must hold; does not check calls against their schemas.
 
-use super::DataError;
+use super::{DataError, Dialogue};
 use callsmith::chat::{Conversation, Message, Names, Role, Tool, ToolCall, ToolChoice};
 use callsmith::grammar::schema::standardised;
 use serde_json::{Map, Value as Json, json};
+use std::collections::BTreeSet;
 use std::io::BufRead;
 use std::path::Path;
 
@@ -23,6 +25,15 @@ pub fn to_json(conversation: &Conversation) -> Json {
     }
     if !conversation.parallel_tool_calls {
         object["parallel_tool_calls"] = json!(false);
+    }
+    object
+}
+
+/// As [`to_json`], with `"weight": 0` on the messages that are not trained on.
+pub fn dialogue_to_json(dialogue: &Dialogue) -> Json {
+    let mut object = to_json(&dialogue.conversation);
+    for &index in &dialogue.untrained {
+        object["messages"][index]["weight"] = json!(0);
     }
     object
 }
@@ -82,14 +93,22 @@ pub fn read_jsonl(path: &Path) -> Result<Vec<Conversation>, DataError> {
     Ok(conversations)
 }
 
-/// Reads one line; `place` says where it comes from, for errors.
+/// Reads one line, for what asks only what was said; `place` says where it comes from, for errors.
 ///
 /// # Errors
 /// Text that is not JSON, or a field that is missing or wrong, by name.
 pub fn from_line(line: &str, place: &str) -> Result<Conversation, DataError> {
+    Ok(dialogue_from_line(line, place)?.conversation)
+}
+
+/// Reads one line with the weights of its messages; `place` says where it comes from, for errors.
+///
+/// # Errors
+/// As [`from_line`].
+pub fn dialogue_from_line(line: &str, place: &str) -> Result<Dialogue, DataError> {
     let json: Json =
         serde_json::from_str(line).map_err(|e| DataError::Json { place: place.to_owned(), problem: e.to_string() })?;
-    from_json(&json, place)
+    dialogue_from_json(&json, place)
 }
 
 /// Reads one conversation; `place` says where it comes from, for errors.
@@ -97,9 +116,15 @@ pub fn from_line(line: &str, place: &str) -> Result<Conversation, DataError> {
 /// # Errors
 /// A field that is missing or wrong, by name.
 pub fn from_json(json: &Json, place: &str) -> Result<Conversation, DataError> {
+    Ok(dialogue_from_json(json, place)?.conversation)
+}
+
+fn dialogue_from_json(json: &Json, place: &str) -> Result<Dialogue, DataError> {
     let root = Reader { place, path: String::new(), value: json };
     let object = root.object()?;
-    let messages = root.field(object, "messages")?.items()?.iter().map(message).collect::<Result<Vec<_>, _>>()?;
+    let items = root.field(object, "messages")?.items()?;
+    let messages = items.iter().map(message).collect::<Result<Vec<_>, _>>()?;
+    let untrained = untrained(&items)?;
     if messages.is_empty() {
         return Err(root.at("messages", json).error("must hold at least one message"));
     }
@@ -112,7 +137,25 @@ pub fn from_json(json: &Json, place: &str) -> Result<Conversation, DataError> {
     let mut conversation = Conversation { messages, tools, tool_choice, parallel_tool_calls };
     // As the server shows them: what is trained is what is served.
     Names::legalise(&mut conversation);
-    Ok(conversation)
+    Ok(Dialogue { conversation, untrained })
+}
+
+/// The messages with `"weight": 0`.
+fn untrained(messages: &[Reader<'_>]) -> Result<BTreeSet<usize>, DataError> {
+    let mut untrained = BTreeSet::new();
+    for (index, message) in messages.iter().enumerate() {
+        let object = message.object()?;
+        let Some(weight) = message.optional(object, "weight") else { continue };
+        if object.get("role").and_then(Json::as_str) != Some("assistant") {
+            return Err(weight.error("belongs to assistant messages, the only ones that are trained on; remove it"));
+        }
+        match weight.value.as_f64() {
+            Some(0.0) => drop(untrained.insert(index)),
+            Some(1.0) => {}
+            _ => return Err(weight.error("must be 0 (shown, but not trained on) or 1")),
+        }
+    }
+    Ok(untrained)
 }
 
 /// A JSON value and the way to it.
@@ -287,5 +330,28 @@ mod tests {
             let again = from_json(&to_json(&conversation), "test").unwrap();
             assert_eq!((again.tool_choice, again.parallel_tool_calls), (choice, false));
         }
+    }
+
+    #[test]
+    fn weights_survive_the_round_trip() {
+        let line = LINE.replace(r#""content":null,"#, r#""weight":0,"content":null,"#);
+        let read = dialogue_from_line(&line, "test").unwrap();
+        assert_eq!(read.untrained, BTreeSet::from([1]));
+        assert_eq!(read.trained().count(), 0);
+        let again = dialogue_from_line(&dialogue_to_json(&read).to_string(), "test").unwrap();
+        assert_eq!(again.untrained, read.untrained);
+        let one = LINE.replace(r#""content":null,"#, r#""weight":1,"content":null,"#);
+        assert_eq!(dialogue_from_line(&one, "test").unwrap().trained().collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn a_weight_is_zero_or_one_and_the_assistants() {
+        let with = |weight: &str| LINE.replace(r#""content":null,"#, &format!(r#""weight":{weight},"content":null,"#));
+        for wrong in ["0.5", "2", "-1", "true", r#""0""#] {
+            let message = error_of(&with(wrong));
+            assert!(message.contains("`messages[1].weight`: must be 0"), "{wrong}: {message}");
+        }
+        let users = LINE.replace(r#""content":"hi""#, r#""content":"hi","weight":0"#);
+        assert!(error_of(&users).contains("`messages[0].weight`: belongs to assistant messages"));
     }
 }

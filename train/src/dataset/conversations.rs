@@ -2,10 +2,9 @@
 //!
 //! Knows no tokens: see [`super::encode`].
 
-use crate::data::native;
+use crate::data::{Dialogue, native};
 use crate::error::{Result, TrainError};
 use crate::random;
-use callsmith::chat::Conversation;
 use rand::seq::SliceRandom;
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -20,7 +19,7 @@ struct Line {
     file: Arc<Path>,
     /// From 1.
     number: usize,
-    conversation: Conversation,
+    dialogue: Dialogue,
 }
 
 impl Conversations {
@@ -32,8 +31,8 @@ impl Conversations {
         let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
         let file: Arc<Path> = path.into();
         let line = |(number, line)| {
-            let conversation = native::from_line(line, &format!("{}:{number}", path.display()))?;
-            Ok(Arc::new(Line { file: file.clone(), number, conversation }))
+            let dialogue = native::dialogue_from_line(line, &format!("{}:{number}", path.display()))?;
+            Ok(Arc::new(Line { file: file.clone(), number, dialogue }))
         };
         let filled = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
         let lines: Vec<_> = filled.map(line).collect::<Result<_>>()?;
@@ -65,8 +64,8 @@ impl Conversations {
     }
 
     /// The conversation at an index.
-    pub fn get(&self, index: usize) -> &Conversation {
-        &self.0[index].conversation
+    pub fn get(&self, index: usize) -> &Dialogue {
+        &self.0[index].dialogue
     }
 
     /// An error about the conversation at an index, with its file and line.
@@ -121,7 +120,7 @@ mod tests {
     }
 
     fn contents(conversations: &Conversations) -> Vec<String> {
-        (0..conversations.len()).map(|at| conversations.get(at).messages[0].content.clone()).collect()
+        (0..conversations.len()).map(|at| conversations.get(at).conversation.messages[0].content.clone()).collect()
     }
 
     #[test]

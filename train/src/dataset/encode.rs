@@ -2,6 +2,7 @@
 
 use super::{Example, Tag};
 use crate::atomic;
+use crate::data::Dialogue;
 use crate::error::{Result, TrainError};
 use crate::recipe::Recipe;
 use callsmith::chat::dialect::{Dialect, DialectChoice};
@@ -101,8 +102,22 @@ impl Encoder {
     /// # Errors
     /// When what the server would show before an assistant turn is not how the whole conversation starts.
     pub fn example(&self, conversation: &Conversation, weights: Weights) -> Result<Example> {
+        self.dialogue(&conversation.clone().into(), weights)
+    }
+
+    /// The same, where some of the assistant's turns are shown without any loss on them.
+    ///
+    /// # Errors
+    /// As [`Self::example`], and when nothing is left to learn from.
+    pub fn dialogue(&self, dialogue: &Dialogue, weights: Weights) -> Result<Example> {
+        let Dialogue { conversation, untrained } = dialogue;
         let mut example = Example::new(self.prompt(conversation, false)?);
+        let mut shown = Vec::new();
         for (message, range) in self.answer_ranges(conversation, &example.tokens)? {
+            if untrained.contains(&message) {
+                shown.push(range);
+                continue;
+            }
             example.answer(range.clone());
             self.tag(&mut example, range, &conversation.messages[message].tool_calls);
         }
@@ -112,6 +127,8 @@ impl Encoder {
         // Only a loss outside the answers asks where the opening ends.
         let opening = if weights.lm > 0.0 { self.opening(conversation, &example.tokens) } else { 0 };
         apply(&mut example, weights, opening);
+        // Not even as part of the text around the answers.
+        shown.into_iter().for_each(|range| example.weights[range].fill(0.0));
         Ok(example.after(self.virtual_tokens.clone()))
     }
 

@@ -172,7 +172,7 @@ struct Jsonl {
 
 impl Jsonl {
     fn encode(&self, place: usize) -> Result<Example> {
-        let example = self.encoder.example(self.conversations.get(place), self.weights);
+        let example = self.encoder.dialogue(self.conversations.get(place), self.weights);
         example.map_err(|error| self.conversations.error(place, &error))
     }
 

@@ -6,6 +6,7 @@
 use super::answer::{self, Asker, Question, Written};
 use super::score::{self, Call};
 use super::{KV_CACHE_BYTES, calls_json, limits};
+use crate::data::Dialogue;
 use crate::dataset::encode::Encoder;
 use crate::error::{Result, TrainError};
 use crate::loss::Ratio;
@@ -14,7 +15,6 @@ use crate::ranks::{Place, Ranks};
 use crate::recipe::EvalSection;
 use crate::stop;
 use crate::trainable::Trainable;
-use callsmith::chat::{Conversation, Role};
 use callsmith::engine::{EngineError, EngineHandle, EngineOptions};
 use callsmith::model::{Decoder, KvCache, kv_cache};
 use rand::seq::SliceRandom;
@@ -76,13 +76,13 @@ impl Generations {
     /// # Errors
     /// When the tokenizer allows no grammar, and [`TrainError::Stopped`].
     pub fn choose<'a>(
-        conversations: impl Iterator<Item = &'a Conversation>,
+        dialogues: impl Iterator<Item = &'a Dialogue>,
         eval: &EvalSection,
         encoder: &Arc<Encoder>,
         note: impl Fn(&str),
         stop: &AtomicBool,
     ) -> Result<Option<Self>> {
-        let mut offering: Vec<_> = conversations.filter(|conversation| !conversation.tools.is_empty()).collect();
+        let mut offering: Vec<_> = dialogues.filter(|dialogue| !dialogue.conversation.tools.is_empty()).collect();
         let wanted = eval.generate.unwrap_or(0);
         if wanted == 0 || offering.is_empty() {
             return Ok(None);
@@ -91,12 +91,12 @@ impl Generations {
         offering.shuffle(&mut random::stream(eval.seed, "generations", count));
         let asker = Asker::new(encoder.clone(), false)?;
         let (mut turns, mut refused) = (Vec::new(), Vec::new());
-        for conversation in offering {
+        for dialogue in offering {
             stop::check(stop)?;
             if turns.len() == wanted {
                 break;
             }
-            match Turn::of(conversation, &asker, encoder) {
+            match Turn::of(dialogue, &asker, encoder) {
                 Ok(turn) => turns.extend(turn),
                 Err(error) => refused.push(error),
             }
@@ -157,13 +157,13 @@ impl Generations {
 }
 
 impl Turn {
-    /// The first turn of a conversation that wants calls, else its first; `None` without an assistant message.
-    fn of(conversation: &Conversation, asker: &Asker, encoder: &Encoder) -> Result<Option<Self>> {
-        let messages = conversation.messages.iter().enumerate();
-        let spoken: Vec<_> = messages.filter(|(_, message)| message.role == Role::Assistant).collect();
-        let calling = spoken.iter().find(|(_, message)| !message.tool_calls.is_empty());
-        let Some(&(index, message)) = calling.or(spoken.first()) else { return Ok(None) };
-        let mut head = conversation.clone();
+    /// The first turn of a dialogue that wants calls, else its first; `None` without an assistant message to learn from.
+    fn of(dialogue: &Dialogue, asker: &Asker, encoder: &Encoder) -> Result<Option<Self>> {
+        let messages = &dialogue.conversation.messages;
+        let calling = dialogue.trained().find(|&index| !messages[index].tool_calls.is_empty());
+        let Some(index) = calling.or_else(|| dialogue.trained().next()) else { return Ok(None) };
+        let message = &messages[index];
+        let mut head = dialogue.conversation.clone();
         head.messages.truncate(index);
         let question = asker.question(&head)?;
         let tail = encoder.tokenizer.decode_all(&question.prompt[question.prompt.len().saturating_sub(TAIL)..]);

@@ -4,6 +4,7 @@
 
 use super::generate::{Generated, Generations};
 use super::teacher::{self, Teacher, TeacherReport};
+use crate::data::Dialogue;
 use crate::data::synth::{self, Split};
 use crate::dataset::Example;
 use crate::dataset::conversations::{Conversations, Corpus};
@@ -14,7 +15,6 @@ use crate::ranks::Ranks;
 use crate::recipe::{BestBy, EvalSection, Recipe};
 use crate::stop;
 use crate::trainable::Trainable;
-use callsmith::chat::Conversation;
 use serde_json::{Value, json};
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub struct HeldOut {
 
 /// A held-out conversation.
 struct Held {
-    conversation: Conversation,
+    dialogue: Dialogue,
     example: Example,
     /// The groups that each of its answers counts in.
     groups: Vec<Vec<String>>,
@@ -59,8 +59,8 @@ impl HeldOut {
         let Some(eval) = &recipe.eval else { return Ok(None) };
         let mut held = if eval.synth { generated(eval, encoder, stop)? } else { filed(eval, corpus, encoder, stop)? };
         held.retain(|held| held.example.tokens.len() <= recipe.batch.max_len);
-        let conversations = held.iter().map(|held| &held.conversation);
-        let generations = Generations::choose(conversations, eval, encoder, note, stop)?;
+        let dialogues = held.iter().map(|held| &held.dialogue);
+        let generations = Generations::choose(dialogues, eval, encoder, note, stop)?;
         if generations.is_none() && eval.best == BestBy::CallAccuracy {
             let message =
                 "\"call_accuracy\" needs held-out conversations that offer functions; hold more out, or use \"loss\"";
@@ -92,7 +92,7 @@ fn generated(eval: &EvalSection, encoder: &Encoder, stop: &AtomicBool) -> Result
     let held = |sample: synth::Sample| {
         stop::check(stop)?;
         let example = encoder.example(&sample.conversation, Weights::default())?;
-        Ok(Held { groups: teacher::sample_groups(&sample)?, conversation: sample.conversation, example })
+        Ok(Held { groups: teacher::sample_groups(&sample)?, dialogue: sample.conversation.into(), example })
     };
     samples.into_iter().map(held).collect()
 }
@@ -104,9 +104,9 @@ fn filed(eval: &EvalSection, corpus: &Corpus, encoder: &Encoder, stop: &AtomicBo
     };
     let held = |place: usize| {
         stop::check(stop)?;
-        let conversation = found.get(place).clone();
-        let example = encoder.example(&conversation, Weights::default()).map_err(|e| found.error(place, &e))?;
-        Ok(Held { groups: teacher::message_groups(&conversation), conversation, example })
+        let dialogue = found.get(place).clone();
+        let example = encoder.dialogue(&dialogue, Weights::default()).map_err(|e| found.error(place, &e))?;
+        Ok(Held { groups: teacher::message_groups(&dialogue), dialogue, example })
     };
     (0..found.len().min(eval.samples)).map(held).collect()
 }

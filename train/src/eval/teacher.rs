@@ -5,6 +5,7 @@
 
 use super::score::{Class, Turn};
 use crate::collate::{self, MicroBatch, pack};
+use crate::data::Dialogue;
 use crate::data::synth::Sample;
 use crate::dataset::Example;
 use crate::error::Result;
@@ -12,7 +13,7 @@ use crate::loss::{self, Ratio, Tally};
 use crate::ranks::{Place, Ranks};
 use crate::stop;
 use crate::trainable::Trainable;
-use callsmith::chat::{Conversation, Message, Role};
+use callsmith::chat::{Message, Role};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -67,11 +68,11 @@ impl Teacher {
     }
 }
 
-/// The groups of each assistant message of a conversation from a file, in order.
-pub(super) fn message_groups(conversation: &Conversation) -> Vec<Vec<String>> {
-    let assistant = conversation.messages.iter().filter(|message| message.role == Role::Assistant);
+/// The groups of each assistant message that is trained on, of a dialogue from a file, in order.
+pub(super) fn message_groups(dialogue: &Dialogue) -> Vec<Vec<String>> {
+    let trained = dialogue.trained().map(|index| &dialogue.conversation.messages[index]);
     let group = |message: &Message| if message.tool_calls.is_empty() { "answers in words" } else { "calls" };
-    assistant.map(|message| vec![group(message).to_owned()]).collect()
+    trained.map(|message| vec![group(message).to_owned()]).collect()
 }
 
 /// The groups of each assistant message of a generated sample, in order.

@@ -2,6 +2,7 @@
 
 use crate::fixture;
 use callsmith::chat::{Conversation, Message, Role};
+use callsmith_train::data::native;
 use callsmith_train::data::synth::{SynthConfig, generate};
 use callsmith_train::dataset::Tag;
 use callsmith_train::dataset::encode::Weights;
@@ -92,4 +93,28 @@ fn a_conversation_without_an_answer_is_refused() {
     let conversation = Conversation { messages: vec![Message::text(Role::User, "hello")], ..Conversation::default() };
     let message = encoder.example(&conversation, Weights::default()).unwrap_err().to_string();
     assert!(message.contains("no assistant message"), "{message}");
+}
+
+#[test]
+fn a_turn_of_weight_zero_is_shown_but_not_trained_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let encoder = fixture::encoder(dir.path());
+    let line = r#"{"messages":[{"role":"user","content":"get A-1"},{"role":"assistant","weight":0,"content":"A-2?"},{"role":"user","content":"no"},{"role":"assistant","content":"A-1"}]}"#;
+    let dialogue = native::dialogue_from_line(line, "test").unwrap();
+    let (all, some) = (
+        encoder.example(&dialogue.conversation, Weights { lm: 0.5, name: 1.0 }).unwrap(),
+        encoder.dialogue(&dialogue, Weights { lm: 0.5, name: 1.0 }).unwrap(),
+    );
+    assert_eq!(some.tokens, all.tokens);
+    assert_eq!(some.answers, all.answers[1..]);
+    let wrong = all.answers[0].clone();
+    assert!(!wrong.is_empty() && some.weights[wrong.clone()].iter().all(|weight| *weight == 0.0));
+    for at in (0..all.tokens.len()).filter(|at| !wrong.contains(at)) {
+        assert_eq!(some.weights[at], all.weights[at], "token {at}");
+    }
+    let none =
+        native::dialogue_from_line(&line.replace(r#""content":"A-1"}]"#, r#""weight":0,"content":"A-1"}]"#), "test");
+    assert!(
+        encoder.dialogue(&none.unwrap(), Weights::default()).unwrap_err().to_string().contains("no assistant message")
+    );
 }

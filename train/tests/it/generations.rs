@@ -8,7 +8,7 @@ use callsmith::engine::{EngineHandle, EngineOptions, Event, GenerateRequest, Sam
 use callsmith::grammar::{GrammarCompiler, schema};
 use callsmith::model::{Checkpoint, CpuDecoder, Precision};
 use callsmith_train::TrainError;
-use callsmith_train::data::native;
+use callsmith_train::data::{Dialogue, native};
 use callsmith_train::dataset::conversations::Corpus;
 use callsmith_train::dataset::encode::Encoder;
 use callsmith_train::eval::generate::Generations;
@@ -307,9 +307,10 @@ fn a_stop_breaks_off_what_is_being_generated() {
     let root = root();
     let recipe = full(root.path(), "run", &[]);
     let encoder = Arc::new(fixture::encoder(&root.path().join("tokenizer")));
-    let conversations = native::read_jsonl(&root.path().join("data.jsonl")).unwrap();
+    let read = native::read_jsonl(&root.path().join("data.jsonl")).unwrap();
+    let dialogues: Vec<Dialogue> = read.into_iter().map(Dialogue::from).collect();
     let (eval, stop) = (recipe.eval.as_ref().unwrap(), AtomicBool::new(false));
-    let generations = Generations::choose(conversations.iter(), eval, &encoder, |_| {}, &stop).unwrap().unwrap();
+    let generations = Generations::choose(dialogues.iter(), eval, &encoder, |_| {}, &stop).unwrap().unwrap();
     let config = trainable::model_config(&recipe).unwrap();
     let trainable = Trainable::build(&recipe, config, &Device::Cpu).unwrap();
     assert_eq!(generations.run(&trainable, &Alone, &stop).unwrap().calls.total, 4);

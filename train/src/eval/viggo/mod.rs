@@ -12,7 +12,7 @@ use crate::data::viggo;
 use crate::dataset::conversations::Conversations;
 use crate::error::{Result, TrainError};
 use callsmith::chat::dialect::{self, Dialect};
-use callsmith::chat::{Role, ToolCall};
+use callsmith::chat::{Message, Role, ToolCall};
 use meaning::{Closeness, Meaning};
 use serde_json::json;
 use std::path::Path;
