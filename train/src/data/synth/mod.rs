@@ -4,15 +4,15 @@
 //! held out of training, with most of their parameter names. Knows no dialect, no tokens and no model.
 
 mod dialogue;
-mod dice;
+pub(in crate::data) mod dice;
 mod function;
-mod names;
+pub(in crate::data) mod names;
 mod offer;
 mod open;
 mod request;
 mod results;
-mod tables;
-mod values;
+pub(in crate::data) mod tables;
+pub(in crate::data) mod values;
 mod write;
 
 #[cfg(test)]

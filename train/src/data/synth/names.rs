@@ -6,7 +6,7 @@ use super::values::capitalise;
 
 /// How words are joined into a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Case {
+pub(in crate::data) enum Case {
     Snake,
     Camel,
     Pascal,
@@ -14,17 +14,17 @@ pub(super) enum Case {
 }
 
 impl Case {
-    pub(super) fn draw(dice: &mut Dice) -> Self {
+    pub(in crate::data) fn draw(dice: &mut Dice) -> Self {
         [Self::Snake, Self::Camel, Self::Pascal, Self::Kebab][dice.weighted(&[0.62, 0.26, 0.06, 0.06])]
     }
 
     /// Parameters follow the function's case, mostly; kebab and Pascal are for functions only.
-    pub(super) fn for_parameters(self, dice: &mut Dice) -> Self {
+    pub(in crate::data) fn for_parameters(self, dice: &mut Dice) -> Self {
         if self == Self::Camel && dice.chance(0.85) { Self::Camel } else { Self::Snake }
     }
 
     /// Joins words that are separated by spaces or underscores.
-    pub(super) fn join(self, words: &str) -> String {
+    pub(in crate::data) fn join(self, words: &str) -> String {
         let words: Vec<String> =
             words.split(['_', ' ', '-', '/']).filter(|w| !w.is_empty()).map(str::to_lowercase).collect();
         match self {
@@ -39,7 +39,7 @@ impl Case {
 }
 
 /// A name that says nothing: `fn_17`, `xq_tool`, `run_task_b`, `falcon`.
-pub(super) fn meaningless(dice: &mut Dice) -> String {
+pub(in crate::data) fn meaningless(dice: &mut Dice) -> String {
     const HEADS: &[&str] =
         &["fn", "func", "tool", "op", "action", "task", "api", "handler", "call", "proc", "cmd", "svc"];
     let head = dice.pick(HEADS);

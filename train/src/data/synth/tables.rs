@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-type Words = Vec<&'static str>;
+pub(in crate::data) type Words = Vec<&'static str>;
 
 /// A noun with its plural; `mass` nouns take no article.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,7 +101,7 @@ pub(super) struct Everyday {
 }
 
 /// All tables.
-pub(super) struct Tables {
+pub(in crate::data) struct Tables {
     /// Word pools; the flag says whether made-up words may join.
     pub(super) pools: HashMap<&'static str, (bool, Words)>,
     /// Of no family.
@@ -118,7 +118,7 @@ pub(super) struct Tables {
 static TABLES: LazyLock<Tables> = LazyLock::new(Tables::parse);
 
 /// The tables, parsed at the first use.
-pub(super) fn tables() -> &'static Tables {
+pub(in crate::data) fn tables() -> &'static Tables {
     &TABLES
 }
 
@@ -131,11 +131,11 @@ impl Tables {
         self.attributes.get(key).unwrap_or_else(|| bad("attributes.txt", key))
     }
 
-    pub(super) fn pool(&self, key: &str) -> &(bool, Words) {
+    pub(in crate::data) fn pool(&self, key: &str) -> &(bool, Words) {
         self.pools.get(key).unwrap_or_else(|| bad("pools.txt", key))
     }
 
-    pub(super) fn phrases(&self, section: &str) -> &Words {
+    pub(in crate::data) fn phrases(&self, section: &str) -> &Words {
         self.phrases.get(section).unwrap_or_else(|| bad("phrases.txt", section))
     }
 
@@ -165,11 +165,11 @@ fn bad(file: &str, line: &str) -> ! {
     panic!("built-in table {file} is malformed at `{line}`")
 }
 
-fn lines(text: &'static str) -> impl Iterator<Item = &'static str> {
+pub(in crate::data) fn lines(text: &'static str) -> impl Iterator<Item = &'static str> {
     text.lines().map(str::trim_end).filter(|l| !l.is_empty() && !l.starts_with("# "))
 }
 
-fn split(text: &'static str, separator: char) -> Words {
+pub(in crate::data) fn split(text: &'static str, separator: char) -> Words {
     text.split(separator).map(str::trim).filter(|s| !s.is_empty()).collect()
 }
 
@@ -180,7 +180,7 @@ fn noun(text: &'static str) -> Noun {
 }
 
 /// `name!` → (`name`, true).
-fn flagged(word: &'static str) -> (&'static str, bool) {
+pub(in crate::data) fn flagged(word: &'static str) -> (&'static str, bool) {
     word.strip_suffix('!').map_or((word, false), |w| (w, true))
 }
 

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 /// What a parameter holds.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Kind {
+pub(in crate::data) enum Kind {
     Person,
     Who,
     Company,
@@ -44,8 +44,8 @@ pub(super) enum Kind {
 
 /// One value: the JSON, and how the request says it.
 #[derive(Debug, Clone)]
-pub(super) struct Value {
-    pub(super) json: Json,
+pub(in crate::data) struct Value {
+    pub(in crate::data) json: Json,
     pub(super) said: String,
     /// Free text of several words: needs quotes or the end of the sentence.
     pub(super) free: bool,
@@ -53,7 +53,7 @@ pub(super) struct Value {
 
 impl Kind {
     /// `int(1,5)`, `enum(a,b)`, `id(INV)`, `list(pool)`, a built-in name or the name of a pool.
-    pub(super) fn parse(text: &'static str) -> Option<Self> {
+    pub(in crate::data) fn parse(text: &'static str) -> Option<Self> {
         if let Some((head, rest)) = text.split_once('(') {
             let inner = rest.strip_suffix(')')?;
             let (low, high) = inner.split_once(',').unwrap_or((inner, ""));
@@ -129,7 +129,7 @@ impl Kind {
     }
 
     /// Draws a value. `lower` writes names in lower case, as hurried people do.
-    pub(super) fn draw(&self, dice: &mut Dice, lower: bool) -> Value {
+    pub(in crate::data) fn draw(&self, dice: &mut Dice, lower: bool) -> Value {
         match self {
             Self::Int(low, high) => integer(dice, *low, *high),
             Self::Num(low, high) => number(dice, *low, *high),
@@ -198,7 +198,7 @@ fn word_of(dice: &mut Dice, pool: &str) -> String {
     dice.pick(&tables().pool(pool).1).to_owned()
 }
 
-pub(super) fn capitalise(text: &str) -> String {
+pub(in crate::data) fn capitalise(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
@@ -247,7 +247,7 @@ fn money(dice: &mut Dice) -> Value {
 }
 
 /// "milk", "milk and eggs", "milk, eggs and bread".
-pub(super) fn join(items: &[String]) -> String {
+pub(in crate::data) fn join(items: &[String]) -> String {
     match items {
         [] => String::new(),
         [one] => one.clone(),
