@@ -2,12 +2,26 @@
 
 use super::check::{self, CheckArgs};
 use super::import::{self, ImportArgs};
+use crate::data::catalogue::Catalogue;
 use crate::data::synth::{self, SynthConfig};
+use crate::data::world::{self, WorldConfig};
 use crate::dataset::encode;
 use crate::error::{Result, TrainError};
 use callsmith::chat::dialect;
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
+use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
+
+/// What `data synth` generates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Preset {
+    /// Turns of one or several calls, or none, over very many functions.
+    Calls,
+    /// Dialogues of all scenario classes, acted out in a world of records.
+    Dialogues,
+    /// Single calls as pairs of instruction, input and output.
+    Pairs,
+}
 
 #[derive(Subcommand)]
 pub(super) enum DataCommand {
@@ -15,11 +29,17 @@ pub(super) enum DataCommand {
     Import(ImportArgs),
     /// Check native conversations: calls, turns, duplicates, overlap with test data.
     Check(CheckArgs),
-    /// Generate dialogues, one JSON object per line.
+    /// Generate training data, one JSON object per line.
     Synth {
+        /// What is generated.
+        #[arg(long, value_enum, default_value_t = Preset::Calls)]
+        preset: Preset,
         /// TOML file with the generator's settings; its defaults when absent.
         #[arg(long)]
         config: Option<PathBuf>,
+        /// Dialogues over functions of a file instead: an OpenAPI document (JSON or YAML) or the tool list of Seal-Tools.
+        #[arg(long, value_name = "FILE")]
+        tools_from: Option<PathBuf>,
         #[arg(long, default_value_t = 1000)]
         count: u64,
         #[arg(long)]
@@ -42,8 +62,16 @@ pub(super) fn run(command: DataCommand) -> Result<()> {
     match command {
         DataCommand::Import(args) => import::run(&args),
         DataCommand::Check(args) => check::run(&args),
-        DataCommand::Synth { config, count, out } => {
-            Ok(synth::write_jsonl(&synth_config(config.as_deref())?, count, &out)?)
+        DataCommand::Synth { preset, config, tools_from, count, out } => {
+            let config = config.as_deref();
+            match (preset, tools_from) {
+                (Preset::Calls, None) => Ok(synth::write_jsonl(&settings::<SynthConfig>(config)?, count, &out)?),
+                (Preset::Pairs, None) => world::write_pairs(&settings(config)?, count, &out),
+                (Preset::Dialogues, from) => dialogues(&settings(config)?, from.as_deref(), count, &out),
+                (_, Some(_)) => {
+                    Err(TrainError::Data("--tools-from makes dialogues; give --preset dialogues with it".to_owned()))
+                }
+            }
         }
         DataCommand::Tokenizer { seed, vocab_size, out } => {
             synth::write_synth_tokenizer(seed, vocab_size, dialect::by_name("tool_uses")?.as_ref(), &out)?;
@@ -52,8 +80,16 @@ pub(super) fn run(command: DataCommand) -> Result<()> {
     }
 }
 
-fn synth_config(path: Option<&Path>) -> Result<SynthConfig> {
-    let Some(path) = path else { return Ok(SynthConfig::default()) };
+fn dialogues(config: &WorldConfig, from: Option<&Path>, count: u64, out: &Path) -> Result<()> {
+    match from {
+        Some(path) => Catalogue::open(path, config)?.write(config, count, out),
+        None => world::write_dialogues(config, count, out),
+    }
+}
+
+/// The settings in a TOML file, or the defaults.
+fn settings<T: DeserializeOwned + Default>(path: Option<&Path>) -> Result<T> {
+    let Some(path) = path else { return Ok(T::default()) };
     let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
     toml::from_str(&text).map_err(|e| TrainError::Recipe { path: path.display().to_string(), message: e.to_string() })
 }

@@ -1,17 +1,19 @@
-//! Training data: the native file format, importers of others, the seeded generator of dialogues, the tokenizer made from
+//! Training data: the native file format, importers of others, the seeded generators of dialogues, the tokenizer made from
 //! them, and the functions of known tasks.
 //!
 //! Knows conversations and text files; knows no tokens ids of a model, no tensors and no training loop.
 
+pub mod catalogue;
 pub mod check;
-pub mod import;
 mod dialogue;
+pub mod import;
 pub mod native;
 pub mod rows;
 pub mod seen;
 pub mod synth;
 pub mod tokenizer;
 pub mod viggo;
+pub mod world;
 
 pub use dialogue::Dialogue;
 

@@ -1,11 +1,11 @@
-//! Where samples come from: random token tasks, the dialogue generator, a file of conversations.
+//! Where samples come from: random token tasks, the generators of dialogues, a file of conversations.
 
 use super::Example;
 use super::conversations::{Conversations, Corpus};
 use super::copy::{Copy, shuffled};
 use super::encode::{Encoder, Weights};
 use super::recall::Recall;
-use crate::data::synth;
+use crate::data::{synth, world};
 use crate::error::{Result, TrainError};
 use crate::random;
 use crate::recipe::{BatchSection, Phase, Recipe, SourceSection};
@@ -104,6 +104,9 @@ impl Builder<'_> {
         if let Some(config) = &section.synth {
             return Ok(Box::new(Synth { config: config.clone(), first: number << 40, encoder, weights }));
         }
+        if let Some(config) = &section.world {
+            return Ok(Box::new(World { config: config.clone(), first: number << 40, encoder, weights }));
+        }
         Ok(Box::new(self.jsonl(section, number)?))
     }
 }
@@ -119,6 +122,20 @@ struct Synth {
 impl Source for Synth {
     fn sample(&self, index: u64, _progress: f64) -> Result<Example> {
         self.encoder.example(&synth::generate(&self.config, self.first + index).conversation, self.weights)
+    }
+}
+
+/// Dialogues acted out in the world.
+struct World {
+    config: world::WorldConfig,
+    first: u64,
+    encoder: Arc<Encoder>,
+    weights: Weights,
+}
+
+impl Source for World {
+    fn sample(&self, index: u64, _progress: f64) -> Result<Example> {
+        self.encoder.dialogue(&world::generate(&self.config, self.first + index)?.dialogue, self.weights)
     }
 }
 

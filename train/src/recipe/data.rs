@@ -2,6 +2,7 @@
 
 use super::default;
 use crate::data::synth::SynthConfig;
+use crate::data::world::WorldConfig;
 use callsmith::model::Recompute;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -54,7 +55,7 @@ pub struct Phase {
     pub sources: Vec<SourceSection>,
 }
 
-/// One source of a mixture: exactly one of `copy`, `recall`, `synth`, `jsonl`.
+/// One source of a mixture: exactly one of `copy`, `recall`, `synth`, `world`, `jsonl`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSection {
@@ -74,6 +75,9 @@ pub struct SourceSection {
     pub recall: Option<RecallSection>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub synth: Option<SynthConfig>,
+    /// Dialogues of all scenario classes, acted out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub world: Option<WorldConfig>,
     /// A file, or several, with one conversation per line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jsonl: Option<Paths>,

@@ -137,3 +137,17 @@ fn the_digest_covers_what_decides_the_weights_and_nothing_else() {
     assert_eq!(digest("eval.synth=true"), digest("eval={ synth = true, seed = 9 }"));
     assert_eq!(digest("eval.split=0.0"), digest("eval.data=held-out.jsonl"));
 }
+
+#[test]
+fn the_world_is_a_source_whose_settings_are_checked() {
+    let world =
+        |settings: &str| FULL.replace("recall = { pool = [32, 64], functions = [2, 4], noise = [0, 3] }", settings);
+    let text = world("world = { classes = { single = 2, self_correction = 1 }, distractors = [0, 4] }");
+    let recipe = parse(&text).unwrap();
+    let again = parse(&recipe.resolved().unwrap()).unwrap();
+    assert_eq!(again.phases[1].sources[0].world, recipe.phases[1].sources[0].world);
+    assert!(recipe.phases[1].sources[0].world.is_some());
+    assert!(message(&world("world = { distractors = [0, 40] }")).contains("phase[1].source[0].world"));
+    assert!(message(&world("world = {}\nsynth = {}")).contains("exactly one of"));
+    assert!(message(&world("world = { klasses = {} }")).contains("klasses"));
+}

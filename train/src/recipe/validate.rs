@@ -127,8 +127,8 @@ fn prompt(recipe: &Recipe) -> Result<()> {
     ensure(room, "prompt.tokens", "must be fewer than batch.max_len, since they count as part of each sample")?;
     ensure(prompt.text.as_deref() != Some(""), "prompt.text", "is empty; leave it out to start from random tokens")?;
     let mut sources = recipe.phases.iter().flat_map(|phase| &phase.sources);
-    let conversations = sources.all(|source| source.jsonl.is_some() || source.synth.is_some());
-    ensure(conversations, "phase.source", "a soft prompt is trained on conversations: give jsonl or synth")
+    let conversations = sources.all(|source| source.copy.is_none() && source.recall.is_none());
+    ensure(conversations, "phase.source", "a soft prompt is trained on conversations: give jsonl, synth or world")
 }
 
 fn new_tokens(recipe: &Recipe) -> Result<()> {
@@ -199,10 +199,10 @@ fn phase(index: usize, phase: &Phase) -> Result<()> {
 }
 
 fn source(at: &str, source: &SourceSection) -> Result<()> {
-    let SourceSection { copy, recall, synth, jsonl, .. } = source;
-    let kinds = [copy.is_some(), recall.is_some(), synth.is_some(), jsonl.is_some()];
+    let SourceSection { copy, recall, synth, world, jsonl, .. } = source;
+    let kinds = [copy.is_some(), recall.is_some(), synth.is_some(), world.is_some(), jsonl.is_some()];
     let one = kinds.into_iter().filter(|&given| given).count() == 1;
-    ensure(one, at, "give exactly one of copy, recall, synth, jsonl")?;
+    ensure(one, at, "give exactly one of copy, recall, synth, world, jsonl")?;
     ensure(source.weight > 0.0 && source.weight.is_finite(), format!("{at}.weight"), "must be positive")?;
     ensure((0.0..=1.0).contains(&source.lm_weight), format!("{at}.lm_weight"), "must lie in 0..1")?;
     ensure(
@@ -214,6 +214,9 @@ fn source(at: &str, source: &SourceSection) -> Result<()> {
     ensure(files, format!("{at}.jsonl"), "name at least one file")?;
     if let Some(synth) = &source.synth {
         synth.validate().map_err(|e| TrainError::field(format!("{at}.synth"), e.to_string()))?;
+    }
+    if let Some(world) = world {
+        world.validate().map_err(|e| TrainError::field(format!("{at}.world"), e.to_string()))?;
     }
     if let Some(copy) = &source.copy {
         range(&format!("{at}.copy.pool"), copy.pool, 2)?;

@@ -4,6 +4,7 @@ use crate::fixture;
 use callsmith::chat::{Conversation, Message, Role};
 use callsmith_train::data::native;
 use callsmith_train::data::synth::{SynthConfig, generate};
+use callsmith_train::data::world::{self, Class, WorldConfig};
 use callsmith_train::dataset::Tag;
 use callsmith_train::dataset::encode::Weights;
 
@@ -117,4 +118,21 @@ fn a_turn_of_weight_zero_is_shown_but_not_trained_on() {
     assert!(
         encoder.dialogue(&none.unwrap(), Weights::default()).unwrap_err().to_string().contains("no assistant message")
     );
+}
+
+#[test]
+fn mistakes_of_generated_dialogues_carry_no_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let encoder = fixture::encoder(dir.path());
+    let classes = [(Class::SelfCorrection, 1.0), (Class::FunctionSuppliedLater, 1.0)].into();
+    let config = WorldConfig { classes, distractors: (0, 2), ..WorldConfig::default() };
+    for index in 0..12 {
+        let sample = world::generate(&config, index).unwrap();
+        let example = encoder.dialogue(&sample.dialogue, Weights::default()).unwrap();
+        let all = encoder.example(&sample.dialogue.conversation, Weights::default()).unwrap();
+        assert_eq!(example.answers.len(), sample.turns.len());
+        assert_eq!(all.answers.len(), sample.turns.len() + sample.dialogue.untrained.len());
+        let trained: f32 = example.weights.iter().sum();
+        assert!(trained > 0.0 && trained < all.weights.iter().sum());
+    }
 }

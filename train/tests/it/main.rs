@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "what was counted, for who looks")]
 
 mod convert;
+mod data_synth;
 mod diverging;
 mod encoding;
 mod evaluating;
