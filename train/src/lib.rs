@@ -6,6 +6,8 @@
 //!
 //! Several processes run it together as [`ranks`]: each works on its share of every step, and the first one writes.
 //!
+//! Before it: [`stats`] of data files and their [`split`], and [`fetch`] of those that are named by URL.
+//!
 //! Beside it: [`merge`] of adapters into their base and [`convert`] between forms of checkpoints, both from [`tensors`] in files.
 
 pub mod atomic;
@@ -19,6 +21,7 @@ pub mod error;
 pub mod eval;
 pub mod export;
 mod faults;
+pub mod fetch;
 mod lock;
 pub mod loss;
 pub mod merge;
@@ -28,6 +31,7 @@ pub mod new_tokens;
 pub mod noise;
 pub mod optim;
 pub mod own_tokenizer;
+mod page;
 pub mod pickle;
 pub mod random;
 pub mod ranks;
@@ -35,6 +39,8 @@ pub mod recipe;
 pub mod run;
 pub mod schedule;
 pub mod selection;
+pub mod split;
+pub mod stats;
 pub mod stop;
 pub mod tensors;
 #[cfg(test)]

@@ -58,6 +58,10 @@ pub struct Recipe {
     pub threads: Option<usize>,
     #[serde(default)]
     pub device: DeviceKind,
+    /// Directory in which encoded conversations are kept for later runs with the same tokenizer; without it they are encoded
+    /// again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
     pub model: ModelSection,
     /// Tokens that the base does not have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -194,6 +198,7 @@ impl Recipe {
         let mut relevant = self.clone();
         relevant.output = PathBuf::new();
         relevant.threads = None;
+        relevant.cache = None;
         relevant.eval = None;
         relevant.log = LogSection::default();
         relevant.checkpoint = CheckpointSection::default();
@@ -230,6 +235,20 @@ impl Recipe {
         let files: BTreeSet<&PathBuf> =
             sources.filter_map(|source| source.jsonl.as_ref()).flat_map(Paths::all).collect();
         files.into_iter().cloned().collect()
+    }
+
+    /// The same with each file of conversations in the place that `of` gives.
+    ///
+    /// # Errors
+    /// Those of `of`.
+    pub fn with_files(mut self, of: impl Fn(&Path) -> Result<PathBuf>) -> Result<Self> {
+        let sources = self.phases.iter_mut().flat_map(|phase| &mut phase.sources);
+        let files = sources.filter_map(|source| source.jsonl.as_mut()).flat_map(Paths::all_mut);
+        let held_out = self.eval.iter_mut().filter_map(|eval| eval.data.as_mut());
+        for file in files.chain(held_out) {
+            *file = of(file)?;
+        }
+        Ok(self)
     }
 
     /// Whether the run has a tokenizer directory of its own: with new tokens, or with another chat template.

@@ -1,5 +1,10 @@
 //! `data`: files of conversations, and tokenizers from them.
 
+mod split;
+mod stats;
+
+use self::split::SplitArgs;
+use self::stats::StatsArgs;
 use super::check::{self, CheckArgs};
 use super::import::{self, ImportArgs};
 use crate::data::catalogue::Catalogue;
@@ -55,6 +60,10 @@ pub(super) enum DataCommand {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Count what files hold: lengths in tokens, calls, functions, values, kinds of answers.
+    Stats(StatsArgs),
+    /// Divide a file into one to train on and one to test on.
+    Split(SplitArgs),
 }
 
 /// Does what was typed.
@@ -77,6 +86,8 @@ pub(super) fn run(command: DataCommand) -> Result<()> {
             synth::write_synth_tokenizer(seed, vocab_size, dialect::by_name("tool_uses")?.as_ref(), &out)?;
             encode::write_template(&out)
         }
+        DataCommand::Stats(args) => stats::run(&args),
+        DataCommand::Split(args) => split::run(&args),
     }
 }
 

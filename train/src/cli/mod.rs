@@ -3,11 +3,13 @@
 mod check;
 mod convert;
 mod data;
+mod download;
 mod eval;
 mod import;
 
 use self::convert::{ConvertCommand, MergeArgs};
 use self::data::DataCommand;
+use self::download::DownloadArgs;
 use self::eval::EvalCommand;
 use crate::error::{Result, TrainError};
 use crate::export::{self, Precision};
@@ -76,6 +78,8 @@ struct TrainArgs {
     /// Replace a value of the recipe, for example --set optim.lr=0.001 (may be repeated).
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
+    #[command(flatten)]
+    download: DownloadArgs,
 }
 
 #[derive(Args)]
@@ -134,7 +138,7 @@ fn train(method: Method, args: &TrainArgs) -> Result<()> {
     }
     // A wrong recipe is an error like any other: several ranks tell it once.
     let ranks = ranks::join()?;
-    let outcome = recipe.and_then(|recipe| train_among(&ranks, &recipe, args));
+    let outcome = recipe.and_then(|recipe| train_among(&ranks, &with_local_files(recipe, &ranks, args)?, args));
     outcome.inspect_err(|error| end_all(ranks.as_ref(), error))
 }
 
@@ -145,6 +149,15 @@ fn recipe(method: Method, args: &TrainArgs) -> Result<Recipe> {
         return Err(TrainError::field("method", message.to_lowercase()));
     }
     Ok(recipe)
+}
+
+/// Files that are named by URL are downloaded by the first rank; the others then find them where they can see its files.
+fn with_local_files(recipe: Recipe, ranks: &Rc<dyn Ranks>, args: &TrainArgs) -> Result<Recipe> {
+    let downloads = args.download.downloads();
+    let local = |recipe: Recipe| recipe.with_files(|file| downloads.file(file));
+    let first = ranks.place().is_first().then(|| local(recipe.clone())).transpose()?;
+    ranks.meet()?;
+    first.map_or_else(|| local(recipe), Ok)
 }
 
 fn train_among(ranks: &Rc<dyn Ranks>, recipe: &Recipe, args: &TrainArgs) -> Result<()> {
@@ -222,13 +235,8 @@ mod tests {
              [[phase]]\nsteps = 1\nsource = [{ jsonl = \"a\" }]",
         )
         .unwrap();
-        let args = TrainArgs {
-            recipe: file.path().to_owned(),
-            resume: false,
-            allow_changed_recipe: false,
-            plain: false,
-            sets: Vec::new(),
-        };
+        let typed = ["callsmith-train".as_ref(), "lora".as_ref(), file.path().as_os_str()];
+        let Command::Lora(args) = Cli::parse_from(typed).command else { panic!("not lora") };
         assert!(train(Method::Lora, &args).unwrap_err().to_string().contains("method"));
     }
 }

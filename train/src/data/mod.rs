@@ -7,6 +7,7 @@ pub mod catalogue;
 pub mod check;
 mod dialogue;
 pub mod import;
+pub mod lines;
 pub mod native;
 pub mod rows;
 pub mod seen;

@@ -54,6 +54,12 @@ impl Encoder {
         Self::of(ChatTokenizer::load(dir, logits_width)?, None, dialect)
     }
 
+    /// The same of the model that ships inside the binary.
+    pub fn embedded(dialect: &DialectChoice) -> Result<Self> {
+        let (_, tokenizer) = callsmith::embedded::open().map_err(|error| TrainError::Data(error.to_string()))?;
+        Self::of(tokenizer, None, dialect)
+    }
+
     /// The same of a tokenizer that has been read, with another chat template than its own where there is one, as an adapter brings it.
     pub fn of(tokenizer: ChatTokenizer, template: Option<&str>, dialect: &DialectChoice) -> Result<Self> {
         let source = template.or(tokenizer.chat_template());

@@ -6,10 +6,8 @@ use super::log;
 use super::numbers::{clock, memory, percent, short};
 use super::plot::{self, Curve};
 use super::samples::{self, Sample, text};
-use crate::atomic;
 use crate::error::{Result, TrainError};
-use minijinja::Environment;
-use minijinja::value::Serde;
+use crate::page;
 use serde::Serialize;
 use serde_json::Value;
 use std::fs;
@@ -116,10 +114,7 @@ pub fn write(output: &Path) -> Result<PathBuf> {
     let recipe = fs::read_to_string(output.join("recipe.toml")).unwrap_or_default();
     let path = output.join(FILE);
     let page = Page::of(output, &lines, recipe).map_err(|error| TrainError::output(&path, error.to_string()))?;
-    let mut templates = Environment::new();
-    // The name's ending switches on the escaping of all that is put in.
-    let html = templates.add_template(FILE, TEMPLATE).and_then(|()| templates.get_template(FILE)?.render(Serde(page)));
-    atomic::file(&path, html.map_err(|error| TrainError::output(&path, error.to_string()))?.as_bytes())?;
+    page::write(&path, TEMPLATE, &page)?;
     Ok(path)
 }
 

@@ -99,6 +99,14 @@ impl Paths {
             Self::Many(paths) => paths,
         }
     }
+
+    /// The same, to be changed.
+    pub(super) fn all_mut(&mut self) -> &mut [PathBuf] {
+        match self {
+            Self::One(path) => std::slice::from_mut(path),
+            Self::Many(paths) => paths,
+        }
+    }
 }
 
 /// Random token sequences, repeated. Each pair is `[at the start, at the end]` of the growth.
