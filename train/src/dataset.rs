@@ -3,12 +3,14 @@
 //! A sample depends on its index and on the progress of its phase alone, so a resumed run needs only a counter. Knows
 //! no batches ([`crate::collate`]) and no tensors.
 
+pub mod cache;
 pub mod conversations;
 pub mod copy;
 pub mod encode;
 pub mod feeder;
 pub mod recall;
 pub mod source;
+mod stored;
 
 use std::ops::Range;
 

@@ -6,6 +6,7 @@ use crate::data::{Dialogue, native};
 use crate::error::{Result, TrainError};
 use crate::random;
 use rand::seq::SliceRandom;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ struct Line {
     file: Arc<Path>,
     /// From 1.
     number: usize,
+    /// SHA-256 of its text.
+    digest: [u8; 32],
     dialogue: Dialogue,
 }
 
@@ -32,7 +35,8 @@ impl Conversations {
         let file: Arc<Path> = path.into();
         let line = |(number, line)| {
             let dialogue = native::dialogue_from_line(line, &format!("{}:{number}", path.display()))?;
-            Ok(Arc::new(Line { file: file.clone(), number, dialogue }))
+            let digest = Sha256::digest(line).into();
+            Ok(Arc::new(Line { file: file.clone(), number, digest, dialogue }))
         };
         let filled = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
         let lines: Vec<_> = filled.map(line).collect::<Result<_>>()?;
@@ -66,6 +70,11 @@ impl Conversations {
     /// The conversation at an index.
     pub fn get(&self, index: usize) -> &Dialogue {
         &self.0[index].dialogue
+    }
+
+    /// SHA-256 of the line at an index.
+    pub fn digest(&self, index: usize) -> &[u8; 32] {
+        &self.0[index].digest
     }
 
     /// An error about the conversation at an index, with its file and line.

@@ -1,6 +1,7 @@
 //! Where samples come from: random token tasks, the generators of dialogues, a file of conversations.
 
 use super::Example;
+use super::cache::{Cache, Encoding};
 use super::conversations::{Conversations, Corpus};
 use super::copy::{Copy, shuffled};
 use super::encode::{Encoder, Weights};
@@ -41,7 +42,8 @@ impl Mixture {
         stop: &AtomicBool,
     ) -> Result<Vec<Self>> {
         let (seed, batch) = (recipe.seed, &recipe.batch);
-        let builder = Builder { encoder, tokens: shuffled(tokens, seed), seed, batch, corpus, stop };
+        let cache = Cache::of(recipe, &recipe.full_tokenizer_dir()?)?;
+        let builder = Builder { encoder, tokens: shuffled(tokens, seed), seed, batch, corpus, cache, stop };
         recipe.phases.iter().enumerate().map(|(index, phase)| builder.mixture(index, phase)).collect()
     }
 }
@@ -52,6 +54,7 @@ struct Builder<'a> {
     seed: u64,
     batch: &'a BatchSection,
     corpus: &'a Corpus,
+    cache: Option<Cache>,
     stop: &'a AtomicBool,
 }
 
@@ -71,7 +74,7 @@ impl Builder<'_> {
 
     /// A phase that sees each conversation of a source so many times; its steps are counted by packing them.
     fn epochs(&self, epochs: u64, section: &SourceSection, number: u64) -> Result<Mixture> {
-        let source = self.jsonl(section, number)?.encoded(self.stop)?;
+        let source = self.encoded(self.jsonl(section, number)?)?;
         let samples = epochs * source.examples.len() as u64;
         let drawn = (0..samples).map(|index| source.get(index).tokens.len());
         let steps = count_steps(drawn, self.batch);
@@ -107,7 +110,20 @@ impl Builder<'_> {
         if let Some(config) = &section.world {
             return Ok(Box::new(World { config: config.clone(), first: number << 40, encoder, weights }));
         }
-        Ok(Box::new(self.jsonl(section, number)?))
+        let jsonl = self.jsonl(section, number)?;
+        match self.cache {
+            Some(_) => Ok(Box::new(self.encoded(jsonl)?)),
+            None => Ok(Box::new(jsonl)),
+        }
+    }
+
+    /// The samples of all conversations at once, from the cache where there is one.
+    fn encoded(&self, jsonl: Jsonl) -> Result<Encoded> {
+        let encoding = jsonl.encoding();
+        let sample = |place| stop::check(self.stop).and_then(|()| encoding.sample(place));
+        let encode = || (0..jsonl.conversations.len()).into_par_iter().map(sample).collect::<Result<Vec<_>>>();
+        let examples = self.cache.as_ref().map_or_else(encode, |cache| cache.samples(&encoding, encode))?;
+        Ok(Encoded { examples, order: jsonl.order })
     }
 }
 
@@ -188,26 +204,18 @@ struct Jsonl {
 }
 
 impl Jsonl {
-    fn encode(&self, place: usize) -> Result<Example> {
-        let example = self.encoder.dialogue(self.conversations.get(place), self.weights);
-        example.map_err(|error| self.conversations.error(place, &error))
-    }
-
-    /// All of them at once.
-    fn encoded(self, stop: &AtomicBool) -> Result<Encoded> {
-        let encode = |place| stop::check(stop).and_then(|()| self.encode(place));
-        let examples = (0..self.conversations.len()).into_par_iter().map(encode).collect::<Result<_>>()?;
-        Ok(Encoded { examples, order: self.order })
+    fn encoding(&self) -> Encoding<'_> {
+        Encoding { conversations: &self.conversations, encoder: &self.encoder, weights: self.weights }
     }
 }
 
 impl Source for Jsonl {
     fn sample(&self, index: u64, _progress: f64) -> Result<Example> {
-        self.encode(self.order.place(index))
+        self.encoding().sample(self.order.place(index))
     }
 }
 
-/// The same where all had to be encoded to count them.
+/// The same where all are encoded: to count them, or to keep them in the cache.
 struct Encoded {
     examples: Vec<Example>,
     order: Order,

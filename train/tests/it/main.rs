@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
 #![expect(clippy::print_stdout, reason = "what was counted, for who looks")]
 
+mod cache;
 mod convert;
+mod data_files;
 mod data_synth;
 mod diverging;
 mod encoding;
