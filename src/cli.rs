@@ -1,8 +1,10 @@
 //! The command line as it is typed; [`crate::settings`] says what it means.
 
 mod bench;
+mod chat;
 
 pub use bench::{BenchCommand, BenchRunArgs, EncodingName, FamilyName, MakeModelArgs, MasksArgs, Scenario};
+pub use chat::ChatArgs;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -28,6 +30,8 @@ pub struct Cli {
 pub enum Subcommands {
     /// Serve a model over HTTP (OpenAI's chat completions)
     Serve(Box<ServeArgs>),
+    /// Talk to a model in the terminal, and see and answer its calls
+    Chat(Box<ChatArgs>),
     /// Look at the grammar of a turn: what it is, what it accepts, what it may produce
     #[command(subcommand)]
     Grammar(GrammarCommand),
@@ -288,7 +292,7 @@ impl Subcommands {
     /// The trainer's arguments, if this is a command of its own. The methods (`lora`, `full`) are commands of the trainer itself.
     pub fn trainer(&self) -> Option<Vec<OsString>> {
         let (command, rest) = match self {
-            Self::Serve(_) | Self::Grammar(_) | Self::Bench(_) => return None,
+            Self::Serve(_) | Self::Chat(_) | Self::Grammar(_) | Self::Bench(_) => return None,
             Self::Train(trainer) => (None, &trainer.args),
             Self::Data(trainer) => (Some("data"), &trainer.args),
             Self::Eval(trainer) => (Some("eval"), &trainer.args),

@@ -142,7 +142,8 @@ fn tool_choice(given: &Value) -> Value {
     }
 }
 
-fn read_json(path: &Path) -> anyhow::Result<Value> {
+/// A file of JSON; errors name it.
+pub(crate) fn read_json(path: &Path) -> anyhow::Result<Value> {
     let text = std::fs::read_to_string(path).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
     serde_json::from_str(&text).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
 }

@@ -38,6 +38,8 @@ pub mod serve;
 #[cfg(feature = "serve")]
 pub mod settings;
 #[cfg(feature = "serve")]
+pub mod talk;
+#[cfg(feature = "serve")]
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

@@ -4,7 +4,7 @@
 use callsmith::cli::{Cli, ServeArgs, Subcommands, become_trainer};
 use callsmith::serve::ServeError;
 use callsmith::settings::Settings;
-use callsmith::{bench, inspect, serve, telemetry};
+use callsmith::{bench, inspect, serve, talk, telemetry};
 use clap::Parser;
 use std::io::Write;
 use std::process::ExitCode;
@@ -15,6 +15,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Some(Subcommands::Serve(args)) => run_server(*args),
+        Some(Subcommands::Chat(args)) => match talk::run(&args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(error.exit_code(), &error.into()),
+        },
         Some(Subcommands::Grammar(command)) => match inspect::run(&command) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,

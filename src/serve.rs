@@ -1,10 +1,12 @@
 //! Settings → a running server: load, start the engine, listen, drain on a signal.
 
+mod background;
 mod listener;
 mod load;
 mod phase;
 mod progress;
 
+pub(crate) use background::Background;
 pub use load::load;
 
 use crate::adapter::AdapterError;

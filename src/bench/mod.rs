@@ -19,6 +19,8 @@ mod target;
 mod words;
 mod workload;
 
+pub(crate) use sse::Events;
+
 use crate::adapter::AdapterError;
 use crate::chat::ChatError;
 use crate::cli::BenchCommand;

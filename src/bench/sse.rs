@@ -2,7 +2,7 @@
 
 /// Splits a stream into the data of its events, whatever pieces it comes in.
 #[derive(Debug, Default)]
-pub(super) struct Events {
+pub(crate) struct Events {
     /// The line that is not complete.
     line: Vec<u8>,
     /// Data lines of the event that is not complete.
@@ -12,7 +12,7 @@ pub(super) struct Events {
 
 impl Events {
     /// Hands the data of every event that the bytes complete to `each`.
-    pub(super) fn push(&mut self, bytes: &[u8], mut each: impl FnMut(&[u8])) {
+    pub(crate) fn push(&mut self, bytes: &[u8], mut each: impl FnMut(&[u8])) {
         let mut lines = bytes.split(|byte| *byte == b'\n');
         let rest = lines.next_back().unwrap_or_default();
         for end in lines {

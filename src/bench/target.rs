@@ -3,11 +3,10 @@
 use super::BenchError;
 use crate::cli::ServeArgs;
 use crate::client::{Client, Failure};
-use crate::serve::Loaded;
+use crate::serve::Background;
 use crate::settings::Settings;
 use serde_json::Value;
 use std::collections::HashMap;
-use tokio::runtime::Runtime;
 
 /// A server to send requests to. Ours ends with it.
 pub(super) struct Target {
@@ -17,8 +16,8 @@ pub(super) struct Target {
     /// Its adapters, when it is ours.
     pub(super) adapters: Vec<String>,
     key: Option<String>,
-    /// Apart from the client's, so that neither waits for the other's tasks.
-    runtime: Option<Runtime>,
+    /// Ends with this.
+    _own: Option<Background>,
 }
 
 impl Target {
@@ -26,7 +25,7 @@ impl Target {
     pub(super) fn of(url: Option<&str>, args: &ServeArgs) -> Result<Self, BenchError> {
         let key = args.api_keys.first().cloned();
         match url {
-            Some(url) => Ok(Self { url: url.to_owned(), loaded: None, adapters: Vec::new(), key, runtime: None }),
+            Some(url) => Ok(Self { url: url.to_owned(), loaded: None, adapters: Vec::new(), key, _own: None }),
             None => Self::start(Settings::from_args(args.clone())?),
         }
     }
@@ -34,24 +33,13 @@ impl Target {
     fn start(settings: Settings) -> Result<Self, BenchError> {
         let adapters = settings.adapters.iter().map(|(name, _)| name.clone()).collect();
         let key = settings.keys.inference.first().cloned();
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(BenchError::Runtime)?;
-        let server = runtime.block_on(Loaded::new(settings))?;
-        let (url, loaded) = (format!("http://{}", server.address), Some(server.summary.clone()));
-        runtime.spawn(server.accept());
-        Ok(Self { url, loaded, adapters, key, runtime: Some(runtime) })
+        let own = Background::start(settings)?;
+        Ok(Self { url: own.url.clone(), loaded: Some(own.summary.clone()), adapters, key, _own: Some(own) })
     }
 
     pub(super) fn client(&self) -> Result<Client, BenchError> {
         let unusable = |failure: Failure| BenchError::Usage(format!("no HTTP client: {}", failure.message));
         Client::new(&self.url, self.key.clone()).map_err(unusable)
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 

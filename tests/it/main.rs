@@ -54,6 +54,8 @@ mod responses;
 mod soft_prompts;
 /// Streams: OpenAI's chunk sequence, and the same content as whole responses.
 mod streaming;
+/// A chat in the terminal.
+mod talk;
 /// Plain text: stop strings, logprobs, seeds, several choices, JSON answers.
 mod text;
 /// Tool choice in all its modes.

@@ -100,7 +100,7 @@ pub(super) struct Encoding<'a> {
 impl Encoding<'_> {
     /// The sample of one conversation.
     pub(super) fn sample(&self, place: usize) -> Result<Example> {
-        let example = self.encoder.example(self.conversations.get(place), self.weights);
+        let example = self.encoder.dialogue(self.conversations.get(place), self.weights);
         example.map_err(|error| self.conversations.error(place, &error))
     }
 
