@@ -43,5 +43,5 @@ pub fn open() -> Result<(Checkpoint<'static>, ChatTokenizer), EmbeddedError> {
 
 /// SHA-256 of the weights in hexadecimal digits: what tells one shipped model from the next.
 pub fn digest() -> String {
-    Sha256::digest(file!("model.safetensors")).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(file!("embedded/model.safetensors")).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -15,7 +15,7 @@ const STYLE: &str = include_str!("page/style.css");
 ///
 /// # Errors
 /// A template that does not fit what is shown, and what the file system refuses.
-pub fn write(path: &Path, template: &str, shown: &impl Serialize) -> Result<()> {
+pub(crate) fn write(path: &Path, template: &str, shown: &impl Serialize) -> Result<()> {
     let html = render(template, shown).map_err(|error| TrainError::output(path, error.to_string()))?;
     atomic::file(path, html.as_bytes())
 }

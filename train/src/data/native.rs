@@ -119,7 +119,11 @@ pub fn from_json(json: &Json, place: &str) -> Result<Conversation, DataError> {
     Ok(dialogue_from_json(json, place)?.conversation)
 }
 
-fn dialogue_from_json(json: &Json, place: &str) -> Result<Dialogue, DataError> {
+/// Reads one conversation with the weights of its messages; `place` says where it comes from, for errors.
+///
+/// # Errors
+/// As [`from_json`].
+pub fn dialogue_from_json(json: &Json, place: &str) -> Result<Dialogue, DataError> {
     let root = Reader { place, path: String::new(), value: json };
     let object = root.object()?;
     let items = root.field(object, "messages")?.items()?;

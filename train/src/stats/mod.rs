@@ -123,9 +123,9 @@ impl Stats {
 
     fn line(&mut self, line: Line, place: &str, encoder: &Encoder) -> Result<(), String> {
         let text = line.text.map_err(|reason| format!("{place}: {reason}"))?;
-        let conversation = native::from_line(&text, place).map_err(|error| error.to_string())?;
+        let dialogue = native::dialogue_from_line(&text, place).map_err(|error| error.to_string())?;
         let example =
-            encoder.example(&conversation, Weights::default()).map_err(|error| format!("{place}: {error}"))?;
+            encoder.dialogue(&dialogue, Weights::default()).map_err(|error| format!("{place}: {error}"))?;
         let written = example.answers.iter().map(ExactSizeIterator::len).sum();
         self.prompt.add(example.tokens.len() - written);
         self.response.add(written);

@@ -16,7 +16,7 @@ pub use report::{Finding, Fix, Problem, Report};
 
 use super::rows::{self, Row};
 use super::seen::{Seen, fingerprint};
-use super::{DataError, native};
+use super::{DataError, Dialogue, native};
 use crate::atomic;
 use calls::Schemas;
 use callsmith::chat::Conversation;
@@ -65,7 +65,7 @@ pub fn run(options: &CheckOptions) -> Result<Report, DataError> {
 }
 
 /// Takes a conversation that is kept.
-type Keep<'a> = dyn FnMut(&Conversation) -> Result<(), DataError> + 'a;
+type Keep<'a> = dyn FnMut(&Dialogue) -> Result<(), DataError> + 'a;
 
 struct Check<'a> {
     options: &'a CheckOptions,
@@ -80,8 +80,8 @@ impl Check<'_> {
     fn write(&mut self, path: &Path) -> Result<(), DataError> {
         let mut failure = None;
         let written = atomic::stream(path, |out| {
-            let mut keep = |conversation: &Conversation| {
-                writeln!(out, "{}", native::to_json(conversation)).map_err(|error| DataError::file(path, error))
+            let mut keep = |dialogue: &Dialogue| {
+                writeln!(out, "{}", native::dialogue_to_json(dialogue)).map_err(|error| DataError::file(path, error))
             };
             self.all(&mut keep).map_err(|error| io::Error::other(failure.insert(error).to_string()))
         });
@@ -108,18 +108,19 @@ impl Check<'_> {
     fn row(&mut self, path: &Path, row: Row, keep: &mut Keep<'_>) -> Result<(), DataError> {
         self.report.conversations += 1;
         let read = row.json.map_err(|flaw| flaw.to_string());
-        let read = read.and_then(|json| native::from_json(&json, "conversation").map_err(|error| error.to_string()));
-        let (conversation, problems) = match read {
-            Ok(conversation) => {
-                let problems = self.problems(&conversation);
-                (Some(conversation), problems)
+        let read =
+            read.and_then(|json| native::dialogue_from_json(&json, "conversation").map_err(|error| error.to_string()));
+        let (dialogue, problems) = match read {
+            Ok(dialogue) => {
+                let problems = self.problems(&dialogue.conversation);
+                (Some(dialogue), problems)
             }
             Err(detail) => (None, vec![(Problem::Unreadable, detail)]),
         };
         let dropped = problems.iter().map(|(problem, _)| *problem).find(|problem| self.drops(*problem));
         self.report.add(path, row.line, &problems, dropped);
-        match conversation.filter(|_| dropped.is_none()) {
-            Some(conversation) => keep(&conversation),
+        match dialogue.filter(|_| dropped.is_none()) {
+            Some(dialogue) => keep(&dialogue),
             None => Ok(()),
         }
     }

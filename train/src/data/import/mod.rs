@@ -23,7 +23,7 @@ pub use formats::viggo::ViggoSwitches;
 pub use report::{Flawed, Place, Report};
 
 use super::rows::{self, Flaw, Reason, Row};
-use super::{DataError, native};
+use super::{DataError, Dialogue, native};
 use crate::atomic;
 use callsmith::chat::Conversation;
 use formats::{Format, detect};
@@ -105,9 +105,9 @@ impl Import<'_> {
                 let name = format.map_or_else(|| detect(&json), Ok)?;
                 Ok((*format.insert(name), json))
             };
-            let conversation = json.and_then(known).and_then(|(name, json)| self.row(name, &json));
-            match conversation {
-                Ok(Some(conversation)) => self.write(&conversation)?,
+            let dialogue = json.and_then(known).and_then(|(name, json)| self.row(name, &json));
+            match dialogue {
+                Ok(Some(dialogue)) => self.write(&dialogue)?,
                 Ok(None) => {}
                 Err(flaw) => self.report.flawed.add(&place, line, &flaw),
             }
@@ -118,8 +118,12 @@ impl Import<'_> {
         Ok(())
     }
 
-    fn row(&mut self, name: FormatName, row: &Json) -> Result<Option<Conversation>, Flaw> {
+    fn row(&mut self, name: FormatName, row: &Json) -> Result<Option<Dialogue>, Flaw> {
         *self.report.formats.entry(name.text()).or_default() += 1;
+        if name == FormatName::Openai {
+            // As it is, with the weights of its messages.
+            return formats::openai::dialogue(row).map(Some);
+        }
         let format = self.formats.entry(name).or_insert_with(|| name.reader(self.options));
         let conversation = format.row(row, &mut self.report.rules)?;
         conversation.map(|conversation| readable(&conversation)).transpose()
@@ -128,19 +132,20 @@ impl Import<'_> {
     /// Writes the conversations that a format has made of several rows; of what is left over too at the `end`.
     fn write_grouped(&mut self, name: FormatName, end: bool) -> Result<(), DataError> {
         while let Some(conversation) = self.formats.get_mut(&name).and_then(|format| format.grouped(end)) {
-            self.write(&conversation)?;
+            self.write(&conversation.into())?;
         }
         Ok(())
     }
 
-    fn write(&mut self, conversation: &Conversation) -> Result<(), DataError> {
+    fn write(&mut self, dialogue: &Dialogue) -> Result<(), DataError> {
         self.report.conversations += 1;
-        writeln!(self.out, "{}", native::to_json(conversation))
+        writeln!(self.out, "{}", native::dialogue_to_json(dialogue))
             .map_err(|error| DataError::file(&self.options.out, error))
     }
 }
 
 /// The conversation as it will be read again.
-fn readable(conversation: &Conversation) -> Result<Conversation, Flaw> {
-    native::from_json(&native::to_json(conversation), "").map_err(|error| Flaw::new(Reason::Field, error.to_string()))
+fn readable(conversation: &Conversation) -> Result<Dialogue, Flaw> {
+    native::dialogue_from_json(&native::to_json(conversation), "")
+        .map_err(|error| Flaw::new(Reason::Field, error.to_string()))
 }

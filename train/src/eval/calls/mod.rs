@@ -11,7 +11,7 @@ use super::{Task, calls_json};
 use crate::data::synth::{self, Kind, Naming, Sample, Split, TurnInfo};
 use crate::dataset::conversations::Conversations;
 use crate::error::{Result, TrainError};
-use callsmith::chat::{Conversation, Message, Role};
+use callsmith::chat::{Conversation, Message};
 use decision::Decision;
 use std::path::Path;
 
@@ -60,10 +60,12 @@ impl Calls {
     pub fn open(path: &Path, limit: Option<usize>) -> Result<Self> {
         let conversations = Conversations::open(path)?;
         let of = |index: usize| {
-            let conversation = conversations.get(index);
-            let messages = conversation.messages.iter().enumerate();
-            let spoken = messages.filter(|(_, message)| message.role == Role::Assistant);
-            spoken.map(move |(at, message)| (case(index + 1, at, conversation), turn(conversation, message)))
+            let dialogue = conversations.get(index);
+            let conversation = &dialogue.conversation;
+            // What is not to be learnt is not wanted either.
+            dialogue
+                .trained()
+                .map(move |at| (case(index + 1, at, conversation), turn(conversation, &conversation.messages[at])))
         };
         let turns: Vec<_> = (0..conversations.len()).flat_map(of).collect();
         if turns.is_empty() {

@@ -135,7 +135,7 @@ fn csv_rows(path: &Path, text: &str) -> Result<Rows> {
 fn json_rows(path: &Path, dialect: &dyn Dialect) -> Result<Rows> {
     let conversations = Conversations::open(path)?;
     let row = |index: usize| {
-        let mut conversation = conversations.get(index).clone();
+        let mut conversation = conversations.get(index).conversation.clone();
         let answer = conversation.messages.pop().filter(|message| message.role == Role::Assistant);
         match answer.as_ref().map(|answer| answer.tool_calls.as_slice()) {
             Some([call]) => Ok((Case { id: (index + 1).to_string(), conversation }, viggo::meaning(dialect, call))),

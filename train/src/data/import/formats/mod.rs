@@ -5,7 +5,7 @@ pub(super) mod glaive;
 mod hermes;
 mod instruction;
 mod instruction_tune;
-mod openai;
+pub(super) mod openai;
 mod seal_tools;
 mod sharegpt;
 pub(super) mod viggo;

@@ -1,5 +1,6 @@
 //! OpenAI chat conversations with tools: the native format itself.
 
+use crate::data::Dialogue;
 use crate::data::native;
 use crate::data::rows::{Flaw, Reason};
 use callsmith::chat::Conversation;
@@ -7,5 +8,10 @@ use serde_json::Value as Json;
 
 /// The conversation of a row.
 pub(super) fn row(row: &Json) -> Result<Conversation, Flaw> {
-    native::from_json(row, "row").map_err(|error| Flaw::new(Reason::Field, error.to_string()))
+    dialogue(row).map(|dialogue| dialogue.conversation)
+}
+
+/// The same with the weights of its messages.
+pub(in super::super) fn dialogue(row: &Json) -> Result<Dialogue, Flaw> {
+    native::dialogue_from_json(row, "row").map_err(|error| Flaw::new(Reason::Field, error.to_string()))
 }
