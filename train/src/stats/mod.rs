@@ -124,13 +124,12 @@ impl Stats {
     fn line(&mut self, line: Line, place: &str, encoder: &Encoder) -> Result<(), String> {
         let text = line.text.map_err(|reason| format!("{place}: {reason}"))?;
         let dialogue = native::dialogue_from_line(&text, place).map_err(|error| error.to_string())?;
-        let example =
-            encoder.dialogue(&dialogue, Weights::default()).map_err(|error| format!("{place}: {error}"))?;
+        let example = encoder.dialogue(&dialogue, Weights::default()).map_err(|error| format!("{place}: {error}"))?;
         let written = example.answers.iter().map(ExactSizeIterator::len).sum();
         self.prompt.add(example.tokens.len() - written);
         self.response.add(written);
         self.whole.add(example.tokens.len());
-        self.conversation(&conversation);
+        self.conversation(&dialogue.conversation);
         Ok(())
     }
 
