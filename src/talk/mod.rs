@@ -65,10 +65,10 @@ pub fn run(args: &ChatArgs) -> Result<(), TalkError> {
     let model = args.to.clone().or(adapter).map_or_else(|| runtime.block_on(server.first_model()), Ok)?;
     let (lines, screen) = (Lines::new()?, Screen::new());
     if lines.interactive {
-        own.iter().for_each(|own| screen.note(&own.summary));
-        screen.note(&format!("talking to `{model}` with {} functions; /new starts over, Ctrl-D ends", tools.len()));
+        own.iter().for_each(|own| screen::note(&own.summary));
+        screen::note(&format!("talking to `{model}` with {} functions; /new starts over, Ctrl-D ends", tools.len()));
     }
-    let request = request(args, model, tools);
+    let request = request(args, &model, tools);
     let mut talk = Talk { server, request, commands, messages: opening(args), lines, screen };
     match runtime.block_on(talk.all()) {
         // Whoever read enough has closed the pipe.
@@ -98,7 +98,7 @@ fn tools(args: &ChatArgs) -> Result<Vec<Value>, TalkError> {
 }
 
 /// What all requests have in common.
-fn request(args: &ChatArgs, model: String, tools: Vec<Value>) -> Map<String, Value> {
+fn request(args: &ChatArgs, model: &str, tools: Vec<Value>) -> Map<String, Value> {
     let given = [
         ("model", Some(json!(model))),
         ("stream", Some(json!(true))),
@@ -150,7 +150,7 @@ impl Talk {
         if !self.lines.interactive || matches!(failed, TalkError::Io(_)) {
             return Err(failed);
         }
-        self.screen.note(&failed.to_string());
+        screen::note(&failed.to_string());
         Ok(())
     }
 
@@ -166,7 +166,7 @@ impl Talk {
                 self.messages.push(json!({"role": "tool", "tool_call_id": call.id, "content": result}));
             }
         }
-        self.screen.note(&format!("{MOST_ROUNDS} rounds of calls; say something to go on"));
+        screen::note(&format!("{MOST_ROUNDS} rounds of calls; say something to go on"));
         Ok(())
     }
 
@@ -182,7 +182,7 @@ impl Talk {
         self.screen.end()?;
         match answer.finish.as_deref() {
             None => return Err(self.server.error("the answer broke off")),
-            Some("length") => self.screen.note("the answer reached the limit of its tokens"),
+            Some("length") => screen::note("the answer reached the limit of its tokens"),
             Some(_) => {}
         }
         Ok(answer)

@@ -19,11 +19,11 @@ impl Screen {
     pub(super) fn new() -> Self {
         Self { out: io::stdout(), colours: io::stdout().is_terminal(), open: false }
     }
+}
 
-    /// A remark that is no part of the conversation.
-    pub(super) fn note(&self, text: &str) {
-        let _ = writeln!(io::stderr().lock(), "{}", visible(text));
-    }
+/// Shows a remark that is no part of the conversation.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{}", visible(text));
 }
 
 impl<W: Write> Screen<W> {

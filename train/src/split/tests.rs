@@ -76,7 +76,8 @@ fn no_line_is_lost_and_the_share_is_about_what_was_asked_for() {
         let mut all = [case.lines("train"), case.lines("test"), case.lines("rest")].concat();
         assert_eq!((report.train + report.test + report.both) as usize, all.len());
         let mut expected = lines.clone();
-        (all.sort(), expected.sort());
+        all.sort();
+        expected.sort();
         assert_eq!(all, expected);
     }
 }

@@ -131,7 +131,7 @@ impl World {
     fn place(&self, family: &Family, id: &Json) -> Result<usize, Refusal> {
         let text = id.as_str().unwrap_or_default();
         let number = text.strip_prefix(family.prefix).and_then(|rest| rest.strip_prefix('-'));
-        if !number.is_some_and(|number| number.parse::<u32>().is_ok()) {
+        if number.is_none_or(|number| number.parse::<u32>().is_err()) {
             let message = format!("{id} is not the id of a {}; ids look like {}-1.", family.one, family.prefix);
             return Err(Refusal::new(Code::InvalidArgument, message));
         }

@@ -160,7 +160,7 @@ fn make(scene: &mut Scene<'_>) -> Result<(Step, serde_json::Value), Stuck> {
     scene.user_asks(&request);
     let result = scene.succeed(&made)?;
     let id = result[ID].clone();
-    scene.answer(&[made.clone()], &[Ok(result)]);
+    scene.answer(std::slice::from_ref(&made), &[Ok(result)]);
     Ok((made, id))
 }
 

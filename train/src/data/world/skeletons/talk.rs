@@ -61,7 +61,7 @@ pub(super) fn answer_from_result(scene: &mut Scene<'_>) -> Result<(), Stuck> {
     let request = scene.request(&step);
     scene.user_asks(&request);
     let result = scene.succeed(&step)?;
-    scene.answer(&[step.clone()], &[Ok(result.clone())]);
+    scene.answer(std::slice::from_ref(&step), &[Ok(result.clone())]);
     let record: Record = result.as_object().cloned().ok_or(Stuck)?;
     for _ in 0..1 + scene.dice.below(2) {
         ask_about(scene, &step, &record)?;
