@@ -141,6 +141,9 @@ pub struct ServeArgs {
     /// Allow loading and unloading adapters over HTTP, from inside this directory alone
     #[arg(long, value_name = "DIR", env = "CALLSMITH_ADAPTER_ROOT")]
     pub adapter_root: Option<PathBuf>,
+    /// Let adapters below --adapter-root bring chat templates of their own; those of --adapter always may
+    #[arg(long, requires = "adapter_root", env = "CALLSMITH_ADAPTER_TEMPLATES")]
+    pub adapter_templates: bool,
     /// Most memory that loaded adapters may take
     #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub adapter_budget_mib: u64,

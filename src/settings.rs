@@ -45,6 +45,8 @@ pub struct Settings {
     pub adapters: Vec<(String, PathBuf)>,
     /// Where adapters may be loaded from over HTTP; `None` = not at all.
     pub adapter_root: Option<PathBuf>,
+    /// Adapters from there may bring chat templates.
+    pub adapter_templates: bool,
     pub adapter_budget: u64,
     pub host: String,
     pub port: u16,
@@ -135,6 +137,7 @@ impl Settings {
             model,
             adapters: args.adapters,
             adapter_root: args.adapter_root,
+            adapter_templates: args.adapter_templates,
             adapter_budget: args.adapter_budget_mib * MIB,
             host: args.host,
             port: args.port,

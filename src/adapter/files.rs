@@ -116,6 +116,15 @@ impl AdapterFiles {
         }
     }
 
+    /// The same without the chat template that it may have.
+    pub(super) fn without_template(self) -> Self {
+        if self.template.is_some() {
+            let dir = self.dir.display();
+            tracing::info!(%dir, "chat_template.jinja ignored; --adapter-templates would have it used");
+        }
+        Self { template: None, ..self }
+    }
+
     /// Reads the chat template, if there is one.
     pub(super) fn template(&mut self) -> Result<Option<String>, AdapterError> {
         let Some(file) = &mut self.template else { return Ok(None) };

@@ -37,6 +37,9 @@ pub struct RegistryOptions {
     pub max_rank: usize,
     /// How adapters are held for serving on the CPU; `None` = as tensors.
     pub packing: Option<Packing>,
+    /// Adapters below the root may bring chat templates, as those may that the operator has named. A template is a program: it can take
+    /// much time and memory.
+    pub root_templates: bool,
 }
 
 /// How an adapter is to be published.
@@ -304,6 +307,8 @@ impl Registry {
                 let root = self.options.root.as_deref().ok_or_else(|| AdapterError::Forbidden { path: shown(path) })?;
                 let jail = Jail::new(root)?;
                 let files = AdapterFiles::open(&jail.resolve(path)?, Some(&jail));
+                let files =
+                    files.map(|files| if self.options.root_templates { files } else { files.without_template() });
                 // Where the root lies is not the caller's affair.
                 files.map_err(|error| match error {
                     AdapterError::FileNotFound { .. } => AdapterError::FileNotFound { path: shown(path) },

@@ -81,6 +81,7 @@ mod tests {
             byte_budget: 1 << 20,
             max_rank: 8,
             packing: None,
+            root_templates: true,
         };
         let registry = Registry::new(options, model(), DType::F32, Device::Cpu);
         write_adapter(&root.path().join("a"), 1.0);

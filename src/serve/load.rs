@@ -131,6 +131,7 @@ fn registry(settings: &Settings, base: Arc<Checkpoint<'static>>, device: Device,
         byte_budget: settings.adapter_budget,
         max_rank: MAX_RANK,
         packing,
+        root_templates: settings.adapter_templates,
     };
     let dtype = if device.is_cpu() { DType::F32 } else { settings.precision.dtype };
     Registry::new(options, base.config().clone(), dtype, device).with_base(base)

@@ -21,6 +21,7 @@ fn registry_with(root: Option<&Path>, byte_budget: u64) -> Registry {
         byte_budget,
         max_rank: 8,
         packing: None,
+        root_templates: true,
     };
     Registry::new(options, model(), DType::F32, Device::Cpu)
 }

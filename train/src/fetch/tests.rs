@@ -167,7 +167,7 @@ fn redirects_lead_to_http_alone() {
     let server = Server::new(&[&to("/b"), &answer("200 OK", "", "found"), &to("file:///etc/passwd")]);
     assert_eq!(fs::read(downloads(&root).file(&server.url("/a")).unwrap()).unwrap(), b"found");
     let message = error(downloads(&root).file(&server.url("/a")));
-    assert!(message.contains("`file:`") || message.contains("scheme"), "{message}");
+    assert!(message.contains("302 Found"), "{message}");
     let endless = Server::new(&[to("/a").as_str(); 12]);
     let message = error(downloads(&root).file(&endless.url("/a")));
     assert!(message.contains("redirects"), "{message}");
