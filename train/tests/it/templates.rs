@@ -48,8 +48,9 @@ fn a_viggo_conversation_is_trained_as_the_dialect_writes_it() {
         "<|system|>Write what the user means as one function with its attributes, each value in brackets:\n\
          FUNCTION(attribute[value], attribute[value])\n\
          The functions and their attributes, in this order:\n\
-         inform(name, release_year, rating[good | poor], genres) - Tell facts about a game.\n\
+         inform(name, release_year, rating, genres) - Tell facts about a game.\n\
          request(specifier)\n\
+         Values: rating[good | poor]\n\
          Where no function fits, answer in words.<|end|>\
          <|user|>Portal 2 is a puzzle platformer.<|end|><|assistant|>",
         "inform(name[Portal 2], genres[puzzle, platformer])",
