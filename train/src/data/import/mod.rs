@@ -1,6 +1,6 @@
 //! Importers: files of dialogues in the forms that people have them in → one native conversation a line.
 //!
-//! Rows come one after the other from [`super::rows`], a [`Format`] makes conversations of them, and the output appears
+//! Rows come one after the other from [`super::rows`], a `Format` makes conversations of them, and the output appears
 //! whole or not at all. The same files, switches and seed give the same bytes. Knows neither the fields of a format
 //! (`formats`) nor those of the native one ([`native`]).
 

@@ -1,9 +1,9 @@
 //! A seeded generator of dialogues of all scenario classes, acted out in a world of records: `(config, index)` → one
 //! dialogue, always the same.
 //!
-//! A skeleton says which turns its class needs ([`skeletons`]); the scene makes them, with calls that are carried out
-//! ([`execute`]) on what exists ([`state`]), through functions of families of tables ([`families`]) as they are offered
-//! ([`offer`]). Nothing is returned that does not stand up to [`verify`]. Knows no dialect, no tokens and no model.
+//! A skeleton says which turns its class needs (`skeletons`); the scene makes them, with calls that are carried out
+//! (`execute`) on what exists (`state`), through functions of families of tables (`families`) as they are offered
+//! (`offer`). Nothing is returned that does not stand up to `verify`. Knows no dialect, no tokens and no model.
 
 mod class;
 mod config;

@@ -34,7 +34,7 @@ pub fn write_samples(count: u64, path: &Path, sample: impl Fn(u64) -> Result<Sam
     })
 }
 
-/// Writes `count` single calls as JSON lines in the shape of instruction_tune (see [`pairs`]), whole or not at all.
+/// Writes `count` single calls as JSON lines in the shape of instruction_tune (see `pairs`), whole or not at all.
 ///
 /// # Errors
 /// As [`write_dialogues`].

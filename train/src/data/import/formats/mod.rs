@@ -60,7 +60,7 @@ pub enum FormatName {
     Viggo,
     /// `conversations` of human, gpt, function_call and observation, with `tools`.
     Sharegpt,
-    /// `conversations` with <tools>, <tool_call> and <tool_response>.
+    /// `conversations` with `<tools>`, `<tool_call>` and `<tool_response>`.
     Hermes,
     /// `query`, `tools` and `answers`.
     Xlam,
