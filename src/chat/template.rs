@@ -1,7 +1,7 @@
 //! Chat templates: a conversation → prompt segments.
 //!
-//! A template that shows tools is used as it is. For one that does not, the dialect writes the functions into the system
-//! message and calls and results into the messages. Knows no token ids.
+//! A template that shows tools and calls is used as it is. For one that shows no tools, the dialect writes the functions into
+//! the system message and calls and results into the messages; for one that shows tools alone, the calls. Knows no token ids.
 
 mod agreement;
 
@@ -19,6 +19,9 @@ use std::sync::Arc;
 pub(crate) const PLAIN_TEMPLATE: &str = "{{ bos_token or '' }}{% for message in messages %}\
     {{ '<|im_start|>' ~ message.role ~ '\\n' ~ message.content ~ (eos_token or '<|im_end|>') ~ '\\n' }}{% endfor %}\
     {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+
+/// A function's name that occurs in no template by chance.
+const PROBED: &str = "find_lighthouse";
 
 /// A stretch of a rendered prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub struct ChatTemplate {
 #[derive(Debug, Clone, Copy)]
 struct Abilities {
     tools: bool,
+    /// Of an assistant's turn.
+    calls: bool,
     system_role: bool,
     tool_role: bool,
     /// Mistral's templates refuse call ids that are not nine alphanumeric characters.
@@ -73,6 +78,7 @@ impl ChatTemplate {
         let jinja = Jinja::compile(source)?;
         let abilities = Abilities {
             tools: mentions(source, "tools"),
+            calls: false,
             system_role: true,
             tool_role: true,
             any_call_id: !source.contains("length != 9"),
@@ -82,7 +88,7 @@ impl ChatTemplate {
         let guard = Guard::new(control_tokens);
         let mut template = Self { jinja, abilities, dialect, guard, bos, eos, thoughts: true };
         if abilities.tools {
-            template.abilities.several_calls = template.shows_several_calls();
+            template.probe_calls();
         } else {
             template.probe_roles()?;
         }
@@ -109,8 +115,9 @@ impl ChatTemplate {
         }
     }
 
-    fn shows_several_calls(&self) -> bool {
-        let call = |id: &str| ToolCall { id: id.into(), name: "f".into(), arguments: json!({}) };
+    /// Finds out how a template with tools shows calls. One that shows no conversation of these is taken to show them.
+    fn probe_calls(&mut self) {
+        let call = |id: &str| ToolCall { id: id.into(), name: PROBED.into(), arguments: json!({}) };
         let turn = |ids: &[&str]| {
             let calls = ids.iter().map(|id| call(id)).collect();
             let messages =
@@ -118,8 +125,11 @@ impl ChatTemplate {
             let messages = messages.iter().map(|message| self.message_json(message)).collect();
             self.jinja.render(&self.context(messages, None, false))
         };
+        let (one, two) = (turn(&["aaaaaaaaa"]), turn(&["aaaaaaaaa", "bbbbbbbbb"]));
+        let calls = one.as_ref().map_or(true, |shown| shown.contains(PROBED));
         // A template that cannot show one call says nothing about several.
-        turn(&["aaaaaaaaa", "bbbbbbbbb"]).is_ok() || turn(&["aaaaaaaaa"]).is_err()
+        let several_calls = two.is_ok() || one.is_err();
+        (self.abilities.calls, self.abilities.several_calls) = (calls, several_calls);
     }
 
     /// Finds out which roles a template without tools refuses.
@@ -147,10 +157,12 @@ impl ChatTemplate {
         if self.wants_short_ids() {
             messages.to_mut().iter_mut().for_each(shorten_ids);
         }
-        let (messages, tools) = if self.abilities.tools {
-            (messages, tools)
-        } else {
-            (Cow::Owned(self.plain_messages(&messages, tools, &conversation.tool_choice)?), &[][..])
+        let (messages, tools) = match self.abilities {
+            Abilities { tools: true, calls: true, .. } => (messages, tools),
+            Abilities { tools: true, .. } => {
+                (messages.iter().map(|message| self.plain_message(message)).collect(), tools)
+            }
+            _ => (Cow::Owned(self.plain_messages(&messages, tools, &conversation.tool_choice)?), &[][..]),
         };
         let mut content = json!({
             "messages": messages.iter().map(|message| self.message_json(message)).collect::<Vec<_>>(),

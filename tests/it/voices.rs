@@ -95,7 +95,7 @@ async fn every_protocol_shows_and_reads_the_dialect_of_the_model_it_names() {
     for (model, signature, start, dialect) in [
         ("base", "namespace functions", TOOL_USES, "tool_uses"),
         ("plain", "namespace functions", TOOL_USES, "tool_uses"),
-        ("acts", "light(level, on) - does light", ACT, "viggo"),
+        ("acts", "<|functions|>light<|end|>", ACT, "viggo"),
     ] {
         let body = required(model, 1);
         let prompt = prompt(&server, &body).await;

@@ -1,12 +1,9 @@
 //! Whether a template that shows calls shows them as its dialect writes them: what the one shows a model, the other forces.
 
-use super::{ChatTemplate, Segment};
+use super::{ChatTemplate, PROBED, Segment};
 use crate::chat::dialect::{Delta, Dialect};
 use crate::chat::{ChatError, Conversation, Message, Role, SPACE, Tool, ToolCall, reasoning};
 use serde_json::{Value, json};
-
-/// Occurs in no template by chance.
-const FUNCTION: &str = "find_lighthouse";
 
 impl ChatTemplate {
     /// Lets the template show a call, and the dialect read it.
@@ -15,7 +12,7 @@ impl ChatTemplate {
     /// [`ChatError::Disagreement`] when the dialect reads something else. A template that shows no calls by itself, or not
     /// this conversation, passes: its calls are written by the dialect, or are for others to judge.
     pub fn check_dialect(&self) -> Result<(), ChatError> {
-        let Some(shown) = self.shown_call().filter(|shown| shown.contains(FUNCTION)) else { return Ok(()) };
+        let Some(shown) = self.shown_call().filter(|shown| shown.contains(PROBED)) else { return Ok(()) };
         if reads(self.dialect.as_ref(), &shown) {
             return Ok(());
         }
@@ -54,7 +51,7 @@ impl ChatTemplate {
 
 fn reads(dialect: &dyn Dialect, text: &str) -> bool {
     let (mut name, mut arguments) = (String::new(), String::new());
-    let mut parser = dialect.parser(&[(FUNCTION.to_owned(), parameters())]);
+    let mut parser = dialect.parser(&[(PROBED.to_owned(), parameters())]);
     for delta in parser.push(text).into_iter().chain(parser.finish()) {
         match delta {
             Delta::CallStart { name: found, .. } => name.push_str(&found),
@@ -62,20 +59,20 @@ fn reads(dialect: &dyn Dialect, text: &str) -> bool {
             _ => {}
         }
     }
-    name == FUNCTION && serde_json::from_str::<Value>(&arguments).is_ok_and(|found| found == call().arguments)
+    name == PROBED && serde_json::from_str::<Value>(&arguments).is_ok_and(|found| found == call().arguments)
 }
 
 fn parameters() -> Value {
-    json!({"type": "object", "properties": {"island": {"type": "string"}}, "required": ["island"]})
+    json!({"type": "object", "properties": {"island": {"type": "string"}}, "required": ["island"], "additionalProperties": false})
 }
 
 fn tool() -> Tool {
-    Tool { name: FUNCTION.to_owned(), description: None, parameters: Some(parameters()), strict: false }
+    Tool { name: PROBED.to_owned(), description: None, parameters: Some(parameters()), strict: false }
 }
 
 fn call() -> ToolCall {
     // Nine letters, as Mistral's templates want them.
-    ToolCall { id: "aaaaaaaaa".to_owned(), name: FUNCTION.to_owned(), arguments: json!({"island": "Fair Isle"}) }
+    ToolCall { id: "aaaaaaaaa".to_owned(), name: PROBED.to_owned(), arguments: json!({"island": "Fair Isle"}) }
 }
 
 #[cfg(test)]

@@ -193,6 +193,15 @@ fn a_system_message_is_made_when_there_is_none_and_tools_are_left_out_on_request
 }
 
 #[test]
+fn a_template_that_shows_functions_alone_leaves_calls_to_the_dialect() {
+    let source = "{% if tools %}[{% for tool in tools %}{{ tool.function.name }}{% endfor %}]{% endif %}\
+        {% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}";
+    let shown = text(&plain(Some(source), "viggo").render(&conversation(), false).unwrap());
+    let expected = "[weathernow]<system> Be brief. <user>Weather in Rome?<assistant>weather(unit[c], city[Rome])<tool>{\"sky\": \"CLEAR\"}";
+    assert!(shown.starts_with(expected), "{shown}");
+}
+
+#[test]
 fn roles_that_a_template_refuses_become_user_messages() {
     let source = "{% for m in messages %}{% if m.role not in ['user', 'assistant'] %}{{ raise_exception('role') }}{% endif %}\
         [{{ m.role }}]{{ m.content }}{% endfor %}";

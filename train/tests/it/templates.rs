@@ -45,14 +45,7 @@ fn a_viggo_conversation_is_trained_as_the_dialect_writes_it() {
     let encoder = Encoder::load(dir.path(), &DialectChoice::default(), VOCAB).unwrap();
     assert_eq!(encoder.dialect.name(), "viggo");
     let (head, call) = (
-        "<|system|>Write what the user means as one function with its attributes, each value in brackets:\n\
-         FUNCTION(attribute[value], attribute[value])\n\
-         The functions and their attributes, in this order:\n\
-         inform(name, release_year, rating, genres) - Tell facts about a game.\n\
-         request(specifier)\n\
-         Values: rating[good | poor]\n\
-         Where no function fits, answer in words.<|end|>\
-         <|user|>Portal 2 is a puzzle platformer.<|end|><|assistant|>",
+        "<|functions|>inform request<|end|><|user|>Portal 2 is a puzzle platformer.<|end|><|assistant|>",
         "inform(name[Portal 2], genres[puzzle, platformer])",
     );
     let example = encoder.example(&conversation(), Weights::default()).unwrap();
