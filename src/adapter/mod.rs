@@ -5,6 +5,7 @@
 mod budget;
 mod files;
 mod generation;
+mod names;
 pub mod peft;
 pub mod registry;
 mod shelf;

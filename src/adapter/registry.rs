@@ -7,6 +7,7 @@
 use super::budget::{Budget, Reservation};
 use super::files::{AdapterFiles, BuiltIn, CONFIG_FILE, Jail, TEMPLATE_FILE};
 pub use super::generation::{Card, Generation, Lease};
+use super::names;
 use super::peft::{self, Checked};
 use super::shelf::{Shelf, Source};
 use super::{AdapterError, excerpt, shown};
@@ -22,7 +23,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[cfg(test)]
 mod tests;
 
-const MAX_NAME_LEN: usize = 128;
 /// How often room is looked for again, every few milliseconds.
 const EVICTION_PATIENCE: usize = 4;
 /// Hexadecimal digits of the content digest that make a generation's id.
@@ -175,7 +175,8 @@ impl Registry {
     /// The directory of the root that has this name.
     fn on_disk(&self, name: &str) -> Option<Source> {
         let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-        let may_be_one = self.options.root.is_some() && begins_well && self.check_name(name).is_ok();
+        let may_be_one =
+            self.options.root.is_some() && begins_well && names::check(name, &self.options.base_name).is_ok();
         let source = Source::Jailed(name.to_owned());
         (may_be_one && self.is_there(&source)).then_some(source)
     }
@@ -265,7 +266,7 @@ impl Registry {
     }
 
     fn publish(&self, name: &str, source: Source, options: &LoadOptions) -> Result<Lease, AdapterError> {
-        self.check_name(name)?;
+        names::check(name, &self.options.base_name)?;
         let _one_at_a_time = self.loading.lock();
         let current = self.current(name, options)?;
         let files = self.open(&source)?;
@@ -381,23 +382,5 @@ impl Registry {
             self.swaps.fetch_add(1, Relaxed);
         }
         Ok(generation)
-    }
-
-    fn check_name(&self, name: &str) -> Result<(), AdapterError> {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
-        let reason = if name.is_empty() {
-            "it is empty"
-        } else if name.bytes().all(|byte| byte == b'.') {
-            "dots alone are no name"
-        } else if name.len() > MAX_NAME_LEN {
-            "it is longer than 128 characters"
-        } else if !name.chars().all(allowed) {
-            "only letters, digits and `.`, `_`, `:`, `-` can be used"
-        } else if name == self.options.base_name {
-            "it is the base model's name"
-        } else {
-            return Ok(());
-        };
-        Err(AdapterError::Name { name: shown(name), reason })
     }
 }
