@@ -5,7 +5,7 @@
 use super::DataError;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 /// Bytes of the longest line that is read into memory.
@@ -14,6 +14,20 @@ const LONGEST: usize = 64 << 20;
 const BATCH_BYTES: usize = 16 << 20;
 const BATCH_LINES: usize = 4096;
 const BOM: &[u8] = b"\xEF\xBB\xBF";
+
+/// Reads the next line into `line` and says whether it is whole: of one longer than `longest` bytes the rest is skipped.
+/// `None` at the end.
+pub(super) fn read_bounded(input: &mut impl BufRead, longest: usize, line: &mut Vec<u8>) -> io::Result<Option<bool>> {
+    line.clear();
+    if io::Read::take(&mut *input, longest as u64 + 1).read_until(b'\n', line)? == 0 {
+        return Ok(None);
+    }
+    let whole = line.len() <= longest || line.ends_with(b"\n");
+    if !whole {
+        input.skip_until(b'\n')?;
+    }
+    Ok(Some(whole))
+}
 
 /// A line of a file that is not blank.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,13 +83,9 @@ impl<R: BufRead> Batches<R> {
     fn line(&mut self) -> io::Result<Option<Line>> {
         let mut bytes = Vec::new();
         loop {
-            bytes.clear();
-            if self.input.by_ref().take(self.longest as u64 + 1).read_until(b'\n', &mut bytes)? == 0 {
-                return Ok(None);
-            }
+            let Some(whole) = read_bounded(&mut self.input, self.longest, &mut bytes)? else { return Ok(None) };
             self.number += 1;
-            if bytes.len() > self.longest && !bytes.ends_with(b"\n") {
-                self.input.skip_until(b'\n')?;
+            if !whole {
                 let reason = format!("longer than {} bytes", self.longest);
                 return Ok(Some(Line { number: self.number, text: Err(reason) }));
             }

@@ -3,11 +3,9 @@
 use super::answerer::Case;
 use super::table::{self, Row};
 use super::{Outcome, Task};
-use crate::atomic;
-use crate::error::{Result, TrainError};
+use crate::error::Result;
+use crate::page;
 use callsmith::chat::Message;
-use minijinja::Environment;
-use minijinja::value::Serde;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -59,17 +57,13 @@ struct Failure<'a> {
 /// # Errors
 /// When it cannot be written.
 pub fn write(path: &Path, task: &dyn Task, outcomes: &[Outcome]) -> Result<()> {
-    let page = Page {
+    let shown = Page {
         title: task.title(),
         names: table::names(outcomes),
         rows: table::rows(outcomes),
         models: outcomes.iter().map(|outcome| Model::of(task.cases(), outcome)).collect(),
     };
-    let mut templates = Environment::new();
-    // The name's ending switches on the escaping of all that is put in.
-    let name = "report.html";
-    let html = templates.add_template(name, TEMPLATE).and_then(|()| templates.get_template(name)?.render(Serde(page)));
-    atomic::file(path, html.map_err(|error| TrainError::output(path, error.to_string()))?.as_bytes())
+    page::write(path, TEMPLATE, &shown)
 }
 
 /// The last thing that was said before a turn.

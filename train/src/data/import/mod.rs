@@ -25,7 +25,6 @@ pub use report::{Flawed, Place, Report};
 use super::rows::{self, Flaw, Reason, Row};
 use super::{DataError, Dialogue, native};
 use crate::atomic;
-use callsmith::chat::Conversation;
 use formats::{Format, detect};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -120,13 +119,9 @@ impl Import<'_> {
 
     fn row(&mut self, name: FormatName, row: &Json) -> Result<Option<Dialogue>, Flaw> {
         *self.report.formats.entry(name.text()).or_default() += 1;
-        if name == FormatName::Openai {
-            // As it is, with the weights of its messages.
-            return formats::openai::dialogue(row).map(Some);
-        }
         let format = self.formats.entry(name).or_insert_with(|| name.reader(self.options));
-        let conversation = format.row(row, &mut self.report.rules)?;
-        conversation.map(|conversation| readable(&conversation)).transpose()
+        let dialogue = format.row(row, &mut self.report.rules)?;
+        dialogue.map(|dialogue| readable(&dialogue)).transpose()
     }
 
     /// Writes the conversations that a format has made of several rows; of what is left over too at the `end`.
@@ -144,8 +139,8 @@ impl Import<'_> {
     }
 }
 
-/// The conversation as it will be read again.
-fn readable(conversation: &Conversation) -> Result<Dialogue, Flaw> {
-    native::dialogue_from_json(&native::to_json(conversation), "")
+/// The dialogue as it will be read again.
+fn readable(dialogue: &Dialogue) -> Result<Dialogue, Flaw> {
+    native::dialogue_from_json(&native::dialogue_to_json(dialogue), "")
         .map_err(|error| Flaw::new(Reason::Field, error.to_string()))
 }

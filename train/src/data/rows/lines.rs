@@ -1,7 +1,8 @@
 //! JSON lines: one row a line, empty lines apart.
 
 use super::{Flaw, Row, parse};
-use std::io::{self, BufRead, Read};
+use crate::data::lines::read_bounded;
+use std::io::{self, BufRead};
 
 pub(super) struct Lines<R> {
     input: R,
@@ -18,17 +19,9 @@ impl<R: BufRead> Lines<R> {
 
     /// Reads a line and says whether all of it is held; `None` at the end.
     fn read(&mut self) -> io::Result<Option<bool>> {
-        self.line.clear();
-        let room = self.limit as u64 + 1;
-        if self.input.by_ref().take(room).read_until(b'\n', &mut self.line)? == 0 {
-            return Ok(None);
-        }
-        self.number += 1;
-        let whole = self.line.len() <= self.limit || self.line.ends_with(b"\n");
-        if !whole {
-            self.input.skip_until(b'\n')?;
-        }
-        Ok(Some(whole))
+        let whole = read_bounded(&mut self.input, self.limit, &mut self.line)?;
+        self.number += u64::from(whole.is_some());
+        Ok(whole)
     }
 }
 

@@ -155,7 +155,7 @@ impl Tables {
             verbs,
             families,
             everyday: parse_everyday(),
-            phrases: parse_phrases(),
+            phrases: sections(include_str!("text/phrases.txt")),
         }
     }
 }
@@ -365,10 +365,11 @@ fn everyday_param(rest: &'static str) -> Option<EverydayParam> {
     })
 }
 
-fn parse_phrases() -> HashMap<&'static str, Words> {
+/// The lines of a table below each `## heading`.
+pub(in crate::data) fn sections(text: &'static str) -> HashMap<&'static str, Words> {
     let mut sections: HashMap<&'static str, Words> = HashMap::new();
     let mut section = "";
-    for line in lines(include_str!("text/phrases.txt")) {
+    for line in lines(text) {
         match line.strip_prefix("## ") {
             Some(name) => section = name,
             None => sections.entry(section).or_default().push(line),

@@ -7,9 +7,9 @@
 use super::super::dialogue::Dialogue;
 use super::super::fields::text;
 use super::super::{calls, functions, literal, tags};
-use super::{Format, Rules};
+use super::{Format, Read, Rules};
 use crate::data::rows::{Flaw, Reason};
-use callsmith::chat::{Conversation, Role, Tool};
+use callsmith::chat::{Role, Tool};
 use serde_json::Value as Json;
 
 /// Reads rows with these two fields.
@@ -19,11 +19,11 @@ pub(super) struct Exchange {
 }
 
 impl Format for Exchange {
-    fn row(&mut self, row: &Json, rules: &mut Rules) -> Result<Option<Conversation>, Flaw> {
+    fn row(&mut self, row: &Json, rules: &mut Rules) -> Read {
         let mut dialogue = Dialogue::default();
         let tools = prompt(&mut dialogue, text(row, self.prompt)?, rules)?;
         answer(&mut dialogue, text(row, self.response)?)?;
-        dialogue.finish(tools).map(Some)
+        dialogue.finish(tools).map(|read| Some(read.into()))
     }
 }
 

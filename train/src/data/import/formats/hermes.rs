@@ -4,9 +4,9 @@
 use super::super::dialogue::{Call, Dialogue};
 use super::super::fields::{list, text};
 use super::super::{calls, functions, tags};
-use super::{Format, Rules};
+use super::{Format, Read, Rules};
 use crate::data::rows::{Flaw, Reason};
-use callsmith::chat::{Conversation, Role, Tool};
+use callsmith::chat::{Role, Tool};
 use serde_json::Value as Json;
 
 /// Whether a row's turns have such marks.
@@ -18,7 +18,7 @@ pub(super) fn is_marked(row: &Json) -> bool {
 pub(super) struct Hermes;
 
 impl Format for Hermes {
-    fn row(&mut self, row: &Json, rules: &mut Rules) -> Result<Option<Conversation>, Flaw> {
+    fn row(&mut self, row: &Json, rules: &mut Rules) -> Read {
         let (mut dialogue, mut declared) = (Dialogue::default(), Vec::new());
         for turn in list(row, "conversations")? {
             let value = text(turn, "value")?;
@@ -37,7 +37,7 @@ impl Format for Hermes {
             }
         }
         let tools = functions::list(&row["tools"])?;
-        dialogue.finish(if tools.is_empty() { declared } else { tools }).map(Some)
+        dialogue.finish(if tools.is_empty() { declared } else { tools }).map(|read| Some(read.into()))
     }
 }
 

@@ -5,7 +5,7 @@ pub(super) mod glaive;
 mod hermes;
 mod instruction;
 mod instruction_tune;
-pub(super) mod openai;
+mod openai;
 mod seal_tools;
 mod sharegpt;
 pub(super) mod viggo;
@@ -15,6 +15,7 @@ mod xlam;
 mod tests;
 
 use super::ImportOptions;
+use crate::data::Dialogue;
 use crate::data::rows::{Flaw, Reason};
 use callsmith::chat::Conversation;
 use clap::ValueEnum;
@@ -25,10 +26,13 @@ use std::collections::BTreeMap;
 /// How often each rule was applied, by its name.
 pub(super) type Rules = BTreeMap<&'static str, u64>;
 
+/// What a row makes: nothing where a rule drops it, which is counted, or where several rows make one.
+pub(super) type Read = Result<Option<Dialogue>, Flaw>;
+
 /// Makes conversations of one format's rows.
 pub(super) trait Format {
-    /// The conversation of a row; `None` where a rule drops it, which is counted in `rules`, or where several rows make one.
-    fn row(&mut self, row: &Json, rules: &mut Rules) -> Result<Option<Conversation>, Flaw>;
+    /// Reads a row; counts in `rules` which of them changed it.
+    fn row(&mut self, row: &Json, rules: &mut Rules) -> Read;
 
     /// A conversation of several rows, asked for until there is none; at the `end` also from the rows left over.
     fn grouped(&mut self, _end: bool) -> Option<Conversation> {
@@ -37,9 +41,9 @@ pub(super) trait Format {
 }
 
 /// A format that keeps nothing from row to row.
-impl<F: Fn(&Json) -> Result<Conversation, Flaw>> Format for F {
-    fn row(&mut self, row: &Json, _rules: &mut Rules) -> Result<Option<Conversation>, Flaw> {
-        self(row).map(Some)
+impl<R: Into<Dialogue>, F: Fn(&Json) -> Result<R, Flaw>> Format for F {
+    fn row(&mut self, row: &Json, _rules: &mut Rules) -> Read {
+        self(row).map(|read| Some(read.into()))
     }
 }
 

@@ -3,15 +3,9 @@
 use crate::data::Dialogue;
 use crate::data::native;
 use crate::data::rows::{Flaw, Reason};
-use callsmith::chat::Conversation;
 use serde_json::Value as Json;
 
-/// The conversation of a row.
-pub(super) fn row(row: &Json) -> Result<Conversation, Flaw> {
-    dialogue(row).map(|dialogue| dialogue.conversation)
-}
-
-/// The same with the weights of its messages.
-pub(in super::super) fn dialogue(row: &Json) -> Result<Dialogue, Flaw> {
+/// The conversation of a row, with the weights of its messages.
+pub(super) fn row(row: &Json) -> Result<Dialogue, Flaw> {
     native::dialogue_from_json(row, "row").map_err(|error| Flaw::new(Reason::Field, error.to_string()))
 }

@@ -8,7 +8,7 @@ use super::super::calls;
 use super::super::dialogue::{Call, Dialogue};
 use super::super::fields::{list, text};
 use super::super::functions;
-use super::{Format, Rules};
+use super::{Format, Read, Rules};
 use crate::data::rows::{Flaw, Reason};
 use crate::random;
 use callsmith::chat::{Conversation, Role, Tool};
@@ -80,9 +80,9 @@ impl SealTools {
 }
 
 impl Format for SealTools {
-    fn row(&mut self, row: &Json, rules: &mut Rules) -> Result<Option<Conversation>, Flaw> {
+    fn row(&mut self, row: &Json, rules: &mut Rules) -> Read {
         if row.get("api_name").is_none() {
-            return self.query(row).map(Some);
+            return self.query(row).map(|read| Some(read.into()));
         }
         self.declare(row)?;
         *rules.entry("seal-tools: function taken into the catalogue").or_default() += 1;

@@ -1,13 +1,13 @@
 //! A row of each format, and what becomes of it.
 
 use super::*;
-use callsmith::chat::Role;
+use callsmith::chat::{Conversation, Role};
 use serde_json::json;
 
 fn imported(row: &Json) -> Result<Conversation, Flaw> {
     let options = ImportOptions { distractors: 1, ..ImportOptions::default() };
     let conversation = detect(row)?.reader(&options).row(row, &mut Rules::new())?;
-    Ok(conversation.unwrap())
+    Ok(conversation.unwrap().conversation)
 }
 
 /// A conversation as text: a line for each function, message and call.
@@ -184,6 +184,7 @@ fn seal_tools_queries_offer_their_functions_among_others() {
     }
     let query = |api: &str, value: &str| json!({"id": "1", "query": "Do.", "calling": [{"api": api, "parameters": {"n": 1, "s": value}, "responses": ["API_call_0"]}]});
     let read = reader.row(&query("c", "x"), &mut rules).unwrap().unwrap();
+    let read = read.conversation;
     assert!(read.tools.iter().any(|tool| tool.name == "c") && (2..=3).contains(&read.tools.len()));
     assert_eq!(shown(&read)[read.tools.len()..], ["user: Do.", r#"assistant: call_1 = c {"n":1,"s":"x"}"#]);
     assert_eq!(rules.into_values().collect::<Vec<_>>(), [5]);

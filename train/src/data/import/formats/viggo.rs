@@ -4,7 +4,7 @@
 //! Every conversation offers the functions of [`viggo`], and is one that they can say: a row that says something else is flawed.
 
 use super::super::fields::text;
-use super::{Format, Rules};
+use super::{Format, Read, Rules};
 use crate::data::rows::{Flaw, Reason};
 use crate::data::viggo;
 use crate::random;
@@ -75,11 +75,11 @@ impl Viggo {
 }
 
 impl Format for Viggo {
-    fn row(&mut self, row: &Json, _rules: &mut Rules) -> Result<Option<Conversation>, Flaw> {
+    fn row(&mut self, row: &Json, _rules: &mut Rules) -> Read {
         let (function, arguments) = meaning(&self.tools, text(row, "mr")?)?;
         let turn = Turn { sentence: text(row, "ref")?.to_owned(), function, arguments };
         if self.turns == 1 {
-            return Ok(Some(self.conversation(std::iter::once(turn))));
+            return Ok(Some(self.conversation(std::iter::once(turn)).into()));
         }
         self.bytes += turn.sentence.len();
         self.waiting.push(turn);

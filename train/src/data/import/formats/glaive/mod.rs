@@ -14,9 +14,7 @@ pub use rules::Rule;
 
 use super::super::dialogue::conversation;
 use super::super::fields::text;
-use super::{Format, Rules};
-use crate::data::rows::Flaw;
-use callsmith::chat::Conversation;
+use super::{Format, Read, Rules};
 use rules::Cleaner;
 use serde_json::Value as Json;
 
@@ -30,13 +28,13 @@ impl Glaive {
 }
 
 impl Format for Glaive {
-    fn row(&mut self, row: &Json, counts: &mut Rules) -> Result<Option<Conversation>, Flaw> {
+    fn row(&mut self, row: &Json, counts: &mut Rules) -> Read {
         let mut count = |rule: Rule| *counts.entry(rule.text()).or_default() += 1;
         let read = turns::read(text(row, "system")?, text(row, "chat")?, |rule| self.0.has(rule))
             .inspect_err(|flaw| Rule::against(flaw.reason).into_iter().for_each(&mut count))?;
         read.applied.into_iter().for_each(&mut count);
         let cleaned = self.0.clean(read.messages, !read.tools.is_empty());
         cleaned.applied.into_iter().for_each(&mut count);
-        cleaned.messages.map(|messages| conversation(messages, read.tools)).transpose()
+        cleaned.messages.map(|messages| conversation(messages, read.tools).map(Into::into)).transpose()
     }
 }

@@ -1,7 +1,8 @@
 //! Rows of Glaive, and each rule on rows that it changes and rows that it leaves.
 
 use super::*;
-use callsmith::chat::{Message, Role};
+use crate::data::rows::Flaw;
+use callsmith::chat::{Conversation, Message, Role};
 use clap::ValueEnum;
 use serde_json::json;
 
@@ -14,7 +15,7 @@ const RESULT: &str = "FUNCTION RESPONSE: {\"rate\": 2}\n\n\n";
 fn clean(rules: &[Rule], system: &str, chat: &str) -> (Result<Option<Conversation>, Flaw>, Vec<&'static str>) {
     let mut counts = Rules::new();
     let read = Glaive::new(rules, 3).row(&json!({"system": system, "chat": chat}), &mut counts);
-    (read, counts.into_keys().collect())
+    (read.map(|read| read.map(|dialogue| dialogue.conversation)), counts.into_keys().collect())
 }
 
 /// Who speaks in the cleaned dialogue, and the rules that changed it.
@@ -130,7 +131,7 @@ fn some_dialogues_end_with_a_question_or_a_call() {
         for number in 0..200 {
             let row = json!({"system": SYSTEM, "chat": asked(number)});
             let read = glaive.row(&row, &mut Rules::new()).unwrap().unwrap();
-            *lengths.entry((rule.text(), read.messages.len())).or_insert(0) += 1;
+            *lengths.entry((rule.text(), read.conversation.messages.len())).or_insert(0) += 1;
         }
     }
     let of = |rule: Rule, length| lengths.get(&(rule.text(), length)).copied().unwrap_or(0);

@@ -22,7 +22,7 @@ fn flaw_of(mr: &str) -> String {
 fn a_row_is_a_sentence_and_its_call() {
     let mr = "inform(name[Dirt: Showdown], release_year[2012], esrb[T (for Teen)], genres[driving/racing, sport], has_mac_release[no])";
     let read = reader(1).row(&row(mr, "Dirt!"), &mut Rules::new()).unwrap().unwrap();
-    let line = native::to_json(&read);
+    let line = native::dialogue_to_json(&read);
     assert_eq!(line["messages"][0], json!({"role": "user", "content": "Dirt!"}));
     assert_eq!(
         line["messages"][1]["tool_calls"],
@@ -80,7 +80,7 @@ fn meanings(file: &str) -> Option<Vec<(String, Conversation)>> {
     let mut reader = reader(1);
     let read = |row: std::io::Result<Row>| {
         let json = row.unwrap().json.unwrap();
-        (json["mr"].as_str().unwrap().to_owned(), reader.row(&json, &mut Rules::new()).unwrap().unwrap())
+        (json["mr"].as_str().unwrap().to_owned(), reader.row(&json, &mut Rules::new()).unwrap().unwrap().conversation)
     };
     Some(rows::open(&path, None).unwrap().map(read).collect())
 }
