@@ -92,17 +92,25 @@ pub(super) struct AdapterFiles {
 }
 
 impl AdapterFiles {
-    pub(super) fn open(path: &Path, jail: Option<&Jail>) -> Result<Self, AdapterError> {
+    /// Opens them; the chat template only where it is to be used (`own_template`).
+    pub(super) fn open(path: &Path, jail: Option<&Jail>, own_template: bool) -> Result<Self, AdapterError> {
         // Again, because a writer may have replaced the directory between the steps, and may do so more than once.
-        let again = |opened: Result<Self, _>, _| opened.or_else(|_| Self::open_once(path, jail));
-        (1..TRIES).fold(Self::open_once(path, jail), again)
+        let again = |opened: Result<Self, _>, _| opened.or_else(|_| Self::open_once(path, jail, own_template));
+        (1..TRIES).fold(Self::open_once(path, jail, own_template), again)
     }
 
-    fn open_once(path: &Path, jail: Option<&Jail>) -> Result<Self, AdapterError> {
+    fn open_once(path: &Path, jail: Option<&Jail>, own_template: bool) -> Result<Self, AdapterError> {
         let dir = Dir::open(path, jail)?;
         let config = dir.file(CONFIG_FILE, MAX_CONFIG_BYTES)?;
         let weights = dir.file(WEIGHTS_FILE, MAX_WEIGHTS_BYTES)?;
-        let template = dir.optional_file(TEMPLATE_FILE, MAX_TEMPLATE_BYTES)?;
+        let template = match own_template {
+            true if dir.has(TEMPLATE_FILE) => Some(dir.file(TEMPLATE_FILE, MAX_TEMPLATE_BYTES)?),
+            false if dir.has(TEMPLATE_FILE) => {
+                tracing::info!(dir = %dir.place.display(), "chat_template.jinja ignored; --adapter-templates would have it used");
+                None
+            }
+            _ => None,
+        };
         Ok(Self { dir: dir.place, config, weights, template })
     }
 
@@ -114,15 +122,6 @@ impl AdapterFiles {
             weights: OpenFile::in_memory(WEIGHTS_FILE, files.weights),
             template: files.template.map(|bytes| OpenFile::in_memory(TEMPLATE_FILE, bytes)),
         }
-    }
-
-    /// The same without the chat template that it may have.
-    pub(super) fn without_template(self) -> Self {
-        if self.template.is_some() {
-            let dir = self.dir.display();
-            tracing::info!(%dir, "chat_template.jinja ignored; --adapter-templates would have it used");
-        }
-        Self { template: None, ..self }
     }
 
     /// Reads the chat template, if there is one.
@@ -179,12 +178,9 @@ impl<'a> Dir<'a> {
         OpenFile::new(name, File::from(fd), limit)
     }
 
-    /// A file that may be absent; a link that leads nowhere is not.
-    fn optional_file(&self, name: &'static str, limit: u64) -> Result<Option<OpenFile>, AdapterError> {
-        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => Ok(None),
-            _ => self.file(name, limit).map(Some),
-        }
+    /// Whether there is something of that name; a link that leads nowhere is.
+    fn has(&self, name: &str) -> bool {
+        !matches!(rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT))
     }
 
     fn unopened(&self, name: &str, errno: Errno) -> AdapterError {

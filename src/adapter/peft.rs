@@ -19,7 +19,7 @@ pub use save::{save, save_with_template, tokenizer_files};
 pub use tokens::{Table, TokenRows, save_with_tokens};
 
 use super::files::{AdapterFiles, CONFIG_FILE, OpenFile, TEMPLATE_FILE, WEIGHTS_FILE};
-use super::{AdapterError, shown};
+use super::{AdapterError, BuiltIn, shown};
 use crate::model::decoder::module_shape;
 use crate::model::{AdapterWeights, Checkpoint, LoraPair, Magnitude, ModelConfig, Packing, Site, TargetModule};
 use candle_core::{DType, Device, Tensor};
@@ -69,7 +69,26 @@ impl LoadedAdapter {
 
 /// Reads and checks a PEFT directory.
 pub fn load(dir: &Path, model: &ModelConfig, dtype: DType, device: &Device) -> Result<LoadedAdapter, AdapterError> {
-    let checked = Checked::open(AdapterFiles::open(dir, None)?, model)?;
+    load_files(AdapterFiles::open(dir, None, true)?, model, dtype, device)
+}
+
+/// The same of an adapter that is part of the program.
+pub fn load_built_in(
+    files: BuiltIn,
+    model: &ModelConfig,
+    dtype: DType,
+    device: &Device,
+) -> Result<LoadedAdapter, AdapterError> {
+    load_files(AdapterFiles::built_in(files), model, dtype, device)
+}
+
+fn load_files(
+    files: AdapterFiles,
+    model: &ModelConfig,
+    dtype: DType,
+    device: &Device,
+) -> Result<LoadedAdapter, AdapterError> {
+    let checked = Checked::open(files, model)?;
     let chat_template = checked.template.clone();
     let snapshot = checked.read()?;
     let weights = snapshot.weights((dtype, device), largest(dtype))?;

@@ -302,14 +302,12 @@ impl Registry {
 
     fn open(&self, source: &Source) -> Result<AdapterFiles, AdapterError> {
         match source {
-            Source::Trusted(path) => AdapterFiles::open(path, None),
+            Source::Trusted(path) => AdapterFiles::open(path, None, true),
             Source::BuiltIn(files) => Ok(AdapterFiles::built_in(*files)),
             Source::Jailed(path) => {
                 let root = self.options.root.as_deref().ok_or_else(|| AdapterError::Forbidden { path: shown(path) })?;
                 let jail = Jail::new(root)?;
-                let files = AdapterFiles::open(&jail.resolve(path)?, Some(&jail));
-                let files =
-                    files.map(|files| if self.options.root_templates { files } else { files.without_template() });
+                let files = AdapterFiles::open(&jail.resolve(path)?, Some(&jail), self.options.root_templates);
                 // Where the root lies is not the caller's affair.
                 files.map_err(|error| match error {
                     AdapterError::FileNotFound { .. } => AdapterError::FileNotFound { path: shown(path) },

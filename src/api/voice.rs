@@ -118,7 +118,7 @@ impl Voices {
     /// Many adapters are saved with the files of their base's tokenizer. These speak as it does, also where the operator has
     /// named its dialect.
     fn is_bases(&self, template: &str) -> bool {
-        self.base.tokenizer.chat_template().is_some_and(|own| own.trim_end() == template.trim_end())
+        self.base.tokenizer.has_template(template)
     }
 
     fn find(&self, text: &str) -> Option<Arc<Voice>> {

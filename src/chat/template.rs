@@ -115,21 +115,24 @@ impl ChatTemplate {
         }
     }
 
-    /// Finds out how a template with tools shows calls. One that shows no conversation of these is taken to show them.
+    /// Finds out how a template with tools shows calls, beside functions and without. One that refuses all of these
+    /// conversations is taken to show them.
     fn probe_calls(&mut self) {
-        let call = |id: &str| ToolCall { id: id.into(), name: PROBED.into(), arguments: json!({}) };
-        let turn = |ids: &[&str]| {
-            let calls = ids.iter().map(|id| call(id)).collect();
+        let call = |id: &&str| ToolCall { id: (*id).into(), name: PROBED.into(), arguments: json!({}) };
+        let tool = Tool { name: "f".into(), description: None, parameters: None, strict: false };
+        let shown = |ids: &[&str]| {
+            let calls = ids.iter().map(call).collect();
             let messages =
                 [Message::text(Role::User, "q"), Message { tool_calls: calls, ..Message::text(Role::Assistant, "") }];
-            let messages = messages.iter().map(|message| self.message_json(message)).collect();
-            self.jinja.render(&self.context(messages, None, false))
+            let messages: Value = messages.iter().map(|message| self.message_json(message)).collect();
+            let tools = [None, Some(json!([tool_json(&tool)]))].into_iter();
+            let shown = tools.filter_map(|tools| self.jinja.render(&self.context(messages.clone(), tools, false)).ok());
+            shown.collect::<Vec<_>>()
         };
-        let (one, two) = (turn(&["aaaaaaaaa"]), turn(&["aaaaaaaaa", "bbbbbbbbb"]));
-        let calls = one.as_ref().map_or(true, |shown| shown.contains(PROBED));
+        let (one, two) = (shown(&["aaaaaaaaa"]), shown(&["aaaaaaaaa", "bbbbbbbbb"]));
+        self.abilities.calls = one.is_empty() || one.iter().any(|text| text.contains(PROBED));
         // A template that cannot show one call says nothing about several.
-        let several_calls = two.is_ok() || one.is_err();
-        (self.abilities.calls, self.abilities.several_calls) = (calls, several_calls);
+        self.abilities.several_calls = one.is_empty() || !two.is_empty();
     }
 
     /// Finds out which roles a template without tools refuses.
@@ -259,7 +262,8 @@ impl ChatTemplate {
             return message.clone();
         }
         let calls = self.dialect.render_calls(&message.tool_calls);
-        Message::text(message.role, join(&message.content, "\n", &calls))
+        let content = join(&message.content, "\n", &calls);
+        Message { content, tool_calls: Vec::new(), ..message.clone() }
     }
 }
 

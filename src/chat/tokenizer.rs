@@ -230,6 +230,11 @@ impl ChatTokenizer {
         self.special.chat_template.as_deref()
     }
 
+    /// Whether `text` is its own chat template, which adapters are often saved with.
+    pub fn has_template(&self, text: &str) -> bool {
+        self.chat_template().is_some_and(|own| own.trim_end() == text.trim_end())
+    }
+
     /// The text that a template writes at the start of a prompt.
     pub fn bos_token(&self) -> Option<String> {
         self.special.bos.clone()

@@ -25,7 +25,7 @@ impl ChatTemplate {
 
     /// An assistant turn that makes [`call`], as the template shows it and a parser sees it.
     fn shown_call(&self) -> Option<String> {
-        if !self.abilities.tools {
+        if !(self.abilities.tools && self.abilities.calls) {
             return None;
         }
         let messages = vec![Message::text(Role::User, "Where is it?")];

@@ -202,6 +202,14 @@ fn a_template_that_shows_functions_alone_leaves_calls_to_the_dialect() {
 }
 
 #[test]
+fn a_template_that_shows_calls_beside_functions_alone_is_used_as_it_is() {
+    let source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\
+        {% if tools %}{% for call in m.tool_calls %}<<{{ call.function.name }}>>{% endfor %}{% endif %}{% endfor %}";
+    let shown = text(&plain(Some(source), "viggo").render(&conversation(), false).unwrap());
+    assert!(shown.contains("<assistant><<weather>><tool>"), "{shown}");
+}
+
+#[test]
 fn roles_that_a_template_refuses_become_user_messages() {
     let source = "{% for m in messages %}{% if m.role not in ['user', 'assistant'] %}{{ raise_exception('role') }}{% endif %}\
         [{{ m.role }}]{{ m.content }}{% endfor %}";
@@ -215,7 +223,7 @@ fn roles_that_a_template_refuses_become_user_messages() {
 
 #[test]
 fn mistrals_nine_character_ids_are_made_from_any_id() {
-    let source = "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ raise_exception('id') if c.id|length != 9 }}({{ c.id }})\
+    let source = "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ raise_exception('id') if c.id|length != 9 }}({{ c.id }}){{ c.function.name }}\
         {% endfor %}({{ m.tool_call_id }}){% endfor %}{{ tools|length }}";
     let prompt = text(&plain(Some(source), "tool_uses").render(&conversation(), true).unwrap());
     let ids: Vec<_> = prompt.split(['(', ')']).filter(|part| part.len() == 9).collect();
