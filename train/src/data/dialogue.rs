@@ -11,6 +11,8 @@ pub struct Dialogue {
     pub conversation: Conversation,
     /// Indices of assistant messages that are shown but not trained on: mistakes that are put right later.
     pub untrained: BTreeSet<usize>,
+    /// What it is an example of, where its source says.
+    pub class: Option<String>,
 }
 
 impl Dialogue {
@@ -25,6 +27,6 @@ impl Dialogue {
 impl From<Conversation> for Dialogue {
     /// All of it is trained on.
     fn from(conversation: Conversation) -> Self {
-        Self { conversation, untrained: BTreeSet::new() }
+        Self { conversation, ..Self::default() }
     }
 }

@@ -1,5 +1,6 @@
 //! The native file format: one OpenAI chat conversation a line, `{"messages":[…],"tools":[…]}`, both ways. As in OpenAI's
-//! fine-tuning format `"weight": 0` on an assistant message keeps it from being trained on.
+//! fine-tuning format `"weight": 0` on an assistant message keeps it from being trained on; `"metadata": {"class": …}` says what
+//! the conversation is an example of.
 //!
 //! Knows the field names and what each must hold; does not check calls against their schemas.
 
@@ -29,11 +30,14 @@ pub fn to_json(conversation: &Conversation) -> Json {
     object
 }
 
-/// As [`to_json`], with `"weight": 0` on the messages that are not trained on.
+/// As [`to_json`], with the class and `"weight": 0` on the messages that are not trained on.
 pub fn dialogue_to_json(dialogue: &Dialogue) -> Json {
     let mut object = to_json(&dialogue.conversation);
     for &index in &dialogue.untrained {
         object["messages"][index]["weight"] = json!(0);
+    }
+    if let Some(class) = &dialogue.class {
+        object["metadata"] = json!({"class": class});
     }
     object
 }
@@ -141,7 +145,8 @@ pub fn dialogue_from_json(json: &Json, place: &str) -> Result<Dialogue, DataErro
     let mut conversation = Conversation { messages, tools, tool_choice, parallel_tool_calls };
     // As the server shows them: what is trained is what is served.
     Names::legalise(&mut conversation);
-    Ok(Dialogue { conversation, untrained })
+    let class = json["metadata"]["class"].as_str().map(str::to_owned);
+    Ok(Dialogue { conversation, untrained, class })
 }
 
 /// The messages with `"weight": 0`.
@@ -337,13 +342,16 @@ mod tests {
     }
 
     #[test]
-    fn weights_survive_the_round_trip() {
+    fn weights_and_class_survive_the_round_trip() {
         let line = LINE.replace(r#""content":null,"#, r#""weight":0,"content":null,"#);
         let read = dialogue_from_line(&line, "test").unwrap();
         assert_eq!(read.untrained, BTreeSet::from([1]));
         assert_eq!(read.trained().count(), 0);
         let again = dialogue_from_line(&dialogue_to_json(&read).to_string(), "test").unwrap();
         assert_eq!(again.untrained, read.untrained);
+        let of_class = line.replace("\"tools\":", "\"metadata\":{\"class\":\"single\"},\"tools\":");
+        let read = dialogue_from_line(&of_class, "test").unwrap();
+        assert_eq!(dialogue_to_json(&read)["metadata"], json!({"class": "single"}));
         let one = LINE.replace(r#""content":null,"#, r#""weight":1,"content":null,"#);
         assert_eq!(dialogue_from_line(&one, "test").unwrap().trained().collect::<Vec<_>>(), [1]);
     }

@@ -66,6 +66,7 @@ impl Encoder {
         let dialect = dialect.resolve(source)?;
         let (control, bos, eos) = (tokenizer.control_tokens(), tokenizer.bos_token(), tokenizer.eos_token());
         let template = ChatTemplate::new(source, dialect.clone(), control, bos, eos)?;
+        template.check_dialect()?;
         let tokenizer = tokenizer.for_dialect(dialect.as_ref());
         Ok(Self { tokenizer: Arc::new(tokenizer), dialect, template, virtual_tokens: 0..0 })
     }
@@ -76,15 +77,15 @@ impl Encoder {
     /// As [`Self::load`], and when the chat template shows calls that the dialect would not force.
     pub fn of_run(recipe: &Recipe, logits_width: usize) -> Result<Self> {
         let loaded = Self::load(&recipe.full_tokenizer_dir()?, &recipe.model.dialect(), logits_width);
-        let encoder = loaded.map_err(|error| match (error, &recipe.model.chat_template) {
+        loaded.map_err(|error| match (error, &recipe.model.chat_template) {
+            (TrainError::Chat(error @ ChatError::Disagreement { .. }), _) => {
+                TrainError::field("model.dialect", error.to_string())
+            }
             (TrainError::Chat(error @ ChatError::Template(_)), Some(file)) => {
                 TrainError::input(file, error.to_string())
             }
             (error, _) => error,
-        })?;
-        let agreed = encoder.template.check_dialect();
-        agreed.map_err(|error| TrainError::field("model.dialect", error.to_string()))?;
-        Ok(encoder)
+        })
     }
 
     /// The same with a soft prompt's tokens before each sample.
@@ -116,7 +117,7 @@ impl Encoder {
     /// # Errors
     /// As [`Self::example`], and when nothing is left to learn from.
     pub fn dialogue(&self, dialogue: &Dialogue, weights: Weights) -> Result<Example> {
-        let Dialogue { conversation, untrained } = dialogue;
+        let Dialogue { conversation, untrained, .. } = dialogue;
         let mut example = Example::new(self.prompt(conversation, false)?);
         let mut shown = Vec::new();
         for (message, range) in self.answer_ranges(conversation, &example.tokens)? {

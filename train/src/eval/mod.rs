@@ -42,6 +42,11 @@ pub trait Task {
 
     /// What the replies, one a case in the same order, are worth.
     fn judge(&self, replies: &[Reply]) -> Judged;
+
+    /// The adapter that ships with the program for this, by its name.
+    fn shipped_adapter(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// A model that is measured, by the name that it has in tables.

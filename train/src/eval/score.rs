@@ -45,6 +45,8 @@ pub struct Turn {
     /// Of generated turns.
     pub detail: Option<Detail>,
     pub calls: Vec<Call>,
+    /// What its dialogue is an example of.
+    pub scenario: Option<String>,
 }
 
 /// What the generator knows of a turn.
@@ -79,11 +81,21 @@ pub struct Score {
     chat: Ratio,
     /// Turns that want a call: those without one (the fewer the better).
     false_no_call: Ratio,
+    /// All turns: those answered as wanted, by what their dialogues are examples of.
+    scenarios: BTreeMap<String, Ratio>,
 }
 
 impl Score {
     /// Counts a turn; returns whether it was answered as wanted.
     pub fn add(&mut self, turn: &Turn, answer: &Answer) -> bool {
+        let right = self.judge(turn, answer);
+        if let Some(scenario) = &turn.scenario {
+            self.scenarios.entry(scenario.clone()).or_default().add(right);
+        }
+        right
+    }
+
+    fn judge(&mut self, turn: &Turn, answer: &Answer) -> bool {
         let silent = answer.calls.is_empty();
         match turn.class {
             Class::NoCall => self.no_call.add(silent),
@@ -114,7 +126,8 @@ impl Score {
             Figure::of("small talk without a call", self.chat),
             Figure::of("false no-call", self.false_no_call),
         ];
-        self.groups.iter().flat_map(cell).chain(silence).collect()
+        let scenarios = self.scenarios.iter().map(|(name, &right)| Figure::of(format!("class {name}"), right));
+        self.groups.iter().flat_map(cell).chain(silence).chain(scenarios).collect()
     }
 
     /// The same numbers for programs.
@@ -122,8 +135,11 @@ impl Score {
         let share = |ratio: Ratio| json!({"right": ratio.right, "total": ratio.total, "share": ratio.share()});
         let cell = |cell: &Cell| json!({"turns": cell.exact.total, "function": cell.function.share(), "exact": cell.exact.share()});
         let groups: Map<String, Value> = self.groups.iter().map(|(name, found)| (name.clone(), cell(found))).collect();
+        let scenarios: Map<String, Value> =
+            self.scenarios.iter().map(|(name, &right)| (name.clone(), share(right))).collect();
         json!({
             "groups": groups,
+            "classes": scenarios,
             "no_call_recognised": share(self.no_call),
             "small_talk_without_call": share(self.chat),
             "false_no_call": share(self.false_no_call),
@@ -194,7 +210,7 @@ mod tests {
     fn turn(class: Class, calls: &[(&str, Value)]) -> Turn {
         let calls = calls.iter().map(|(name, arguments)| ((*name).to_owned(), arguments.clone())).collect();
         let detail = Detail { naming: "overlap".into(), offered: 3, noun_last: false };
-        Turn { class, detail: Some(detail), calls }
+        Turn { class, detail: Some(detail), calls, scenario: None }
     }
 
     fn answer(calls: &[(&str, Value)]) -> Answer {
@@ -224,6 +240,17 @@ mod tests {
         assert!(!score.add(&wanted, &answer(&[a.clone(), a.clone()])));
         assert!(!score.add(&wanted, &answer(&[a.clone(), b, a])));
         assert_eq!(score.to_json()["groups"]["parallel calls"]["function"], 2.0 / 3.0);
+    }
+
+    #[test]
+    fn turns_are_counted_by_the_class_of_their_dialogue() {
+        let mut score = Score::default();
+        let wanted = Turn { scenario: Some("chat".to_owned()), ..turn(Class::Chat, &[]) };
+        assert!(score.add(&wanted, &answer(&[])));
+        assert!(!score.add(&wanted, &answer(&[("f", json!({}))])));
+        score.add(&turn(Class::Chat, &[]), &answer(&[]));
+        assert_eq!(score.to_json()["classes"], json!({"chat": {"right": 1, "total": 2, "share": 0.5}}));
+        assert!(score.figures().contains(&Figure { name: "class chat".to_owned(), share: Some(0.5), of: 2 }));
     }
 
     #[test]

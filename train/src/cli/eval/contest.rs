@@ -1,21 +1,23 @@
-//! Which models take part in an evaluation: the shipped one or others, alone and with adapters, with the grammar and without,
+//! Which models take part in an evaluation: what ships with the program or others, alone and with adapters, with the grammar and without,
 //! or those behind a URL. Each is loaded only while it is measured.
 
 use crate::error::{Result, TrainError};
-use crate::eval::answerer::local::Model;
+use crate::eval::answerer::local::{Adapter, Model};
 use crate::eval::answerer::remote::Remote;
 use crate::eval::kept::Kept;
 use crate::eval::{Contender, Outcome, Task, measure};
 use crate::recipe::DeviceKind;
 use crate::trainable;
 use callsmith::chat::dialect::DialectChoice;
+use callsmith::embedded;
 use clap::Args;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 pub(super) struct ContestArgs {
-    /// Model directory or GGUF file; the model that ships with the program when absent. May be repeated.
+    /// Model directory or GGUF file; the model that ships with the program when absent, with the adapter that ships for the
+    /// task. May be repeated.
     #[arg(long = "model", value_name = "DIR", conflicts_with = "url")]
     models: Vec<PathBuf>,
     /// PEFT adapter directory, on the first model. May be repeated.
@@ -42,7 +44,7 @@ pub(super) struct ContestArgs {
     /// Longest answer.
     #[arg(long, value_name = "TOKENS", default_value = "256")]
     max_tokens: NonZeroUsize,
-    /// How the model writes calls; default: the task's own way, else as its chat template shows.
+    /// How the model writes calls; default: seen from its chat template.
     #[arg(long, value_name = "NAME")]
     dialect: Option<String>,
     /// Directory of further dialects.
@@ -54,11 +56,11 @@ pub(super) struct ContestArgs {
 }
 
 /// A model alone or with an adapter, under its name.
-type Entry<'a> = (String, Option<&'a Path>);
+type Entry<'a> = (String, Option<Adapter<'a>>);
 
 impl ContestArgs {
     /// Measures all that take part, one after the other; answers are kept in `out`.
-    pub(super) fn measure(&self, task: &dyn Task, dialect: Option<&str>, out: Option<&Path>) -> Result<Vec<Outcome>> {
+    pub(super) fn measure(&self, task: &dyn Task, out: Option<&Path>) -> Result<Vec<Outcome>> {
         let mut outcomes = Vec::new();
         let mut enter = |contender: Contender| {
             let taken = outcomes.iter().any(|outcome: &Outcome| outcome.name == contender.name);
@@ -70,7 +72,7 @@ impl ContestArgs {
         };
         match &self.url {
             Some(url) => self.served_models.iter().try_for_each(|name| enter(self.remote(url, name)?))?,
-            None => self.locals(dialect, &mut enter)?,
+            None => self.locals(task.shipped_adapter(), &mut enter)?,
         }
         Ok(outcomes)
     }
@@ -80,11 +82,10 @@ impl ContestArgs {
         Ok(Contender { name: name.to_owned(), answerer: Box::new(remote) })
     }
 
-    fn locals(&self, dialect: Option<&str>, enter: &mut dyn FnMut(Contender) -> Result<()>) -> Result<()> {
-        let name = self.dialect.as_deref().or(dialect).map(str::to_owned);
-        let dialect = DialectChoice { name, dir: self.dialect_dir.clone() };
+    fn locals(&self, shipped: Option<&str>, enter: &mut dyn FnMut(Contender) -> Result<()>) -> Result<()> {
+        let dialect = DialectChoice { name: self.dialect.clone(), dir: self.dialect_dir.clone() };
         let device = trainable::device(if self.cuda { DeviceKind::Cuda } else { DeviceKind::Cpu })?;
-        for (path, entries) in self.entries() {
+        for (path, entries) in self.entries(shipped) {
             let model = Model::open(path, &dialect, &device)?;
             for (name, adapter) in entries {
                 for &free in self.grammars() {
@@ -97,19 +98,27 @@ impl ContestArgs {
         Ok(())
     }
 
-    /// Each model with what is measured of it. Adapters are of the first.
-    fn entries(&self) -> Vec<(Option<&Path>, Vec<Entry<'_>>)> {
+    /// Each model with what is measured of it. Adapters are of the first; where neither is named, what ships is measured.
+    fn entries(&self, shipped: Option<&str>) -> Vec<(Option<&Path>, Vec<Entry<'_>>)> {
         let models = match self.models.as_slice() {
             [] => vec![(None, "shipped".to_owned())],
             models => models.iter().map(|path| (Some(path.as_path()), path.display().to_string())).collect(),
         };
         let entries = |(index, (path, name)): (usize, (_, String))| {
-            let adapters = if index == 0 { self.adapters.as_slice() } else { &[] };
-            let adapted = adapters.iter().map(|path| (path.display().to_string(), Some(path.as_path())));
+            let adapters = if index == 0 { self.adapters_of_first(shipped) } else { Vec::new() };
             let alone = (self.compare || adapters.is_empty()).then_some((name, None));
+            let adapted = adapters.into_iter().map(|adapter| (adapter.place().display().to_string(), Some(adapter)));
             (path, alone.into_iter().chain(adapted).collect())
         };
         models.into_iter().enumerate().map(entries).collect()
+    }
+
+    fn adapters_of_first(&self, shipped: Option<&str>) -> Vec<Adapter<'_>> {
+        let built_in = embedded::ADAPTERS.iter().filter(|(name, _)| Some(*name) == shipped && self.models.is_empty());
+        match self.adapters.as_slice() {
+            [] => built_in.map(|&(name, files)| Adapter::Shipped(name, files)).collect(),
+            paths => paths.iter().map(|path| Adapter::Directory(path)).collect(),
+        }
     }
 
     /// Whether answers are free of the grammar, in each way that is measured.
@@ -143,7 +152,7 @@ mod tests {
     fn names(line: &[&str]) -> Vec<String> {
         let contest = Line::try_parse_from([&["x"], line].concat()).unwrap().contest;
         let ways = contest.grammars().len();
-        let entries = contest.entries();
+        let entries = contest.entries(None);
         let names = entries.iter().flat_map(|(path, entries)| entries.iter().map(move |entry| (path, entry)));
         names.map(|(path, (name, adapter))| format!("{ways} {path:?} {name} {}", adapter.is_some())).collect()
     }

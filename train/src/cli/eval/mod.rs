@@ -6,7 +6,7 @@ use crate::data::synth::{Naming, Split};
 use crate::error::{Result, TrainError};
 use crate::eval::bfcl::Bfcl;
 use crate::eval::calls::{Calls, Generated};
-use crate::eval::viggo::{self, Viggo};
+use crate::eval::viggo::Viggo;
 use crate::eval::{Outcome, Task, report, table};
 use crate::{atomic, lock};
 use clap::{Args, Subcommand, ValueEnum};
@@ -120,13 +120,11 @@ impl GeneratedArgs {
 /// Measures, and writes what was asked for.
 pub(super) fn run(command: &EvalCommand) -> Result<()> {
     match command {
-        EvalCommand::Viggo { data, common } => common.run(&Viggo::open(data, common.limit())?, Some(viggo::DIALECT)),
-        EvalCommand::Bfcl { data, gold, common } => {
-            common.run(&Bfcl::open(data, gold.as_deref(), common.limit())?, None)
-        }
-        EvalCommand::Calls { data: Some(data), common, .. } => common.run(&Calls::open(data, common.limit())?, None),
+        EvalCommand::Viggo { data, common } => common.run(&Viggo::open(data, common.limit())?),
+        EvalCommand::Bfcl { data, gold, common } => common.run(&Bfcl::open(data, gold.as_deref(), common.limit())?),
+        EvalCommand::Calls { data: Some(data), common, .. } => common.run(&Calls::open(data, common.limit())?),
         EvalCommand::Calls { generated, common, .. } => {
-            common.run(&Calls::generate(&generated.wanted(), common.limit())?, None)
+            common.run(&Calls::generate(&generated.wanted(), common.limit())?)
         }
     }
 }
@@ -136,10 +134,9 @@ impl CommonArgs {
         self.limit.map(NonZeroUsize::get)
     }
 
-    /// `dialect`: the task's own, unless another is named.
-    fn run(&self, task: &dyn Task, dialect: Option<&str>) -> Result<()> {
+    fn run(&self, task: &dyn Task) -> Result<()> {
         let _lock = self.out.as_deref().map(lock::take).transpose()?;
-        let outcomes = self.contest.measure(task, dialect, self.out.as_deref())?;
+        let outcomes = self.contest.measure(task, self.out.as_deref())?;
         let metrics = metrics(&outcomes);
         if let Some(out) = &self.out {
             atomic::file(&out.join("metrics.json"), format!("{metrics:#}\n").as_bytes())?;

@@ -264,7 +264,7 @@ impl<'a> Scene<'a> {
         let tools = self.offers.iter().map(|offer| offer.tool.clone()).collect();
         let conversation =
             Conversation { messages: self.messages, tools, tool_choice: ToolChoice::Auto, parallel_tool_calls: true };
-        let dialogue = Dialogue { conversation, untrained: self.untrained };
+        let dialogue = Dialogue { conversation, untrained: self.untrained, class: None };
         let script = Script { before: self.before, goal: self.goal, offers: self.offers };
         (Sample { dialogue, class, turns: self.turns }, script)
     }

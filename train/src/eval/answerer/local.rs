@@ -7,7 +7,8 @@ use crate::dataset::encode::Encoder;
 use crate::error::{Result, TrainError};
 use crate::eval::answer::{self, Asker, Question};
 use crate::eval::{IN_FLIGHT, KV_CACHE_BYTES, limits};
-use callsmith::adapter::peft;
+use callsmith::adapter::BuiltIn;
+use callsmith::adapter::peft::{self, LoadedAdapter};
 use callsmith::adapter::registry::Lease;
 use callsmith::chat::dialect::DialectChoice;
 use callsmith::chat::tokenizer::ChatTokenizer;
@@ -34,6 +35,25 @@ pub struct Model {
     dialect: DialectChoice,
     device: Device,
     identity: Value,
+}
+
+/// An adapter to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adapter<'a> {
+    /// A PEFT directory.
+    Directory(&'a Path),
+    /// One that ships with the program, by its name.
+    Shipped(&'static str, BuiltIn),
+}
+
+impl<'a> Adapter<'a> {
+    /// Where it is, or its name.
+    pub fn place(self) -> &'a Path {
+        match self {
+            Self::Directory(path) => path,
+            Self::Shipped(name, _) => Path::new(name),
+        }
+    }
 }
 
 /// A model as it is to answer.
@@ -82,16 +102,17 @@ impl Model {
     ///
     /// # Errors
     /// When the adapter does not fit, or the tokenizer allows no grammar.
-    pub fn answerer(self: &Rc<Self>, adapter: Option<&Path>, free: bool, max_tokens: usize) -> Result<Local> {
+    pub fn answerer(self: &Rc<Self>, adapter: Option<Adapter<'_>>, free: bool, max_tokens: usize) -> Result<Local> {
         let (mut lease, mut digest, mut encoder) = (None, Value::Null, Arc::clone(&self.encoder));
-        if let Some(path) = adapter {
-            let loaded = peft::load(path, self.checkpoint.config(), DType::F32, &self.device)?.servable()?;
+        if let Some(adapter) = adapter {
+            let loaded = self.load(adapter)?;
             let weights = Arc::new(loaded.weights.beside(&self.checkpoint)?);
             digest = json!(loaded.digest);
-            lease = Some(answer::lease(loaded.digest.chars().take(16).collect(), path, weights));
-            if let Some(template) = loaded.chat_template.as_deref() {
-                let tokenizer = ChatTokenizer::clone(&encoder.tokenizer);
-                encoder = Arc::new(Encoder::of(tokenizer, Some(template), &self.dialect)?);
+            lease = Some(answer::lease(loaded.digest.chars().take(16).collect(), adapter.place(), weights));
+            // As in the server: the named dialect is the base's.
+            if let Some(own) = loaded.chat_template.as_deref().filter(|text| !encoder.tokenizer.has_template(text)) {
+                let (tokenizer, dir) = (ChatTokenizer::clone(&encoder.tokenizer), self.dialect.dir.clone());
+                encoder = Arc::new(Encoder::of(tokenizer, Some(own), &DialectChoice { name: None, dir })?);
             }
         }
         let identity = json!({
@@ -101,6 +122,15 @@ impl Model {
         let asker = Asker::new(encoder, free)?;
         let (model, stop) = (Rc::clone(self), AtomicBool::default());
         Ok(Local { model, asker, adapter: lease, max_tokens, identity, stop })
+    }
+
+    fn load(&self, adapter: Adapter<'_>) -> Result<LoadedAdapter> {
+        let (config, dtype) = (self.checkpoint.config(), DType::F32);
+        let loaded = match adapter {
+            Adapter::Directory(path) => peft::load(path, config, dtype, &self.device),
+            Adapter::Shipped(_, files) => peft::load_built_in(files, config, dtype, &self.device),
+        };
+        Ok(loaded?.servable()?)
     }
 }
 

@@ -63,9 +63,9 @@ impl Calls {
             let dialogue = conversations.get(index);
             let conversation = &dialogue.conversation;
             // What is not to be learnt is not wanted either.
-            dialogue
-                .trained()
-                .map(move |at| (case(index + 1, at, conversation), turn(conversation, &conversation.messages[at])))
+            let turn =
+                move |at| Turn { scenario: dialogue.class.clone(), ..turn(conversation, &conversation.messages[at]) };
+            dialogue.trained().map(move |at| (case(index + 1, at, conversation), turn(at)))
         };
         let turns: Vec<_> = (0..conversations.len()).flat_map(of).collect();
         if turns.is_empty() {
@@ -97,7 +97,7 @@ fn turn(conversation: &Conversation, message: &Message) -> Turn {
         [first, rest @ ..] if rest.iter().all(|call| call.0 == first.0) => Class::ParallelSame,
         _ => Class::ParallelDifferent,
     };
-    Turn { class, detail: None, calls }
+    Turn { class, detail: None, calls, scenario: None }
 }
 
 impl Turn {
@@ -116,7 +116,7 @@ impl Turn {
         };
         let naming = format!("{:?}", info.naming).to_lowercase();
         let detail = Detail { naming, offered: info.offered, noun_last: info.noun_last };
-        Ok(Self { class, detail: Some(detail), calls: score::calls_of(message) })
+        Ok(Self { class, detail: Some(detail), calls: score::calls_of(message), scenario: None })
     }
 }
 

@@ -18,9 +18,6 @@ use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The dialect in which the task is asked.
-pub const DIALECT: &str = "viggo";
-
 /// The rows of a file.
 pub struct Viggo {
     title: String,
@@ -37,7 +34,7 @@ impl Viggo {
     /// # Errors
     /// A file that cannot be read, and the first wrong row, by line and field.
     pub fn open(path: &Path, limit: Option<usize>) -> Result<Self> {
-        let dialect = dialect::by_name(DIALECT)?;
+        let dialect = dialect::by_name("viggo")?;
         let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
         let is_json = text.trim_start_matches(['\u{feff}', ' ', '\r', '\n']).starts_with('{');
         let rows = if is_json { json_rows(path, dialect.as_ref())? } else { csv_rows(path, &text)? };
@@ -68,6 +65,10 @@ impl Task for Viggo {
 
     fn cases(&self) -> &[Case] {
         &self.cases
+    }
+
+    fn shipped_adapter(&self) -> Option<&'static str> {
+        Some("viggo")
     }
 
     fn judge(&self, replies: &[Reply]) -> Judged {
