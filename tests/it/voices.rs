@@ -217,7 +217,7 @@ async fn an_adapter_that_is_not_loaded_yet_is_shown_its_prompts_as_it_speaks() {
     let server = TestServer::with_options(&["--adapter-root", "DIR", "--adapter-templates"]);
     random_adapter(&server.path("acts"), 1);
     write(&server.path("acts/chat_template.jinja"), VIGGO);
-    assert!(prompt(&server, &required("acts", 1)).await.contains("light(level, on)"));
+    assert!(prompt(&server, &required("acts", 1)).await.contains("<|functions|>light<|end|>"));
     assert_eq!(server.get("/v1/models/acts").await.json()["dialect"], "viggo");
 }
 
