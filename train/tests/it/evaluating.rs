@@ -76,10 +76,9 @@ fn viggo_prints_one_object_and_every_answer_under_the_grammar_is_an_act() {
     assert_eq!(keys, ["function", "attribute_set", "attribute_values", "overall", "exact", "rows"]);
     assert_eq!(found["rows"], 3);
     for (_, reply) in replies(&root.path().join("out/shipped.answers.jsonl")) {
-        let text = reply["text"].as_str().unwrap();
-        let function = text.split('(').next().unwrap();
+        let [call] = reply["calls"].as_array().unwrap().as_slice() else { panic!("one call: {reply}") };
         let tools = callsmith_train::data::viggo::tools();
-        assert!(tools.iter().any(|tool| tool.name == function), "{text}");
+        assert!(tools.iter().any(|tool| call[0] == tool.name), "{reply}");
     }
     let kept: Value = serde_json::from_slice(&fs::read(root.path().join("out/metrics.json")).unwrap()).unwrap();
     assert_eq!(kept, found);
