@@ -3,6 +3,7 @@
 //!
 //! Knows what these files look like; whether a service answers is none of its business.
 
+mod all_of;
 mod ask;
 mod dialogue;
 mod openapi;

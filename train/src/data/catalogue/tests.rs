@@ -72,7 +72,7 @@ fn operations_become_functions_with_their_references_resolved() {
     assert_eq!(parameters(0)["required"], json!(["petId"]));
     assert_eq!(parameters(0)["properties"].as_object().unwrap().len(), 2, "a header is the client's");
     assert_eq!(parameters(1)["required"], json!(["petId", "name"]));
-    assert_eq!(parameters(1)["properties"]["name"], json!({"type": "string", "examples": ["Rex"]}));
+    assert_eq!(parameters(1)["properties"]["name"], json!({"type": ["string", "null"], "examples": ["Rex"]}));
     assert_eq!(parameters(2)["properties"]["body"]["type"], "array");
     assert!(tools.iter().all(|tool| !tool.parameters.as_ref().unwrap().to_string().contains("$ref")));
 }
@@ -94,6 +94,65 @@ fn swagger_2_has_its_schemas_in_the_parameters() {
     let schema = read(&path).unwrap()[0].parameters.clone().unwrap();
     assert_eq!(schema["properties"]["status"], json!({"type": "string", "enum": ["a", "b"], "description": "Which"}));
     assert_eq!(schema["properties"]["n"], json!({"type": "integer"}));
+}
+
+/// What OpenAPI 3.0 has and JSON Schema has not, or has otherwise.
+const ORDERS: &str = r##"
+openapi: 3.0.3
+paths:
+  /orders: { $ref: "#/x-items/orders" }
+  /found:
+    get:
+      operationId: findOrders
+      parameters:
+        - { name: limit, in: query, required: true, schema: { type: integer, minimum: 0, exclusiveMinimum: true, maximum: 9, exclusiveMaximum: false } }
+        - { name: filter, in: query, content: { application/json: { schema: { type: object, properties: { paid: { type: boolean } } } } } }
+x-items:
+  orders:
+    post:
+      operationId: addOrder
+      summary: Adds an order
+      requestBody:
+        required: true
+        content:
+          application/json:
+            schema:
+              allOf:
+                - $ref: "#/components/schemas/Stored"
+                - type: object
+                  required: [id, title]
+                  properties:
+                    title: { type: string }
+                    place: { allOf: [{ $ref: "#/components/schemas/Place" }], description: Where to }
+    put:
+      operationId: setOrder
+      requestBody:
+        required: true
+        content: { text/plain: { schema: { type: string, pattern: "^[0-9a-f]{8}$" } } }
+components:
+  schemas:
+    Stored:
+      type: object
+      required: [id]
+      properties:
+        id: { type: string, readOnly: true }
+    Place: { type: object, nullable: true, required: [city], properties: { city: { type: string }, since: { type: string, readOnly: true } } }
+"##;
+
+#[test]
+fn what_json_schema_has_otherwise_is_translated() {
+    let (_dir, path) = file("orders.yaml", ORDERS);
+    let tools = read(&path).unwrap();
+    let properties = |at: usize| tools[at].parameters.clone().unwrap()["properties"].clone();
+    assert_eq!(tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>(), ["addOrder", "setOrder", "findOrders"]);
+    assert_eq!(properties(2)["limit"], json!({"type": "integer", "exclusiveMinimum": 0, "maximum": 9}));
+    assert_eq!(properties(2)["filter"]["properties"]["paid"], json!({"type": "boolean"}));
+    assert_eq!(tools[0].parameters.as_ref().unwrap()["required"], json!(["title"]), "an id is given by the service");
+    assert!(properties(0).get("id").is_none());
+    let place = json!({
+        "type": ["object", "null"], "description": "Where to", "required": ["city"], "properties": {"city": {"type": "string"}},
+    });
+    assert_eq!(properties(0)["place"], place);
 }
 
 #[test]
