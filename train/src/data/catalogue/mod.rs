@@ -5,6 +5,7 @@
 
 mod all_of;
 mod ask;
+mod command;
 mod dialogue;
 mod openapi;
 mod seal;
