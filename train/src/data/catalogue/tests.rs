@@ -156,6 +156,16 @@ fn what_json_schema_has_otherwise_is_translated() {
 }
 
 #[test]
+fn a_function_without_arguments_that_can_be_made_up_is_named() {
+    let (_dir, path) = file("orders.yaml", ORDERS);
+    let names = |split| {
+        let config = WorldConfig { split, ..WorldConfig::default() };
+        Catalogue::open(&path, &config).map_or_else(|error| error.to_string(), |found| found.left_out().join(", "))
+    };
+    assert!([names(Split::Train), names(Split::HeldOut)].iter().any(|told| told.contains("setOrder")));
+}
+
+#[test]
 fn what_cannot_be_read_is_refused_with_place_and_remedy() {
     assert!(error_of("a.yaml", "a: [").contains("not YAML"));
     assert!(error_of("a.json", r#"{"a": 1}"#).contains("holds no `paths`"));
@@ -224,6 +234,27 @@ fn dialogues_call_what_was_read_with_what_was_said() {
         names.push(used);
     }
     assert_eq!(names[0].intersection(&names[1]).count(), 0, "a held-out function is never trained on");
+}
+
+#[test]
+fn settings_that_would_do_nothing_are_refused() {
+    let (_dir, path) = file("tool.jsonl", &seal());
+    let refused = |text: &str| {
+        let config: WorldConfig = toml::from_str(text).unwrap();
+        Catalogue::open(&path, &config).map(drop).unwrap_err().to_string()
+    };
+    assert!(refused("noise = { chatter = 0.5 }").contains("`noise`"));
+    assert!(refused("system = 0.9").contains("`system`"));
+    assert!(refused("classes = { single = 1, dependent = 1 }").contains("`classes`"));
+}
+
+#[test]
+fn among_distractors_there_are_many() {
+    let (_dir, path) = file("tool.jsonl", &seal());
+    let config = WorldConfig { classes: [(Class::Distractors, 1.0)].into(), ..WorldConfig::default() };
+    let catalogue = Catalogue::open(&path, &config).unwrap();
+    let offered = |index| catalogue.generate(&config, index).unwrap().dialogue.conversation.tools.len();
+    assert!((0..40).map(offered).min() >= Some(4), "the one that is called and about five others");
 }
 
 #[test]
