@@ -12,6 +12,7 @@ use crate::data::synth::{self, SynthConfig};
 use crate::data::world::{self, WorldConfig};
 use crate::dataset::encode;
 use crate::error::{Result, TrainError};
+use crate::monitor;
 use callsmith::chat::dialect;
 use clap::{Subcommand, ValueEnum};
 use serde::de::DeserializeOwned;
@@ -36,13 +37,14 @@ pub(super) enum DataCommand {
     Check(CheckArgs),
     /// Generate training data, one JSON object per line.
     Synth {
-        /// What is generated.
-        #[arg(long, value_enum, default_value_t = Preset::Calls)]
-        preset: Preset,
+        /// What is generated; default: calls, or dialogues where --tools-from is given.
+        #[arg(long, value_enum)]
+        preset: Option<Preset>,
         /// TOML file with the generator's settings; its defaults when absent.
         #[arg(long)]
         config: Option<PathBuf>,
-        /// Dialogues over functions of a file instead: an OpenAPI document (JSON or YAML) or the tool list of Seal-Tools.
+        /// Dialogues over functions of a file instead: an OpenAPI document (JSON or YAML) or the tool list of Seal-Tools. Of
+        /// the settings seed, split, distractors and the classes that need no results count.
         #[arg(long, value_name = "FILE")]
         tools_from: Option<PathBuf>,
         #[arg(long, default_value_t = 1000)]
@@ -74,12 +76,15 @@ pub(super) fn run(command: DataCommand) -> Result<()> {
         DataCommand::Synth { preset, config, tools_from, count, out } => {
             let config = config.as_deref();
             match (preset, tools_from) {
-                (Preset::Calls, None) => Ok(synth::write_jsonl(&settings::<SynthConfig>(config)?, count, &out)?),
-                (Preset::Pairs, None) => world::write_pairs(&settings(config)?, count, &out),
-                (Preset::Dialogues, from) => dialogues(&settings(config)?, from.as_deref(), count, &out),
-                (_, Some(_)) => {
-                    Err(TrainError::Data("--tools-from makes dialogues; give --preset dialogues with it".to_owned()))
+                (None | Some(Preset::Dialogues), Some(from)) => of_tools(&settings(config)?, &from, count, &out),
+                (Some(_), Some(_)) => {
+                    Err(TrainError::Data("--tools-from makes dialogues; leave --preset out".to_owned()))
                 }
+                (None | Some(Preset::Calls), None) => {
+                    Ok(synth::write_jsonl(&settings::<SynthConfig>(config)?, count, &out)?)
+                }
+                (Some(Preset::Pairs), None) => world::write_pairs(&settings(config)?, count, &out),
+                (Some(Preset::Dialogues), None) => world::write_dialogues(&settings(config)?, count, &out),
             }
         }
         DataCommand::Tokenizer { seed, vocab_size, out } => {
@@ -91,11 +96,14 @@ pub(super) fn run(command: DataCommand) -> Result<()> {
     }
 }
 
-fn dialogues(config: &WorldConfig, from: Option<&Path>, count: u64, out: &Path) -> Result<()> {
-    match from {
-        Some(path) => Catalogue::open(path, config)?.write(config, count, out),
-        None => world::write_dialogues(config, count, out),
+/// Dialogues over the functions of a file; tells which of them cannot be used.
+fn of_tools(config: &WorldConfig, from: &Path, count: u64, out: &Path) -> Result<()> {
+    let catalogue = Catalogue::open(from, config)?;
+    if let left_out @ [_, ..] = catalogue.left_out() {
+        let names = left_out.join(", ");
+        monitor::note(&format!("{} functions take what cannot be made up and are left out: {names}", left_out.len()));
     }
+    catalogue.write(config, count, out)
 }
 
 /// The settings in a TOML file, or the defaults.

@@ -7,7 +7,7 @@ use crate::error::{Result, TrainError};
 use crate::recipe::Recipe;
 use callsmith::chat::dialect::{Dialect, DialectChoice};
 use callsmith::chat::reasoning::Reasoning;
-use callsmith::chat::template::ChatTemplate;
+use callsmith::chat::template::{ChatTemplate, Segment};
 use callsmith::chat::tokenizer::ChatTokenizer;
 use callsmith::chat::{ChatError, Conversation, Role, ToolCall};
 use serde_json::Value;
@@ -118,9 +118,10 @@ impl Encoder {
     /// As [`Self::example`], and when nothing is left to learn from.
     pub fn dialogue(&self, dialogue: &Dialogue, weights: Weights) -> Result<Example> {
         let Dialogue { conversation, untrained, .. } = dialogue;
-        let mut example = Example::new(self.prompt(conversation, false)?);
+        let whole = self.whole(conversation)?;
+        let mut example = Example::new(whole.tokens.clone());
         let mut shown = Vec::new();
-        for (message, range) in self.answer_ranges(conversation, &example.tokens)? {
+        for (message, range) in self.answer_ranges(conversation, &whole)? {
             if untrained.contains(&message) {
                 shown.push(range);
                 continue;
@@ -149,22 +150,42 @@ impl Encoder {
         opening.iter().zip(tokens).take_while(|(a, b)| a == b).count()
     }
 
+    /// The whole conversation, encoded piece by piece.
+    fn whole(&self, conversation: &Conversation) -> Result<Whole> {
+        let segments = self.template.render(conversation, false)?;
+        let (mut tokens, mut ends) = (Vec::new(), Vec::new());
+        for segment in &segments {
+            tokens.extend(self.tokenizer.encode(std::slice::from_ref(segment))?);
+            ends.push(tokens.len());
+        }
+        Ok(Whole { segments, ends, tokens })
+    }
+
+    /// The prompt of an assistant turn; what it has in common with the whole conversation is not encoded again.
+    fn turn_within(&self, whole: &Whole, head: &Conversation) -> Result<Vec<u32>> {
+        let segments = self.template.render(head, true)?;
+        let common = segments.iter().zip(&whole.segments).take_while(|(one, other)| one == other).count();
+        let end = common.checked_sub(1).map_or(0, |last| whole.ends[last]);
+        let rest = self.tokenizer.encode(&segments[common..])?;
+        Ok([&whole.tokens[..end], &rest].concat())
+    }
+
     /// (message index, token range) of each assistant turn, in order.
-    fn answer_ranges(&self, conversation: &Conversation, tokens: &[u32]) -> Result<Vec<(usize, Range<usize>)>> {
+    fn answer_ranges(&self, conversation: &Conversation, whole: &Whole) -> Result<Vec<(usize, Range<usize>)>> {
         let mut head = conversation.clone();
         let mut ranges = Vec::new();
         for index in (0..conversation.messages.len()).rev() {
             head.messages.truncate(index);
             if conversation.messages[index].role == Role::Assistant {
-                ranges.push((index, self.answer_range(&head, tokens, index)?));
+                ranges.push((index, self.answer_range(&head, whole, index)?));
             }
         }
         ranges.reverse();
         Ok(ranges)
     }
 
-    fn answer_range(&self, head: &Conversation, tokens: &[u32], message: usize) -> Result<Range<usize>> {
-        let prompt = self.prompt(head, true)?;
+    fn answer_range(&self, head: &Conversation, whole: &Whole, message: usize) -> Result<Range<usize>> {
+        let (prompt, tokens) = (self.turn_within(whole, head)?, &whole.tokens);
         if !tokens.starts_with(&prompt) {
             return Err(TrainError::Data(format!(
                 "message {message}: the prompt before it is not how the whole conversation starts; the chat template \
@@ -201,6 +222,14 @@ impl Encoder {
             }
         }
     }
+}
+
+/// A rendered conversation and its tokens.
+struct Whole {
+    segments: Vec<Segment>,
+    /// Number of tokens up to the end of each segment.
+    ends: Vec<usize>,
+    tokens: Vec<u32>,
 }
 
 fn apply(example: &mut Example, weights: Weights, opening: usize) {

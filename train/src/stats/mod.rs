@@ -1,7 +1,8 @@
-//! What files of conversations hold, as a trainer sees them: lengths in tokens, calls, functions, values, kinds of answers.
+//! What files of conversations hold, as a trainer sees them: lengths in tokens, calls, functions, values, kinds of answers,
+//! classes. Answers that are not trained on are counted apart.
 //!
 //! All counts add up in any order, so files of any size are read on all cores and parts are merged. Memory is bounded by the
-//! different function names. Shown by [`Stats::table`] and on the page of [`page`].
+//! different names of functions and classes. Shown by [`Stats::table`] and on the page of [`page`].
 
 mod bars;
 mod histogram;
@@ -11,7 +12,7 @@ mod table;
 pub use histogram::Histogram;
 
 use crate::data::lines::{self, Line};
-use crate::data::native;
+use crate::data::{Dialogue, native};
 use crate::dataset::encode::{Encoder, Weights};
 use crate::error::Result;
 use callsmith::chat::{Conversation, Message, Role, Tool, ToolCall};
@@ -86,7 +87,8 @@ pub struct Stats {
     pub prompt: Histogram,
     pub response: Histogram,
     pub whole: Histogram,
-    /// The user's messages, the assistant's and its calls in each dialogue.
+    /// The user's messages, the assistant's and its calls in each dialogue; of the assistant's those that are trained on, as
+    /// in all that follows.
     pub user_turns: Histogram,
     pub answers: Histogram,
     pub calls: Histogram,
@@ -95,6 +97,11 @@ pub struct Stats {
     /// Arguments by the JSON type of their value; strings that the schema enumerates apart.
     pub value_types: BTreeMap<&'static str, u64>,
     pub kinds: BTreeMap<Answer, u64>,
+    /// Answers that are shown and not trained on, and the calls in them.
+    pub untrained: u64,
+    pub untrained_calls: u64,
+    /// Dialogues by what they are examples of, where their source says.
+    pub classes: BTreeMap<String, u64>,
     /// Lines that no trainer can use, and the first reasons.
     pub unusable: u64,
     pub reasons: Vec<String>,
@@ -129,7 +136,7 @@ impl Stats {
         self.prompt.add(example.tokens.len() - written);
         self.response.add(written);
         self.whole.add(example.tokens.len());
-        self.conversation(&dialogue.conversation);
+        self.dialogue(&dialogue);
         Ok(())
     }
 
@@ -139,18 +146,22 @@ impl Stats {
         self.reasons.truncate(REASONS);
     }
 
-    fn conversation(&mut self, conversation: &Conversation) {
-        let Conversation { messages, tools, .. } = conversation;
-        let said = |role| messages.iter().filter(|message| message.role == role).count();
-        self.user_turns.add(said(Role::User));
-        self.answers.add(said(Role::Assistant));
+    fn dialogue(&mut self, dialogue: &Dialogue) {
+        let Conversation { messages, tools, .. } = &dialogue.conversation;
+        self.user_turns.add(messages.iter().filter(|message| message.role == Role::User).count());
         tools.iter().for_each(|tool| self.uses(&tool.name).offered += 1);
-        let calls: Vec<&ToolCall> = messages.iter().flat_map(|message| &message.tool_calls).collect();
-        self.calls.add(calls.len());
-        calls.into_iter().for_each(|call| self.call(call, tools));
-        for (at, message) in messages.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant) {
+        let calls = |at: usize| messages[at].tool_calls.len();
+        self.answers.add(dialogue.trained().count());
+        self.calls.add(dialogue.trained().map(calls).sum());
+        for at in dialogue.trained() {
+            messages[at].tool_calls.iter().for_each(|call| self.call(call, tools));
             let before = at.checked_sub(1).map(|before| &messages[before]);
-            *self.kinds.entry(Answer::of(message, before, tools)).or_default() += 1;
+            *self.kinds.entry(Answer::of(&messages[at], before, tools)).or_default() += 1;
+        }
+        self.untrained += dialogue.untrained.len() as u64;
+        self.untrained_calls += dialogue.untrained.iter().map(|&at| calls(at) as u64).sum::<u64>();
+        if let Some(class) = &dialogue.class {
+            *self.classes.entry(class.clone()).or_default() += 1;
         }
     }
 
@@ -181,6 +192,9 @@ impl Stats {
         }
         other.value_types.into_iter().for_each(|(kind, count)| *self.value_types.entry(kind).or_default() += count);
         other.kinds.into_iter().for_each(|(kind, count)| *self.kinds.entry(kind).or_default() += count);
+        other.classes.into_iter().for_each(|(class, count)| *self.classes.entry(class).or_default() += count);
+        self.untrained += other.untrained;
+        self.untrained_calls += other.untrained_calls;
         self.unusable += other.unusable;
         self.reasons.extend(other.reasons);
         self.reasons.truncate(REASONS);
@@ -190,6 +204,17 @@ impl Stats {
     /// Dialogues that can be trained on.
     pub fn dialogues(&self) -> u64 {
         self.whole.count()
+    }
+
+    /// Classes with their dialogues, the largest first, and those of none as "(none)"; nothing where no dialogue has a class.
+    pub fn by_class(&self) -> Vec<(&str, u64)> {
+        let mut classes: Vec<_> = self.classes.iter().map(|(class, &count)| (class.as_str(), count)).collect();
+        classes.sort_by_key(|&(_, count)| Reverse(count));
+        let rest = self.dialogues() - self.classes.values().sum::<u64>();
+        if rest > 0 && !classes.is_empty() {
+            classes.push(("(none)", rest));
+        }
+        classes
     }
 
     /// Functions that are called, the most used first.
@@ -238,6 +263,8 @@ impl Stats {
                 "calls": self.calls.to_json(),
             },
             "answers": Value::Object(kinds.into_iter().collect()),
+            "untrained": {"answers": self.untrained, "calls": self.untrained_calls},
+            "classes": self.classes,
             "value_types": self.value_types,
             "functions": {
                 "count": self.functions.len(),

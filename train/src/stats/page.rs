@@ -10,7 +10,7 @@ const TEMPLATE: &str = include_str!("page.html");
 /// Bars of a histogram, and of the functions by rank.
 const BARS: u64 = 60;
 const RANKS: usize = 200;
-/// Functions that a table lists; the figures as JSON have them all.
+/// Functions and classes that a table lists; the figures as JSON have them all.
 const LISTED: usize = 100;
 
 /// What the template shows.
@@ -40,7 +40,7 @@ struct Plot {
 struct Shares {
     title: &'static str,
     /// Name, count, percent.
-    rows: Vec<(&'static str, u64, f64)>,
+    rows: Vec<(String, u64, f64)>,
 }
 
 /// Writes the page of what `files` hold.
@@ -60,12 +60,15 @@ impl Page {
             stats.distributions().map(|(name, found)| (name, found.quantiles(), mean(found.total(), found.count())));
         let types: Vec<_> = stats.value_types.iter().map(|(&name, &count)| (name, count)).collect();
         let kinds = Answer::ALL.map(|kind| (kind.name(), stats.kinds.get(&kind).copied().unwrap_or(0)));
+        let mut parts = vec![shares("Answers", &kinds), shares("Values of arguments", &types)];
+        parts
+            .extend(Some(shares("Classes of dialogues", &stats.by_class())).filter(|classes| !classes.rows.is_empty()));
         Ok(Self {
             title,
             facts: facts(stats),
             distributions: distributions.into(),
             plots: plots(stats)?,
-            shares: vec![shares("Answers", &kinds), shares("Values of arguments", &types)],
+            shares: parts,
             called: listed(&stats.by_use()),
             idle: listed(&stats.never_called()),
             foreign: stats.never_offered().take(LISTED).map(str::to_owned).collect(),
@@ -76,7 +79,7 @@ impl Page {
 }
 
 fn facts(stats: &Stats) -> Vec<(&'static str, u64)> {
-    vec![
+    let mut facts = vec![
         ("Dialogues", stats.dialogues()),
         ("Tokens", stats.whole.total()),
         ("Trained tokens", stats.response.total()),
@@ -84,7 +87,12 @@ fn facts(stats: &Stats) -> Vec<(&'static str, u64)> {
         ("Functions", stats.functions.len() as u64),
         ("Called functions", stats.by_use().len() as u64),
         ("Lines that cannot be used", stats.unusable),
-    ]
+    ];
+    if stats.untrained > 0 {
+        facts.push(("Answers not trained on", stats.untrained));
+        facts.push(("Calls not trained on", stats.untrained_calls));
+    }
+    facts
 }
 
 fn plots(stats: &Stats) -> Result<Vec<Plot>, bars::BarsError> {
@@ -103,10 +111,10 @@ fn plots(stats: &Stats) -> Result<Vec<Plot>, bars::BarsError> {
     Ok(plots)
 }
 
-fn shares(title: &'static str, counts: &[(&'static str, u64)]) -> Shares {
+fn shares(title: &'static str, counts: &[(&str, u64)]) -> Shares {
     let all: u64 = counts.iter().map(|(_, count)| count).sum();
-    let row = |&(name, count): &(&'static str, u64)| (name, count, 100.0 * count as f64 / all.max(1) as f64);
-    Shares { title, rows: counts.iter().map(row).collect() }
+    let row = |&(name, count): &(&str, u64)| (name.to_owned(), count, 100.0 * count as f64 / all.max(1) as f64);
+    Shares { title, rows: counts.iter().take(LISTED).map(row).collect() }
 }
 
 fn listed(functions: &[(&str, Uses)]) -> Vec<(String, u64, u64)> {

@@ -5,6 +5,8 @@ use std::fmt::Write;
 
 /// Functions that are named at each end.
 const NAMED: usize = 10;
+/// Rows of a table of shares.
+const ROWS: usize = 40;
 
 impl Stats {
     /// Everything that fits a screen or two.
@@ -23,6 +25,10 @@ impl Stats {
             self.whole.total(),
             self.response.total()
         )?;
+        if self.untrained > 0 {
+            let (answers, calls) = (self.untrained, self.untrained_calls);
+            writeln!(out, "{answers} answers with {calls} calls are not trained on; below, those that are count")?;
+        }
         self.write_unusable(out)?;
         writeln!(
             out,
@@ -38,6 +44,10 @@ impl Stats {
         shares(out, "answers", &kinds)?;
         let types: Vec<_> = self.value_types.iter().map(|(&name, &count)| (name, count)).collect();
         shares(out, "values of arguments", &types)?;
+        let classes = self.by_class();
+        if !classes.is_empty() {
+            shares(out, "dialogues by class", &classes)?;
+        }
         self.write_functions(out)
     }
 
@@ -84,8 +94,12 @@ fn named<'a>(out: &mut String, title: &str, functions: impl Iterator<Item = &'a 
 fn shares(out: &mut String, title: &str, counts: &[(&str, u64)]) -> std::fmt::Result {
     let all: u64 = counts.iter().map(|(_, count)| count).sum();
     writeln!(out, "\n{title:<28}{all:>9}")?;
-    counts.iter().try_for_each(|(name, count)| {
+    counts.iter().take(ROWS).try_for_each(|(name, count)| {
         let share = 100.0 * *count as f64 / all.max(1) as f64;
         writeln!(out, "{name:<28}{count:>9}{share:>8.1} %")
-    })
+    })?;
+    match counts.len().saturating_sub(ROWS) {
+        0 => Ok(()),
+        more => writeln!(out, "and {more} more"),
+    }
 }

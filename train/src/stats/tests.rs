@@ -106,6 +106,40 @@ fn a_function_that_nothing_offers_is_told() {
 }
 
 #[test]
+fn answers_that_are_not_trained_on_are_counted_apart() {
+    let mut wrong = calls(&[call("clock", &json!({})), call("weather", &json!({"days": 1}))]);
+    wrong["weight"] = json!(0);
+    let right = calls(&[call("weather", &json!({"city": "Rome"}))]);
+    let stats = stats_of(&[dialogue(
+        &[said("user", "hi"), wrong, said("tool", "no"), said("tool", "no"), right],
+        &[WEATHER, CLOCK],
+    )]);
+    assert_eq!((stats.untrained, stats.untrained_calls), (1, 2));
+    assert_eq!((stats.answers.total(), stats.calls.total(), stats.kinds[&Answer::Dependent]), (1, 1, 1));
+    assert_eq!(stats.never_called(), [("clock", Uses { offered: 1, called: 0 })]);
+    assert_eq!(stats.value_types.into_iter().collect::<Vec<_>>(), [("string", 1)]);
+}
+
+#[test]
+fn classes_are_counted_where_dialogues_have_them() {
+    let classless = all_kinds();
+    assert!(stats_of(&classless).by_class().is_empty());
+    let of_class = |line: &String, class: &str| {
+        let mut json: Value = serde_json::from_str(line).unwrap();
+        json["metadata"] = json!({"class": class});
+        json.to_string()
+    };
+    let named =
+        [of_class(&classless[0], "single"), of_class(&classless[1], "parallel"), of_class(&classless[0], "single")];
+    let stats = stats_of(&[&classless[3..], &named].concat());
+    assert_eq!(stats.by_class(), [("single", 2), ("parallel", 1), ("(none)", 2)]);
+    assert_eq!(stats.to_json()["classes"], json!({"single": 2, "parallel": 1}));
+    let table = stats.table();
+    let rows = format!("{:<28}{:>9}\n{:<28}{:>9}{:>8.1} %", "dialogues by class", 5, "single", 2, 40.0);
+    assert!(table.contains(&rows), "{table}");
+}
+
+#[test]
 fn the_page_holds_a_plot_for_each_distribution_and_escapes_what_files_say() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("page.html");

@@ -73,10 +73,10 @@ fn dialogues_are_made_of_the_functions_of_an_openapi_document() {
     let paths: Vec<String> = ["hotels", "trains", "museums", "parks", "shops", "schools"].map(operation).into();
     std::fs::write(dir.path().join("api.json"), format!(r#"{{"openapi":"3.0.0","paths":{{{}}}}}"#, paths.join(",")))
         .unwrap();
-    let output = synth(dir.path(), &["--preset", "dialogues", "--tools-from", "api.json", "--count", "40"]);
+    let output = synth(dir.path(), &["--tools-from", "api.json", "--count", "40"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let calls = lines(dir.path()).iter().filter(|line| line["messages"][1]["tool_calls"].is_array()).count();
     assert!(calls > 10 && calls < 40, "{calls}");
     let refused = synth(dir.path(), &["--preset", "pairs", "--tools-from", "api.json"]);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("--preset dialogues"));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("leave --preset out"));
 }

@@ -2,6 +2,7 @@
 //!
 //! Knows no class of dialogue.
 
+use super::command::{begins_with_verb, command, words};
 use super::values::draw;
 use crate::data::synth::dice::Dice;
 use callsmith::chat::Tool;
@@ -15,10 +16,11 @@ pub(super) struct Asked {
     pub(super) request: String,
 }
 
-/// Draws a call of the tool; nothing where its schema takes what cannot be made up.
+/// Draws a call of the tool; nothing where its schema takes what cannot be made up, or is none.
 pub(super) fn ask(tool: &Tool, dice: &mut Dice) -> Option<Asked> {
-    let task = task(tool);
-    let arguments = arguments(tool.parameters.as_ref()?, dice)?;
+    let task = command(tool);
+    let schema = tool.parameters.as_ref()?;
+    let arguments = arguments(schema, dice)?;
     let mut said = Vec::new();
     arguments.iter().for_each(|(name, value)| say(name, value, &mut said));
     let glue = dice.pick(&[" with ", " for ", ": ", ", using "]);
@@ -28,11 +30,8 @@ pub(super) fn ask(tool: &Tool, dice: &mut Dice) -> Option<Asked> {
         Some((last, first)) => format!("{task}{glue}{} and {last}", first.join(", ")),
     };
     let arguments = Json::Object(arguments);
-    tool.parameters.as_ref().is_none_or(|schema| jsonschema::is_valid(schema, &arguments)).then_some(Asked {
-        arguments,
-        task,
-        request,
-    })
+    let is_valid = jsonschema::validator_for(schema).ok()?.is_valid(&arguments);
+    is_valid.then_some(Asked { arguments, task, request })
 }
 
 fn arguments(schema: &Json, dice: &mut Dice) -> Option<Map<String, Json>> {
@@ -57,7 +56,7 @@ fn say(name: &str, value: &Json, said: &mut Vec<String>) {
         Json::Array(items) => items.iter().for_each(|item| say(name, item, said)),
         Json::String(text) => said.push(format!("{words} {text}")),
         Json::Bool(true) => said.push(words),
-        Json::Bool(false) => said.push(format!("no {words}")),
+        Json::Bool(false) => said.push(negative(&words)),
         other => said.push(format!("{words} {other}")),
     }
 }
@@ -68,51 +67,41 @@ pub(super) fn is_grounded(name: &str, value: &Json, text: &str) -> bool {
         Json::Object(fields) => fields.iter().all(|(name, value)| is_grounded(name, value, text)),
         Json::Array(items) => items.iter().all(|item| is_grounded(name, item, text)),
         Json::String(value) => text.contains(value.as_str()),
-        Json::Bool(_) => text.contains(&words(name)),
+        Json::Bool(true) => text.replace(&negative(&words(name)), "").contains(&words(name)),
+        Json::Bool(false) => text.contains(&negative(&words(name))),
         other => text.contains(&other.to_string()),
     }
 }
 
-/// `dueDate`, `due_date` → "due date".
-fn words(name: &str) -> String {
-    let mut words = String::new();
-    let mut lower = false;
-    for c in name.chars() {
-        if c.is_uppercase() && lower || !c.is_alphanumeric() {
-            words.push(' ');
-        }
-        if c.is_alphanumeric() {
-            words.extend(c.to_lowercase());
-        }
-        lower = c.is_lowercase();
-    }
-    words.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// The first sentence of the description as a command: "Returns a pet." → "return a pet".
-fn task(tool: &Tool) -> String {
-    let about = tool.description.as_deref().unwrap_or_default();
-    let sentence = about.split(['\n', '\r']).next().unwrap_or_default();
-    let sentence = sentence.split(". ").next().unwrap_or_default().trim().trim_end_matches('.');
-    let (first, rest) = sentence.split_once(' ').unwrap_or((sentence, ""));
-    let is_acronym = first.chars().filter(|c| c.is_uppercase()).count() > 1;
-    let first = if is_acronym { first.to_owned() } else { first.to_lowercase() };
-    match sentence.is_empty() {
-        true => words(&tool.name),
-        false => format!("{} {rest}", command(&first)).trim().to_owned(),
+/// How a flag that is not set is said: "not urgent", "is not active", "has no fee", "do not include tax".
+fn negative(words: &str) -> String {
+    match words.split_once(' ') {
+        Some(("is", rest)) => format!("is not {rest}"),
+        Some(("has", rest)) => format!("has no {rest}"),
+        _ if begins_with_verb(words) => format!("do not {words}"),
+        _ => format!("not {words}"),
     }
 }
 
-/// "returns" → "return", "searches" → "search", "modifies" → "modify".
-fn command(verb: &str) -> String {
-    let without = |end: &str| verb.strip_suffix(end);
-    if let Some(stem) = without("ies").filter(|stem| stem.len() > 2) {
-        return format!("{stem}y");
-    }
-    let hissing = ["sses", "shes", "ches", "xes"].iter().any(|end| verb.ends_with(end));
-    match (hissing, without("s")) {
-        (true, Some(_)) => verb[..verb.len() - 2].to_owned(),
-        (false, Some(stem)) if !verb.ends_with("ss") && !verb.ends_with("us") && verb.len() > 3 => stem.to_owned(),
-        _ => verb.to_owned(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_flag_is_said_whether_it_is_set_or_not() {
+        for (name, set, unset) in [
+            ("urgent", "urgent", "not urgent"),
+            ("isActive", "is active", "is not active"),
+            ("has_fee", "has fee", "has no fee"),
+            ("includeTax", "include tax", "do not include tax"),
+        ] {
+            for (value, text, other) in [(true, set, unset), (false, unset, set)] {
+                let mut said = Vec::new();
+                say(name, &json!(value), &mut said);
+                assert_eq!(said, [text]);
+                assert!(is_grounded(name, &json!(value), text) && !is_grounded(name, &json!(value), other), "{text}");
+            }
+        }
     }
 }

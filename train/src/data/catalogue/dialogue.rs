@@ -19,12 +19,17 @@ const CLASSES: [Class; 5] =
     [Class::Single, Class::Distractors, Class::ParallelSame, Class::ParallelDifferent, Class::Irrelevant];
 /// Draws for one dialogue.
 const ATTEMPTS: u64 = 64;
+/// Draws of arguments after which a function is given up.
+const DRAWS: usize = 8;
 /// One function in so many is held out of training, by its name.
 const HELD_OUT: u8 = 4;
+/// Functions on offer in class `distractors` that are not needed, at least.
+const MANY: usize = 5;
 
 /// Functions to make dialogues of.
 pub struct Catalogue {
     tools: Vec<Tool>,
+    left_out: Vec<String>,
 }
 
 /// One call: which tool, with what.
@@ -34,24 +39,29 @@ impl Catalogue {
     /// Reads the functions of a file that are of the configuration's split; a quarter, chosen by name, is held out.
     ///
     /// # Errors
-    /// As [`read`], and too few functions, or no class that needs no results.
+    /// As [`read`], too few functions, and settings that say nothing about functions of a file.
     pub fn open(path: &Path, config: &WorldConfig) -> Result<Self, DataError> {
+        check(config)?;
         let wanted = |tool: &Tool| (Sha256::digest(&tool.name)[0] % HELD_OUT == 0) == (config.split == Split::HeldOut);
         let mut dice = Dice::new(0, 0);
         // What takes values that nobody can make up is of no use.
-        let tools: Vec<Tool> =
-            read(path)?.into_iter().filter(|tool| wanted(tool) && ask(tool, &mut dice).is_some()).collect();
+        let (tools, useless): (Vec<Tool>, Vec<Tool>) =
+            read(path)?.into_iter().filter(wanted).partition(|tool| (0..DRAWS).any(|_| ask(tool, &mut dice).is_some()));
+        let left_out: Vec<String> = useless.into_iter().map(|tool| tool.name).collect();
         if tools.len() < 2 {
-            let problem =
-                format!("has {} functions of this split with arguments that can be drawn; 2 are needed", tools.len());
+            let problem = format!(
+                "has {} functions of this split with arguments that can be made up; 2 are needed. Of others: [{}]",
+                tools.len(),
+                left_out.join(", ")
+            );
             return Err(DataError::file(path, problem));
         }
-        if CLASSES.iter().all(|class| config.classes.get(class).is_none_or(|weight| *weight <= 0.0)) {
-            let problem = "functions of a file make single, distractors, parallel_same, parallel_different and irrelevant; \
-                           give one of them a weight";
-            return Err(DataError::Setting { field: "classes", problem: problem.to_owned() });
-        }
-        Ok(Self { tools })
+        Ok(Self { tools, left_out })
+    }
+
+    /// Names of functions of the split for which no arguments can be made up, so that no dialogue has them.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 
     /// The dialogue number `index`. A pure function of the file's functions and its arguments.
@@ -101,7 +111,8 @@ impl Catalogue {
         let mut tools: Vec<Tool> = offered.into_iter().map(|at| self.tools[at].clone()).collect();
         dice.shuffle(&mut tools);
         let requests: Vec<&str> = planned.iter().map(|(_, asked)| asked.request.as_str()).collect();
-        let request = requests.join(dice.pick(&[" and ", ", and also ", "; then "]));
+        // Nothing that speaks of an order: the calls are made at once.
+        let request = requests.join(dice.pick(&[" and ", ", and also ", "; also "]));
         let said = capitalise(&dice.pick(phrases("frame")).replacen("{}", &request, 1));
         let (answer, does) = match class {
             Class::Irrelevant => {
@@ -149,9 +160,34 @@ impl Catalogue {
     }
 }
 
+/// Refuses settings of the world that do nothing here.
+fn check(config: &WorldConfig) -> Result<(), DataError> {
+    let refuse = |field, problem: &str| Err(DataError::Setting { field, problem: problem.to_owned() });
+    let usual = WorldConfig::default();
+    if config.noise != usual.noise {
+        return refuse("noise", "functions of a file are used as they are, without noise; remove it");
+    }
+    if config.system != usual.system {
+        return refuse("system", "dialogues over functions of a file have no system message; remove it");
+    }
+    let weighs = |class: &Class| config.classes.get(class).is_some_and(|weight| *weight > 0.0);
+    let is_foreign = config.classes != usual.classes && Class::ALL.iter().any(|c| weighs(c) && !CLASSES.contains(c));
+    if is_foreign || !CLASSES.iter().any(weighs) {
+        let problem = "functions of a file, of which no results are known, make single, distractors, parallel_same, \
+                       parallel_different and irrelevant; give one of them a weight, and no other";
+        return refuse("classes", problem);
+    }
+    Ok(())
+}
+
 /// Functions on offer that are not needed.
 fn extra(config: &WorldConfig, class: Class, dice: &mut Dice) -> usize {
     let (low, high) = config.distractors;
-    let least = if matches!(class, Class::Distractors | Class::Irrelevant) { low.max(1).min(high.max(1)) } else { low };
-    least + dice.below(high.max(least) - least + 1)
+    let (low, high) = match class {
+        Class::Distractors => (low.max(MANY).min(high), high),
+        // Something is offered, or nothing could be declined.
+        Class::Irrelevant => (low.max(1), high.max(1)),
+        _ => (low, high),
+    };
+    low + dice.below(high - low + 1)
 }

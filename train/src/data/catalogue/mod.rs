@@ -3,7 +3,9 @@
 //!
 //! Knows what these files look like; whether a service answers is none of its business.
 
+mod all_of;
 mod ask;
+mod command;
 mod dialogue;
 mod openapi;
 mod seal;

@@ -1,6 +1,7 @@
 //! OpenAPI 2 and 3 documents: each operation becomes a function whose parameters are those of path and query and the fields
-//! of the body. References inside the document are resolved.
+//! of the body. References inside the document are resolved; fields that only answers have are left out.
 
+use super::all_of;
 use super::{legal, wrong};
 use crate::data::DataError;
 use callsmith::chat::Tool;
@@ -9,14 +10,13 @@ use serde_json::{Map, Value as Json, json};
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 /// Keys that JSON Schema has not, or that say nothing about arguments.
-const FOREIGN: [&str; 9] = [
+const FOREIGN: [&str; 8] = [
     "xml",
     "externalDocs",
     "discriminator",
     "readOnly",
     "writeOnly",
     "deprecated",
-    "nullable",
     "collectionFormat",
     "allowEmptyValue",
 ];
@@ -29,11 +29,12 @@ const MOST_VALUES: usize = 20_000;
 pub(super) fn tools(document: &Json, place: &str) -> Result<Vec<Tool>, DataError> {
     let paths = document["paths"].as_object().ok_or_else(|| wrong(place, "paths", "must be an object"))?;
     let mut tools: Vec<Tool> = Vec::new();
+    let reader = |at: String| Reader { document, place, at, values: 0 };
     for (path, item) in paths {
+        let item = reader(format!("paths.{path}")).resolved(item)?;
         for method in METHODS {
             let Some(operation) = item.get(method).filter(|operation| operation.is_object()) else { continue };
-            let mut reader = Reader { document, place, at: format!("paths.{path}.{method}"), values: 0 };
-            let mut tool = reader.tool(path, method, item, operation)?;
+            let mut tool = reader(format!("paths.{path}.{method}")).tool(path, method, &item, operation)?;
             let base = tool.name.clone();
             let mut number = 2;
             while tools.iter().any(|other| other.name == tool.name) {
@@ -91,7 +92,7 @@ impl Reader<'_> {
             _ => return Ok(()),
         }
         let name = parameter["name"].as_str().ok_or_else(|| self.error("has a parameter without a `name`"))?.to_owned();
-        let mut schema = match parameter.get("schema") {
+        let mut schema = match parameter.get("schema").or_else(|| content_schema(&parameter)) {
             Some(schema) => self.schema(schema, 0)?,
             None => self.schema(&own_schema(&parameter), 0)?,
         };
@@ -104,9 +105,7 @@ impl Reader<'_> {
 
     fn body(&mut self, body: &Json, into: &mut Parameters) -> Result<(), DataError> {
         let body = self.resolved(body)?;
-        let kinds = body["content"].as_object();
-        let json = kinds.and_then(|kinds| kinds.iter().find(|(kind, _)| kind.contains("json")).or(kinds.iter().next()));
-        match json.and_then(|(_, content)| content.get("schema")) {
+        match content_schema(&body) {
             Some(schema) => self.fields(schema, body["required"] == json!(true), into),
             None => Ok(()),
         }
@@ -140,15 +139,22 @@ impl Reader<'_> {
         Err(self.error("has references that lead in a circle"))
     }
 
-    /// A schema without references and without what JSON Schema does not know.
+    /// A schema without references, without what JSON Schema does not know, and without fields that cannot be sent.
     fn schema(&mut self, schema: &Json, depth: usize) -> Result<Json, DataError> {
+        let mut schema = self.part(schema, depth)?;
+        drop_read_only(&mut schema);
+        Ok(schema)
+    }
+
+    /// The same with all fields: as a part of an `allOf`, of which another part may require what cannot be sent.
+    fn part(&mut self, schema: &Json, depth: usize) -> Result<Json, DataError> {
         self.values += 1;
         if self.values > MOST_VALUES {
             return Err(self.error(format!("has a schema of more than {MOST_VALUES} values; leave this operation out")));
         }
         match schema {
             Json::Object(fields) if fields.contains_key("$ref") => match depth < MOST_DEPTH {
-                true => self.schema(&self.resolved(schema)?, depth + 1),
+                true => self.part(&self.resolved(schema)?, depth + 1),
                 false => Ok(json!({})),
             },
             Json::Object(fields) => self.object(fields, depth).map(Json::Object),
@@ -158,9 +164,15 @@ impl Reader<'_> {
     }
 
     fn object(&mut self, fields: &Map<String, Json>, depth: usize) -> Result<Map<String, Json>, DataError> {
-        let mut schema = Map::new();
+        let (mut schema, mut parts) = (Map::new(), Vec::new());
         for (key, value) in fields {
             match key.as_str() {
+                "allOf" => {
+                    let all = value.as_array().into_iter().flatten();
+                    parts = all.map(|part| self.part(part, depth)).collect::<Result<_, _>>()?;
+                }
+                // Whoever has this field drops it.
+                "readOnly" if *value == json!(true) => drop(schema.insert(key.clone(), value.clone())),
                 // A property may be called anything.
                 "properties" => {
                     let properties = value.as_object().into_iter().flatten();
@@ -172,7 +184,8 @@ impl Reader<'_> {
                 _ => drop(schema.insert(key.clone(), self.schema(value, depth)?)),
             }
         }
-        Ok(schema)
+        exclude_bounds(&mut schema);
+        Ok(all_of::merged(schema, parts))
     }
 
     fn error(&self, problem: impl Into<String>) -> DataError {
@@ -189,9 +202,38 @@ impl Parameters {
     }
 }
 
+/// The schema of the JSON that a body or parameter holds, or of the first kind of content.
+fn content_schema(holder: &Json) -> Option<&Json> {
+    let kinds = holder["content"].as_object()?;
+    let (_, content) = kinds.iter().find(|(kind, _)| kind.contains("json")).or_else(|| kinds.iter().next())?;
+    content.get("schema")
+}
+
+/// OpenAPI 3.0 says by a flag that a bound is excluded; JSON Schema has a bound of its own for that.
+fn exclude_bounds(schema: &mut Map<String, Json>) {
+    for (excluded, bound) in [("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")] {
+        let Some(&Json::Bool(is_excluded)) = schema.get(excluded) else { continue };
+        schema.remove(excluded);
+        if is_excluded && let Some(value) = schema.remove(bound) {
+            schema.insert(excluded.to_owned(), value);
+        }
+    }
+}
+
+/// Takes out the fields that only answers have.
+fn drop_read_only(schema: &mut Json) {
+    let Some(properties) = schema.get_mut("properties").and_then(Json::as_object_mut) else { return };
+    let read_only = properties.iter().filter(|(_, property)| property["readOnly"] == json!(true));
+    let gone: Vec<String> = read_only.map(|(name, _)| name.clone()).collect();
+    properties.retain(|name, _| !gone.contains(name));
+    if let Some(required) = schema.get_mut("required").and_then(Json::as_array_mut) {
+        required.retain(|name| !gone.iter().any(|gone| name == gone));
+    }
+}
+
 /// The schema that stands in the parameter itself, as OpenAPI 2 has it.
 fn own_schema(parameter: &Json) -> Json {
-    let foreign = ["name", "in", "required", "description"];
+    let foreign = ["name", "in", "required", "description", "content"];
     let fields = parameter.as_object().into_iter().flatten().filter(|(key, _)| !foreign.contains(&key.as_str()));
     Json::Object(fields.map(|(key, value)| (key.clone(), value.clone())).collect())
 }

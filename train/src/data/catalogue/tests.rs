@@ -72,7 +72,7 @@ fn operations_become_functions_with_their_references_resolved() {
     assert_eq!(parameters(0)["required"], json!(["petId"]));
     assert_eq!(parameters(0)["properties"].as_object().unwrap().len(), 2, "a header is the client's");
     assert_eq!(parameters(1)["required"], json!(["petId", "name"]));
-    assert_eq!(parameters(1)["properties"]["name"], json!({"type": "string", "examples": ["Rex"]}));
+    assert_eq!(parameters(1)["properties"]["name"], json!({"type": ["string", "null"], "examples": ["Rex"]}));
     assert_eq!(parameters(2)["properties"]["body"]["type"], "array");
     assert!(tools.iter().all(|tool| !tool.parameters.as_ref().unwrap().to_string().contains("$ref")));
 }
@@ -94,6 +94,75 @@ fn swagger_2_has_its_schemas_in_the_parameters() {
     let schema = read(&path).unwrap()[0].parameters.clone().unwrap();
     assert_eq!(schema["properties"]["status"], json!({"type": "string", "enum": ["a", "b"], "description": "Which"}));
     assert_eq!(schema["properties"]["n"], json!({"type": "integer"}));
+}
+
+/// What OpenAPI 3.0 has and JSON Schema has not, or has otherwise.
+const ORDERS: &str = r##"
+openapi: 3.0.3
+paths:
+  /orders: { $ref: "#/x-items/orders" }
+  /found:
+    get:
+      operationId: findOrders
+      parameters:
+        - { name: limit, in: query, required: true, schema: { type: integer, minimum: 0, exclusiveMinimum: true, maximum: 9, exclusiveMaximum: false } }
+        - { name: filter, in: query, content: { application/json: { schema: { type: object, properties: { paid: { type: boolean } } } } } }
+x-items:
+  orders:
+    post:
+      operationId: addOrder
+      summary: Adds an order
+      requestBody:
+        required: true
+        content:
+          application/json:
+            schema:
+              allOf:
+                - $ref: "#/components/schemas/Stored"
+                - type: object
+                  required: [id, title]
+                  properties:
+                    title: { type: string }
+                    place: { allOf: [{ $ref: "#/components/schemas/Place" }], description: Where to }
+    put:
+      operationId: setOrder
+      requestBody:
+        required: true
+        content: { text/plain: { schema: { type: string, pattern: "^[0-9a-f]{8}$" } } }
+components:
+  schemas:
+    Stored:
+      type: object
+      required: [id]
+      properties:
+        id: { type: string, readOnly: true }
+    Place: { type: object, nullable: true, required: [city], properties: { city: { type: string }, since: { type: string, readOnly: true } } }
+"##;
+
+#[test]
+fn what_json_schema_has_otherwise_is_translated() {
+    let (_dir, path) = file("orders.yaml", ORDERS);
+    let tools = read(&path).unwrap();
+    let properties = |at: usize| tools[at].parameters.clone().unwrap()["properties"].clone();
+    assert_eq!(tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>(), ["addOrder", "setOrder", "findOrders"]);
+    assert_eq!(properties(2)["limit"], json!({"type": "integer", "exclusiveMinimum": 0, "maximum": 9}));
+    assert_eq!(properties(2)["filter"]["properties"]["paid"], json!({"type": "boolean"}));
+    assert_eq!(tools[0].parameters.as_ref().unwrap()["required"], json!(["title"]), "an id is given by the service");
+    assert!(properties(0).get("id").is_none());
+    let place = json!({
+        "type": ["object", "null"], "description": "Where to", "required": ["city"], "properties": {"city": {"type": "string"}},
+    });
+    assert_eq!(properties(0)["place"], place);
+}
+
+#[test]
+fn a_function_without_arguments_that_can_be_made_up_is_named() {
+    let (_dir, path) = file("orders.yaml", ORDERS);
+    let names = |split| {
+        let config = WorldConfig { split, ..WorldConfig::default() };
+        Catalogue::open(&path, &config).map_or_else(|error| error.to_string(), |found| found.left_out().join(", "))
+    };
+    assert!([names(Split::Train), names(Split::HeldOut)].iter().any(|told| told.contains("setOrder")));
 }
 
 #[test]
@@ -165,6 +234,27 @@ fn dialogues_call_what_was_read_with_what_was_said() {
         names.push(used);
     }
     assert_eq!(names[0].intersection(&names[1]).count(), 0, "a held-out function is never trained on");
+}
+
+#[test]
+fn settings_that_would_do_nothing_are_refused() {
+    let (_dir, path) = file("tool.jsonl", &seal());
+    let refused = |text: &str| {
+        let config: WorldConfig = toml::from_str(text).unwrap();
+        Catalogue::open(&path, &config).map(drop).unwrap_err().to_string()
+    };
+    assert!(refused("noise = { chatter = 0.5 }").contains("`noise`"));
+    assert!(refused("system = 0.9").contains("`system`"));
+    assert!(refused("classes = { single = 1, dependent = 1 }").contains("`classes`"));
+}
+
+#[test]
+fn among_distractors_there_are_many() {
+    let (_dir, path) = file("tool.jsonl", &seal());
+    let config = WorldConfig { classes: [(Class::Distractors, 1.0)].into(), ..WorldConfig::default() };
+    let catalogue = Catalogue::open(&path, &config).unwrap();
+    let offered = |index| catalogue.generate(&config, index).unwrap().dialogue.conversation.tools.len();
+    assert!((0..40).map(offered).min() >= Some(4), "the one that is called and about five others");
 }
 
 #[test]

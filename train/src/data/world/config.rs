@@ -49,7 +49,8 @@ pub struct WorldConfig {
     pub split: Split,
     /// Weights of the classes; those that are not named have none.
     pub classes: BTreeMap<Class, f64>,
-    /// Least and most functions on offer that a dialogue does not need. In class `distractors` there are at least five.
+    /// Least and most functions on offer that a dialogue does not need. In class `distractors` there are at least
+    /// five, or the most if that is less.
     pub distractors: (usize, usize),
     /// Probability of a system message where the class needs none.
     pub system: f64,
