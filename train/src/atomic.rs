@@ -6,7 +6,7 @@ use callsmith::staging::{self, parent};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use tempfile::TempDir;
 
 /// Prefix of what is being written; what is left of it after a kill may be removed.
@@ -77,6 +77,44 @@ pub fn refuse_taken(target: &Path) -> Result<()> {
     }
 }
 
+/// That each of the files to be written is one of its own, and none of those that are read.
+///
+/// # Errors
+/// When two paths lead to one place, however they are written, or something is there that is no regular file.
+pub fn distinct(inputs: &[&Path], outputs: &[&Path]) -> Result<()> {
+    let mut taken: Vec<PathBuf> = inputs.iter().map(|path| place(path)).collect();
+    for path in outputs {
+        refuse_special(path).map_err(TrainError::io(*path))?;
+        let place = place(path);
+        if taken.contains(&place) {
+            return Err(TrainError::output(path, "is named twice; give each output a file of its own"));
+        }
+        taken.push(place);
+    }
+    Ok(())
+}
+
+/// Where a path leads: links are followed as far as it exists, and the rest goes by its names.
+fn place(path: &Path) -> PathBuf {
+    let mut place = PathBuf::new();
+    for part in std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).components() {
+        match part {
+            Component::ParentDir => drop(place.pop()),
+            part => place.push(part),
+        }
+        place = fs::canonicalize(&place).unwrap_or(place);
+    }
+    place
+}
+
+/// A device, a pipe or a directory would be replaced by the file.
+fn refuse_special(path: &Path) -> io::Result<()> {
+    match fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        true => Err(io::Error::other("is no regular file; name another")),
+        false => Ok(()),
+    }
+}
+
 /// Writes one file.
 pub fn file(path: &Path, bytes: &[u8]) -> Result<()> {
     stream(path, |out| out.write_all(bytes)).map_err(TrainError::io(path))
@@ -97,6 +135,7 @@ pub fn stream(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>)
 }
 
 fn staged(path: &Path, write: impl FnOnce(&mut Out<'_>) -> io::Result<()>) -> io::Result<()> {
+    refuse_special(path)?;
     let folder = parent(path);
     fs::create_dir_all(folder)?;
     // As readable as the user's other files: a server that runs as somebody else reads them.
@@ -183,6 +222,33 @@ mod tests {
         let failed = produce(&target, |_| Err(TrainError::Data("stop".into()))).unwrap_err();
         assert_eq!(failed.to_string(), "data: stop");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn outputs_that_lead_to_an_input_or_another_output_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        fs::create_dir(path("d")).unwrap();
+        fs::write(path("in"), b"1").unwrap();
+        std::os::unix::fs::symlink(path("d"), path("link")).unwrap();
+        std::os::unix::fs::symlink(path("in"), path("also_in")).unwrap();
+        let refused = |outputs: [&str; 2]| {
+            let outputs = outputs.map(path);
+            distinct(&[&path("in")], &outputs.each_ref().map(PathBuf::as_path)).is_err()
+        };
+        assert!(!refused(["a", "b"]) && !refused(["d/a", "a"]) && !refused(["new/a", "a"]));
+        for outputs in
+            [["a", "a"], ["in", "a"], ["d/../in", "a"], ["also_in", "a"], ["link/a", "d/a"], ["new/../a", "a"]]
+        {
+            assert!(refused(outputs), "{outputs:?}");
+        }
+        assert!(refused(["d", "a"]), "a directory");
+    }
+
+    #[test]
+    fn a_device_is_never_replaced_by_a_file() {
+        let refused = file(Path::new("/dev/null"), b"1").unwrap_err().to_string();
+        assert!(refused.contains("/dev/null: is no regular file"), "{refused}");
     }
 
     #[test]

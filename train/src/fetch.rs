@@ -1,8 +1,8 @@
 //! Data files that are named by URL: downloaded whole into a directory of the user's, or not at all.
 //!
 //! A file lies there under the SHA-256 of its content, so what once was trained on never changes under a run. What a server
-//! says about a URL (ETag, date) lies beside it, and the next use asks whether it still holds. Knows HTTP and files, and
-//! nothing of what files hold.
+//! says about a URL (ETag, date) lies beside it, and the next use asks whether it still holds; where nobody answers, what lies
+//! there is used. Knows HTTP and files, and nothing of what files hold.
 
 mod response;
 
@@ -78,11 +78,19 @@ impl Downloads {
         let client = self.client(&url).map_err(|error| failed(text, causes(&error)))?;
         let request = client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
         let asked = known.as_ref().map_or(&Validators::default(), |(entry, _)| &entry.validators).ask(request);
-        let response = asked.send().map_err(|error| failed(text, causes(&error)))?;
-        if let Some((entry, path)) = known.filter(|_| response.status() == StatusCode::NOT_MODIFIED) {
-            monitor::note(&format!("{}: as downloaded before, SHA-256 {}", shown(text), entry.sha256));
-            return Ok(path);
-        }
+        let response = match (asked.send(), known) {
+            (Ok(response), Some((entry, path))) if response.status() == StatusCode::NOT_MODIFIED => {
+                monitor::note(&format!("{}: as downloaded before, SHA-256 {}", shown(text), entry.sha256));
+                return Ok(path);
+            }
+            (Ok(response), _) => response,
+            (Err(error), Some((entry, path))) => {
+                let (url, why, sha256) = (shown(text), causes(&error), entry.sha256);
+                monitor::note(&format!("{url}: {why}; what was downloaded before is used, SHA-256 {sha256}"));
+                return Ok(path);
+            }
+            (Err(error), None) => return Err(failed(text, causes(&error))),
+        };
         let found = download(response, self).map_err(|problem| failed(text, problem))?;
         let file = format!("{}-{}", found.sha256, file_name(&url));
         let entry = Entry { validators: found.validators, file, sha256: found.sha256 };

@@ -9,8 +9,8 @@
 //!   that are there to distract would connect everything. Every dialogue that calls has one family, so it has a side.
 //!
 //! By function and by family, no function of the test side is called on the side that is trained on; dialogues without a call
-//! are divided by dialogue. Lines are copied as they stand. The file is read twice, a batch at a time; what is remembered is the
-//! names of called functions and a hash of each set of tools.
+//! are divided by dialogue. Lines are copied as they stand. The file is read a batch at a time, and by family twice; what is
+//! remembered is the names of called functions and a hash of each set of tools.
 
 mod families;
 
@@ -24,6 +24,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs;
 use std::io::Write;
 use std::path::Path;
 
@@ -45,6 +46,8 @@ pub struct Rule {
     /// Share of the dialogues, functions or families on the test side, above 0 and below 1.
     pub share: f64,
     pub seed: u64,
+    /// Bytes of the longest line that is taken.
+    pub longest: usize,
 }
 
 /// The files to write.
@@ -86,13 +89,16 @@ pub struct Report {
 /// refuses. No output is written then.
 pub fn split(file: &Path, rule: &Rule, outputs: &Outputs<'_>) -> Result<Report> {
     check(file, rule, outputs)?;
-    let families = if rule.by == By::Family { Families::of_file(file)? } else { Families::default() };
+    let families = if rule.by == By::Family { Families::of_file(file, rule.longest)? } else { Families::default() };
     let judge = Judge { rule: *rule, families };
     let mut report = Report::default();
     // Each file appears when those inside it have: an error leaves none of them.
     with_out(Some(outputs.train), |train| {
         with_out(Some(outputs.test), |test| {
-            with_out(outputs.rest, |rest| report.write(file, &judge, [writer(train), writer(test), writer(rest)]))
+            with_out(outputs.rest, |rest| {
+                let (train, test) = (output(Some(outputs.train), train), output(Some(outputs.test), test));
+                report.write(file, &judge, [train, test, output(outputs.rest, rest)])
+            })
         })
     })?;
     Ok(report)
@@ -102,15 +108,11 @@ fn check(file: &Path, rule: &Rule, outputs: &Outputs<'_>) -> Result<()> {
     if !(rule.share > 0.0 && rule.share < 1.0) {
         return Err(TrainError::Data(format!("--share {}: must lie between 0 and 1", rule.share)));
     }
-    let mut taken = vec![std::path::absolute(file).unwrap_or_default()];
-    for path in [Some(outputs.train), Some(outputs.test), outputs.rest].into_iter().flatten() {
-        let path = std::path::absolute(path).map_err(TrainError::io(path))?;
-        if taken.contains(&path) {
-            return Err(TrainError::output(&path, "is named twice; give each output a file of its own"));
-        }
-        taken.push(path);
+    if rule.by == By::Family && fs::metadata(file).is_ok_and(|found| !found.is_file()) {
+        return Err(TrainError::input(file, "is read twice by family, so it must be a regular file"));
     }
-    Ok(())
+    let outputs: Vec<&Path> = [outputs.train, outputs.test].into_iter().chain(outputs.rest).collect();
+    atomic::distinct(&[file], &outputs)
 }
 
 /// Runs `write` with an output that appears when it has succeeded, or with none.
@@ -121,14 +123,17 @@ fn with_out<T>(path: Option<&Path>, write: impl FnOnce(Option<&mut Out<'_>>) -> 
     }
 }
 
-fn writer<'a>(out: Option<&'a mut Out<'_>>) -> Option<&'a mut dyn Write> {
-    out.map(|out| out as &mut dyn Write)
+/// Where lines are written, and its name.
+type Output<'a> = Option<(&'a Path, &'a mut dyn Write)>;
+
+fn output<'a>(path: Option<&'a Path>, out: Option<&'a mut Out<'_>>) -> Output<'a> {
+    path.zip(out.map(|out| out as &mut dyn Write))
 }
 
 impl Report {
     /// Reads the file and writes each line where it stands.
-    fn write(&mut self, file: &Path, judge: &Judge, mut outs: [Option<&mut dyn Write>; 3]) -> Result<()> {
-        for batch in lines::batches(file)? {
+    fn write(&mut self, file: &Path, judge: &Judge, mut outs: [Output<'_>; 3]) -> Result<()> {
+        for batch in lines::batches(file, judge.rule.longest)? {
             let batch = batch?;
             let judged: Vec<_> = batch.par_iter().map(|line| judge.line(file, line)).collect();
             for (line, (side, called)) in batch.iter().zip(judged) {
@@ -138,8 +143,8 @@ impl Report {
                     Side::Both | Side::Unreadable(_) => 2,
                 };
                 self.count(side, called);
-                if let (Some(out), Ok(text)) = (&mut outs[out], &line.text) {
-                    writeln!(out, "{text}").map_err(TrainError::io(file))?;
+                if let (Some((path, out)), Ok(text)) = (&mut outs[out], &line.text) {
+                    writeln!(out, "{text}").map_err(TrainError::io(*path))?;
                 }
             }
         }

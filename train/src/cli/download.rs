@@ -1,5 +1,6 @@
 //! The options of every command that takes a file by URL.
 
+use crate::error::Result;
 use crate::fetch::Downloads;
 use clap::Args;
 use std::path::PathBuf;
@@ -18,5 +19,11 @@ impl DownloadArgs {
     pub(super) fn downloads(&self) -> Downloads {
         let dir = self.download_dir.clone().unwrap_or_else(Downloads::usual_dir);
         Downloads::new(dir, self.max_download_mib << 20)
+    }
+
+    /// The files that somebody has named, by path or URL.
+    pub(super) fn files(&self, named: &[PathBuf]) -> Result<Vec<PathBuf>> {
+        let downloads = self.downloads();
+        named.iter().map(|file| downloads.file(file)).collect()
     }
 }

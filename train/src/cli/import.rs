@@ -1,5 +1,7 @@
 //! `data import`: which files, which format, which of its switches.
 
+use super::download::DownloadArgs;
+use crate::data::DataError;
 use crate::data::import::{self, FormatName, GlaiveRule, ImportOptions, Report, ViggoSwitches};
 use crate::error::Result;
 use crate::{atomic, monitor};
@@ -7,11 +9,11 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 pub(super) struct ImportArgs {
-    /// Files: JSON lines, a JSON array, or CSV with a header (by its name).
+    /// Files, or URLs of files: JSON lines, a JSON array, or CSV with a header (by its name).
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Format of the rows.
@@ -47,21 +49,27 @@ pub(super) struct ImportArgs {
     /// Seal-Tools: functions offered beside those that are called.
     #[arg(long, default_value_t = 4, value_name = "N")]
     distractors: usize,
+    #[command(flatten)]
+    download: DownloadArgs,
 }
 
 /// A format, or none for `auto`.
 type Choice = Option<FormatName>;
 
 fn formats() -> impl TypedValueParser<Value = Choice> {
-    let auto = PossibleValue::new("auto").help("Seen from the fields of each file's first row");
+    let auto = PossibleValue::new("auto").help("Seen from the fields of each file's first row that can be read");
     let names = FormatName::value_variants().iter().filter_map(ValueEnum::to_possible_value);
     PossibleValuesParser::new([auto].into_iter().chain(names)).map(|name| FormatName::from_str(&name, false).ok())
 }
 
 /// Imports, and says what became of the rows.
 pub(super) fn run(args: &ImportArgs) -> Result<()> {
-    let report = import::run(&ImportOptions {
-        files: args.files.clone(),
+    let files = args.download.files(&args.files)?;
+    let inputs: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+    let outputs: Vec<&Path> = [&args.out].into_iter().chain(&args.report).map(PathBuf::as_path).collect();
+    atomic::distinct(&inputs, &outputs)?;
+    let imported = import::run(&ImportOptions {
+        files,
         format: args.format,
         out: args.out.clone(),
         longest_row: Some(args.max_row_mib.get() << 20),
@@ -70,11 +78,17 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
         viggo: ViggoSwitches { turns: args.turns_per_conversation },
         glaive_rules: args.glaive_rules.clone(),
         distractors: args.distractors,
-    })?;
-    monitor::note(&report.to_string());
-    args.report.as_ref().map_or(Ok(()), |path| write(&report, path))
+    });
+    match (&args.report, &imported) {
+        (Some(path), Ok(report)) => write(report, path)?,
+        // Wanted most where nothing else is written.
+        (Some(path), Err(DataError::Nothing(report))) => write(report, path)?,
+        _ => {}
+    }
+    monitor::note(&imported?.to_string());
+    Ok(())
 }
 
-fn write(report: &Report, path: &std::path::Path) -> Result<()> {
+fn write(report: &Report, path: &Path) -> Result<()> {
     atomic::file(path, format!("{:#}\n", json!(report)).as_bytes())
 }

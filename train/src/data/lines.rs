@@ -8,8 +8,6 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-/// Bytes of the longest line that is read into memory.
-const LONGEST: usize = 64 << 20;
 /// A batch ends with the line that reaches one of these.
 const BATCH_BYTES: usize = 16 << 20;
 const BATCH_LINES: usize = 4096;
@@ -19,7 +17,7 @@ const BOM: &[u8] = b"\xEF\xBB\xBF";
 /// `None` at the end.
 pub(super) fn read_bounded(input: &mut impl BufRead, longest: usize, line: &mut Vec<u8>) -> io::Result<Option<bool>> {
     line.clear();
-    if io::Read::take(&mut *input, longest as u64 + 1).read_until(b'\n', line)? == 0 {
+    if io::Read::take(&mut *input, (longest as u64).saturating_add(1)).read_until(b'\n', line)? == 0 {
         return Ok(None);
     }
     let whole = line.len() <= longest || line.ends_with(b"\n");
@@ -38,17 +36,18 @@ pub struct Line {
     pub text: Result<String, String>,
 }
 
-/// Reads a file in order, with a bar where somebody watches. A byte-order mark and blank lines are skipped.
+/// Reads a file in order, with a bar where somebody watches. A byte-order mark and blank lines are skipped, and lines of more
+/// than `longest` bytes never held.
 ///
 /// # Errors
 /// When the file cannot be opened; a batch is an error when it cannot be read on.
-pub fn batches(path: &Path) -> Result<impl Iterator<Item = Result<Vec<Line>, DataError>>, DataError> {
+pub fn batches(path: &Path, longest: usize) -> Result<impl Iterator<Item = Result<Vec<Line>, DataError>>, DataError> {
     let file = File::open(path).map_err(|error| DataError::file(path, error))?;
     let size = file.metadata().map_or(0, |found| found.len());
     let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes}");
     let bar = ProgressBar::new(size).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let bar = bar.with_message(path.display().to_string()).with_finish(ProgressFinish::AndClear);
-    Ok(Batches { path: path.to_owned(), input: BufReader::new(bar.wrap_read(file)), number: 0, longest: LONGEST })
+    Ok(Batches { path: path.to_owned(), input: BufReader::new(bar.wrap_read(file)), number: 0, longest })
 }
 
 struct Batches<R> {
@@ -86,7 +85,7 @@ impl<R: BufRead> Batches<R> {
             let Some(whole) = read_bounded(&mut self.input, self.longest, &mut bytes)? else { return Ok(None) };
             self.number += 1;
             if !whole {
-                let reason = format!("longer than {} bytes", self.longest);
+                let reason = format!("longer than {} bytes; raise --max-row-mib to take it", self.longest);
                 return Ok(Some(Line { number: self.number, text: Err(reason) }));
             }
             let line = bytes.strip_prefix(BOM).filter(|_| self.number == 1).unwrap_or(&bytes).trim_ascii();
@@ -122,7 +121,7 @@ mod tests {
     #[test]
     fn a_line_that_cannot_be_read_is_told_by_its_number_and_the_next_one_is_read() {
         let lines = read(b"0123456789\n012345678901\n\xFF\xFE\nlast\n", 10);
-        let long = "longer than 10 bytes";
+        let long = "longer than 10 bytes; raise --max-row-mib to take it";
         let expected =
             [line(1, Ok("0123456789")), line(2, Err(long)), line(3, Err("not UTF-8 at byte 1")), line(4, Ok("last"))];
         assert_eq!(lines, expected);
@@ -140,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
-        let error = batches(Path::new("/nowhere/x.jsonl")).err().unwrap().to_string();
+        let error = batches(Path::new("/nowhere/x.jsonl"), 100).err().unwrap().to_string();
         assert!(error.contains("/nowhere/x.jsonl"), "{error}");
     }
 }

@@ -7,6 +7,7 @@ pub mod catalogue;
 pub mod check;
 mod dialogue;
 pub mod import;
+mod json;
 pub mod lines;
 pub mod native;
 pub mod rows;
@@ -37,10 +38,10 @@ pub enum DataError {
     File { path: PathBuf, problem: String },
     /// Files of which no row makes a conversation; what was found in them.
     #[error("no row makes a conversation; name the format with --format, or see what is wrong with the rows:\n{0}")]
-    Nothing(String),
+    Nothing(Box<import::Report>),
     /// Rows that cannot be kept and may not be dropped; what was found.
     #[error("unreadable rows, so nothing is written; add drop-unreadable to --fix:\n{0}")]
-    Unfixed(String),
+    Unfixed(Box<check::Report>),
     /// Problems that are left; what was found.
     #[error("the data has problems that are not fixed (--fix):\n{0}")]
     Problems(String),

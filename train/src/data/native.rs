@@ -4,13 +4,11 @@
 //!
 //! Knows the field names and what each must hold; does not check calls against their schemas.
 
-use super::{DataError, Dialogue};
+use super::{DataError, Dialogue, json};
 use callsmith::chat::{Conversation, Message, Names, Role, Tool, ToolCall, ToolChoice};
 use callsmith::grammar::schema::standardised;
 use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeSet;
-use std::io::BufRead;
-use std::path::Path;
 
 /// The conversation as one JSON object. Arguments are JSON text, as in the OpenAI format.
 pub fn to_json(conversation: &Conversation) -> Json {
@@ -81,22 +79,6 @@ fn tool_to_json(tool: &Tool) -> Json {
     json!({"type": "function", "function": function})
 }
 
-/// Reads a file of JSON lines; empty lines are skipped.
-///
-/// # Errors
-/// A file that cannot be read, or the first wrong line with its number and field.
-pub fn read_jsonl(path: &Path) -> Result<Vec<Conversation>, DataError> {
-    let file = std::fs::File::open(path).map_err(|e| DataError::file(path, e))?;
-    let mut conversations = Vec::new();
-    for (at, line) in std::io::BufReader::new(file).lines().enumerate() {
-        let line = line.map_err(|e| DataError::file(path, e))?;
-        if !line.trim().is_empty() {
-            conversations.push(from_line(&line, &format!("{} line {}", path.display(), at + 1))?);
-        }
-    }
-    Ok(conversations)
-}
-
 /// Reads one line, for what asks only what was said; `place` says where it comes from, for errors.
 ///
 /// # Errors
@@ -110,8 +92,7 @@ pub fn from_line(line: &str, place: &str) -> Result<Conversation, DataError> {
 /// # Errors
 /// As [`from_line`].
 pub fn dialogue_from_line(line: &str, place: &str) -> Result<Dialogue, DataError> {
-    let json: Json =
-        serde_json::from_str(line).map_err(|e| DataError::Json { place: place.to_owned(), problem: e.to_string() })?;
+    let json = json::read(line).map_err(|e| DataError::Json { place: place.to_owned(), problem: e.to_string() })?;
     dialogue_from_json(&json, place)
 }
 
@@ -130,6 +111,8 @@ pub fn from_json(json: &Json, place: &str) -> Result<Conversation, DataError> {
 pub fn dialogue_from_json(json: &Json, place: &str) -> Result<Dialogue, DataError> {
     let root = Reader { place, path: String::new(), value: json };
     let object = root.object()?;
+    root.refuse_older(object, "functions", "tools")?;
+    root.refuse_older(object, "function_call", "tool_choice")?;
     let items = root.field(object, "messages")?.items()?;
     let messages = items.iter().map(message).collect::<Result<Vec<_>, _>>()?;
     let untrained = untrained(&items)?;
@@ -197,6 +180,29 @@ impl<'a> Reader<'a> {
         object.get(key).filter(|v| !v.is_null()).map(|value| self.at(key, value))
     }
 
+    /// OpenAI's API had other names for calls once; a file that has them would lose its calls.
+    fn refuse_older(&self, object: &'a Map<String, Json>, older: &str, name: &str) -> Result<(), DataError> {
+        match self.optional(object, older) {
+            Some(field) => Err(field.error(format!("is the older form, which is not read; write it as `{name}`"))),
+            None => Ok(()),
+        }
+    }
+
+    /// A text, or the text of a list of text parts.
+    fn content(&self) -> Result<String, DataError> {
+        if !self.value.is_array() {
+            return self.string();
+        }
+        let part = |part: Self| {
+            let fields = part.object()?;
+            match part.field(fields, "type")?.string()?.as_str() {
+                "text" => part.field(fields, "text")?.string(),
+                other => Err(part.error(format!("is a part of type `{other}`; only text is read"))),
+            }
+        };
+        self.items()?.into_iter().map(part).collect()
+    }
+
     fn items(&self) -> Result<Vec<Self>, DataError> {
         let items = self.value.as_array().ok_or_else(|| self.error("must be a list"))?;
         let one =
@@ -215,13 +221,14 @@ impl<'a> Reader<'a> {
 
 fn message(reader: &Reader<'_>) -> Result<Message, DataError> {
     let object = reader.object()?;
+    reader.refuse_older(object, "function_call", "tool_calls")?;
     let role = reader.field(object, "role")?;
     let calls = match reader.optional(object, "tool_calls") {
         Some(calls) => calls.items()?.iter().map(call).collect::<Result<Vec<_>, _>>()?,
         None => Vec::new(),
     };
     let text = |key: &str| reader.optional(object, key).map(|r| r.string()).transpose();
-    let content = text("content")?;
+    let content = reader.optional(object, "content").map(|r| r.content()).transpose()?;
     if content.is_none() && calls.is_empty() {
         return Err(reader
             .at("content", reader.value)
@@ -255,9 +262,7 @@ fn call(reader: &Reader<'_>) -> Result<ToolCall, DataError> {
     let name = function.field(fields, "name")?.string()?;
     let written = function.field(fields, "arguments")?;
     let arguments = match written.value {
-        Json::String(text) => {
-            serde_json::from_str(text).map_err(|e| written.error(format!("is not JSON text: {e}")))?
-        }
+        Json::String(text) => json::read(text).map_err(|e| written.error(format!("is not JSON text: {e}")))?,
         other => other.clone(),
     };
     if !arguments.is_object() {
@@ -297,73 +302,4 @@ fn choice(reader: &Reader<'_>) -> Result<ToolChoice, DataError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LINE: &str = r#"{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":null,"tool_calls":[{"id":"call_1","type":"function","function":{"name":"f","arguments":"{\"b\":1,\"a\":[\"é\"]}"}}]},{"role":"tool","content":"{}","tool_call_id":"call_1","name":"f"}],"tools":[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"}}}]}"#;
-
-    fn error_of(line: &str) -> String {
-        from_line(line, "x.jsonl line 3").err().map(|e| e.to_string()).unwrap_or_default()
-    }
-
-    #[test]
-    fn a_conversation_survives_the_round_trip() {
-        let read = from_line(LINE, "test").unwrap();
-        assert_eq!(to_json(&read).to_string(), LINE);
-        assert_eq!(read.messages[1].tool_calls[0].arguments.to_string(), r#"{"b":1,"a":["é"]}"#);
-        assert!(read.parallel_tool_calls);
-    }
-
-    #[test]
-    fn an_error_names_line_and_field() {
-        assert_eq!(error_of("{"), "x.jsonl line 3: not JSON: EOF while parsing an object at line 1 column 1");
-        assert_eq!(error_of("{}"), "x.jsonl line 3: `messages`: is missing");
-        assert!(
-            error_of(r#"{"messages":[{"role":"robot","content":""}]}"#)
-                .contains("`messages[0].role`: unknown role `robot`")
-        );
-        assert!(error_of(r#"{"messages":[{"role":"user"}]}"#).contains("`messages[0].content`: is missing"));
-        let broken = LINE.replace(r#"{\"b\":1,\"a\":[\"é\"]}"#, "[");
-        assert!(error_of(&broken).contains("`messages[1].tool_calls[0].function.arguments`: is not JSON text"));
-        assert!(error_of(&LINE.replace("\"tools\":[", "\"tools\":[3,")).contains("`tools[0]`: must be an object"));
-        assert!(
-            error_of(r#"{"messages":[{"role":"user","content":"a"}],"tool_choice":"any"}"#).contains("unknown `any`")
-        );
-    }
-
-    #[test]
-    fn every_choice_of_tools_survives_the_round_trip() {
-        for choice in [ToolChoice::None, ToolChoice::Auto, ToolChoice::Required, ToolChoice::Named("f".into())] {
-            let mut conversation = from_line(LINE, "test").unwrap();
-            (conversation.tool_choice, conversation.parallel_tool_calls) = (choice.clone(), false);
-            let again = from_json(&to_json(&conversation), "test").unwrap();
-            assert_eq!((again.tool_choice, again.parallel_tool_calls), (choice, false));
-        }
-    }
-
-    #[test]
-    fn weights_and_class_survive_the_round_trip() {
-        let line = LINE.replace(r#""content":null,"#, r#""weight":0,"content":null,"#);
-        let read = dialogue_from_line(&line, "test").unwrap();
-        assert_eq!(read.untrained, BTreeSet::from([1]));
-        assert_eq!(read.trained().count(), 0);
-        let again = dialogue_from_line(&dialogue_to_json(&read).to_string(), "test").unwrap();
-        assert_eq!(again.untrained, read.untrained);
-        let of_class = line.replace("\"tools\":", "\"metadata\":{\"class\":\"single\"},\"tools\":");
-        let read = dialogue_from_line(&of_class, "test").unwrap();
-        assert_eq!(dialogue_to_json(&read)["metadata"], json!({"class": "single"}));
-        let one = LINE.replace(r#""content":null,"#, r#""weight":1,"content":null,"#);
-        assert_eq!(dialogue_from_line(&one, "test").unwrap().trained().collect::<Vec<_>>(), [1]);
-    }
-
-    #[test]
-    fn a_weight_is_zero_or_one_and_the_assistants() {
-        let with = |weight: &str| LINE.replace(r#""content":null,"#, &format!(r#""weight":{weight},"content":null,"#));
-        for wrong in ["0.5", "2", "-1", "true", r#""0""#] {
-            let message = error_of(&with(wrong));
-            assert!(message.contains("`messages[1].weight`: must be 0"), "{wrong}: {message}");
-        }
-        let users = LINE.replace(r#""content":"hi""#, r#""content":"hi","weight":0"#);
-        assert!(error_of(&users).contains("`messages[0].weight`: belongs to assistant messages"));
-    }
-}
+mod tests;

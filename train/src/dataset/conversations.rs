@@ -2,7 +2,7 @@
 //!
 //! Knows no tokens: see [`super::encode`].
 
-use crate::data::{Dialogue, native};
+use crate::data::{Dialogue, lines, native};
 use crate::error::{Result, TrainError};
 use crate::random;
 use rand::seq::SliceRandom;
@@ -19,7 +19,7 @@ pub struct Conversations(Vec<Arc<Line>>);
 struct Line {
     file: Arc<Path>,
     /// From 1.
-    number: usize,
+    number: u64,
     /// SHA-256 of its text.
     digest: [u8; 32],
     dialogue: Dialogue,
@@ -31,15 +31,18 @@ impl Conversations {
     /// # Errors
     /// A file that cannot be read or holds nothing, and the first wrong line, by name and number.
     pub fn open(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
         let file: Arc<Path> = path.into();
-        let line = |(number, line)| {
-            let dialogue = native::dialogue_from_line(line, &format!("{}:{number}", path.display()))?;
-            let digest = Sha256::digest(line).into();
-            Ok(Arc::new(Line { file: file.clone(), number, digest, dialogue }))
-        };
-        let filled = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-        let lines: Vec<_> = filled.map(line).collect::<Result<_>>()?;
+        let mut lines = Vec::new();
+        // All of it is held, so no line is too long.
+        for batch in lines::batches(path, usize::MAX)? {
+            for lines::Line { number, text } in batch? {
+                let place = format!("{}:{number}", path.display());
+                let text = text.map_err(|reason| TrainError::Data(format!("{place}: {reason}")))?;
+                let dialogue = native::dialogue_from_line(&text, &place)?;
+                let digest = Sha256::digest(&text).into();
+                lines.push(Arc::new(Line { file: file.clone(), number, digest, dialogue }));
+            }
+        }
         match lines.is_empty() {
             true => Err(TrainError::Data(format!("{} holds no conversation", path.display()))),
             false => Ok(Self(lines)),
@@ -163,6 +166,18 @@ mod tests {
         let corpus = Corpus::open(&[a.clone(), b.clone()], (0.0, 0)).unwrap();
         assert_eq!(contents(&corpus.kept(&[b.clone(), a])), ["b 0", "a 0", "a 1"]);
         assert_eq!(contents(&corpus.kept(&[b])), ["b 0"]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_text_and_a_bad_byte_is_told_by_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = file(&dir, "a", 2);
+        let marked = [b"\xEF\xBB\xBF".as_slice(), &std::fs::read(&path).unwrap()].concat();
+        std::fs::write(&path, &marked).unwrap();
+        assert_eq!(contents(&Conversations::open(&path).unwrap()), ["a 0", "a 1"]);
+        std::fs::write(&path, [&marked, b"{\xFF}\n".as_slice()].concat()).unwrap();
+        let error = Conversations::open(&path).err().unwrap().to_string();
+        assert!(error.contains("a:3: not UTF-8 at byte 2"), "{error}");
     }
 
     #[test]

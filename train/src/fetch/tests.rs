@@ -110,6 +110,18 @@ fn what_has_not_changed_is_not_downloaded_again() {
 }
 
 #[test]
+fn what_was_downloaded_is_used_where_nobody_answers() {
+    let root = tempfile::tempdir().unwrap();
+    // The second connection is closed without an answer.
+    let server = Server::new(&[&answer("200 OK", "", "one"), ""]);
+    let path = downloads(&root).file(&server.url("/a")).unwrap();
+    assert_eq!(downloads(&root).file(&server.url("/a")).unwrap(), path);
+    assert_eq!(fs::read(&path).unwrap(), b"one");
+    fs::write(&path, "other").unwrap();
+    assert!(downloads(&root).file(&server.url("/a")).is_err(), "it is no longer what was downloaded");
+}
+
+#[test]
 fn a_damaged_copy_is_downloaded_again() {
     let root = tempfile::tempdir().unwrap();
     let whole = answer("200 OK", "etag: \"v1\"\r\n", "one");

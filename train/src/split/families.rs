@@ -21,9 +21,9 @@ pub(super) struct Families {
 
 impl Families {
     /// Those of a file; what cannot be read has none.
-    pub(super) fn of_file(file: &Path) -> Result<Self> {
+    pub(super) fn of_file(file: &Path, longest: usize) -> Result<Self> {
         let mut families = Self::default();
-        for batch in lines::batches(file)? {
+        for batch in lines::batches(file, longest)? {
             let seen = |line| read(file, &line).ok().map(|conversation| (tools(&conversation), called(&conversation)));
             let seen: Vec<_> = batch?.into_par_iter().filter_map(seen).collect();
             seen.into_iter().for_each(|(tools, called)| families.see(tools, called));

@@ -53,7 +53,7 @@ impl Case {
     fn split(&self, by: By, share: f64, seed: u64) -> Result<Report> {
         let (train, test, rest) = (self.path("train"), self.path("test"), self.path("rest"));
         let outputs = Outputs { train: &train, test: &test, rest: Some(&rest) };
-        split(&self.path("all"), &Rule { by, share, seed }, &outputs)
+        split(&self.path("all"), &Rule { by, share, seed, longest: 1 << 20 }, &outputs)
     }
 
     fn lines(&self, name: &str) -> Vec<String> {
@@ -143,6 +143,27 @@ fn lines_that_cannot_be_read_are_counted_with_their_reason() {
 }
 
 #[test]
+fn a_line_above_the_limit_is_counted_and_never_held() {
+    let mut lines = dialogues();
+    lines.insert(1, line(&"x".repeat(1 << 20), &[], &[]));
+    let report = Case::new(&lines).split(By::Dialogue, 0.2, 0).unwrap();
+    assert_eq!(report.unreadable, 1);
+    assert!(
+        report.reasons[0].contains("all:2: longer than 1048576 bytes; raise --max-row-mib"),
+        "{:?}",
+        report.reasons
+    );
+}
+
+#[test]
+fn what_cannot_be_read_twice_is_not_divided_by_family() {
+    let rule = Rule { by: By::Family, share: 0.5, seed: 0, longest: 1 << 20 };
+    let outputs = Outputs { train: Path::new("train"), test: Path::new("test"), rest: None };
+    let error = split(Path::new("/dev/null"), &rule, &outputs).unwrap_err().to_string();
+    assert!(error.contains("/dev/null: is read twice by family"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_divided_leaves_no_file() {
     let one = Case::new(&[line("a", &[function(1)], &[function(1)])]);
     let error = one.split(By::Function, 0.5, 0).unwrap_err().to_string();
@@ -150,7 +171,14 @@ fn what_cannot_be_divided_leaves_no_file() {
     assert!(one.split(By::Dialogue, 1.0, 0).unwrap_err().to_string().contains("--share 1"));
     let all = one.path("all");
     let outputs = Outputs { train: &all, test: &one.path("test"), rest: None };
-    let rule = Rule { by: By::Dialogue, share: 0.5, seed: 0 };
+    let rule = Rule { by: By::Dialogue, share: 0.5, seed: 0, longest: 1 << 20 };
     assert!(split(&all, &rule, &outputs).unwrap_err().to_string().contains("named twice"));
+    fs::create_dir(one.path("folder")).unwrap();
+    let (folder, again) = (one.path("folder"), one.path("folder/../all"));
+    for train in [&folder, &again] {
+        let outputs = Outputs { train, test: &one.path("test"), rest: None };
+        assert!(split(&all, &rule, &outputs).is_err(), "{}", train.display());
+    }
+    fs::remove_dir(folder).unwrap();
     assert_eq!(fs::read_dir(one.root.path()).unwrap().count(), 1);
 }

@@ -108,14 +108,14 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Reads files on all cores.
+    /// Reads files on all cores; lines of more than `longest` bytes cannot be used.
     ///
     /// # Errors
     /// A file that cannot be read; lines that cannot be used are counted.
-    pub fn of_files(files: &[PathBuf], encoder: &Encoder) -> Result<Self> {
+    pub fn of_files(files: &[PathBuf], longest: usize, encoder: &Encoder) -> Result<Self> {
         let mut stats = Self::default();
         for path in files {
-            for batch in lines::batches(path)? {
+            for batch in lines::batches(path, longest)? {
                 let one = |mut stats: Self, line: Line| {
                     let place = format!("{}:{}", path.display(), line.number);
                     stats.line(line, &place, encoder).unwrap_or_else(|reason| stats.unusable(reason));

@@ -48,7 +48,7 @@ fn all_kinds() -> Vec<String> {
 fn stats_of(lines: &[String]) -> Stats {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), lines.join("\n")).unwrap();
-    Stats::of_files(&[file.path().to_owned()], &Encoder::embedded(&DialectChoice::default()).unwrap()).unwrap()
+    Stats::of_files(&[file.path().to_owned()], 1 << 20, &Encoder::embedded(&DialectChoice::default()).unwrap()).unwrap()
 }
 
 #[test]

@@ -8,8 +8,8 @@ use callsmith::engine::{EngineHandle, EngineOptions, Event, GenerateRequest, Sam
 use callsmith::grammar::{GrammarCompiler, schema};
 use callsmith::model::{Checkpoint, CpuDecoder, Precision};
 use callsmith_train::TrainError;
-use callsmith_train::data::{Dialogue, native};
-use callsmith_train::dataset::conversations::Corpus;
+use callsmith_train::data::Dialogue;
+use callsmith_train::dataset::conversations::{Conversations, Corpus};
 use callsmith_train::dataset::encode::Encoder;
 use callsmith_train::eval::generate::Generations;
 use callsmith_train::eval::held_out::HeldOut;
@@ -27,6 +27,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const CITIES: [&str; 3] = ["Paris", "Rome", "Oslo"];
+
+fn dialogues(path: &Path) -> Vec<Dialogue> {
+    let read = Conversations::open(path).unwrap();
+    (0..read.len()).map(|index| read.get(index).clone()).collect()
+}
 
 /// Requests for the weather in each city, answered by a call for the city `shift` places on, and one that wants words.
 fn data(root: &Path, name: &str, shift: usize) -> PathBuf {
@@ -170,7 +175,7 @@ impl Served {
 
     /// The same as tokens, in the order of the conversations.
     fn tokens(&self, data: &Path) -> Vec<Vec<u32>> {
-        native::read_jsonl(data).unwrap().into_iter().map(|conversation| self.answer(conversation)).collect()
+        dialogues(data).into_iter().map(|dialogue| self.answer(dialogue.conversation)).collect()
     }
 
     fn answer(&self, mut conversation: callsmith::chat::Conversation) -> Vec<u32> {
@@ -307,8 +312,7 @@ fn a_stop_breaks_off_what_is_being_generated() {
     let root = root();
     let recipe = full(root.path(), "run", &[]);
     let encoder = Arc::new(fixture::encoder(&root.path().join("tokenizer")));
-    let read = native::read_jsonl(&root.path().join("data.jsonl")).unwrap();
-    let dialogues: Vec<Dialogue> = read.into_iter().map(Dialogue::from).collect();
+    let dialogues = dialogues(&root.path().join("data.jsonl"));
     let (eval, stop) = (recipe.eval.as_ref().unwrap(), AtomicBool::new(false));
     let generations = Generations::choose(dialogues.iter(), eval, &encoder, |_| {}, &stop).unwrap().unwrap();
     let config = trainable::model_config(&recipe).unwrap();

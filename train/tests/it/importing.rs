@@ -88,6 +88,50 @@ fn a_line_of_a_gibibyte_is_skipped_in_bounded_memory() {
 }
 
 #[test]
+fn no_output_replaces_an_input_or_another_output() {
+    let (folder, input, out) = scratch(2);
+    let (whole, linked) = (fs::read(&input).unwrap(), folder.path().join("linked.jsonl"));
+    std::os::unix::fs::symlink(&input, &linked).unwrap();
+    for arguments in [
+        ["import", text(&input), "--out", text(&input), "--show", "1"],
+        ["import", text(&input), "--out", text(&linked), "--show", "1"],
+        ["import", text(&input), "--out", text(&out), "--report", text(&out)],
+        ["check", text(&input), "--report", text(&input), "--show", "1"],
+        ["check", text(&input), "--against", text(&linked), "--report", text(&linked)],
+    ] {
+        let output = data(&arguments).output().unwrap();
+        assert!(
+            !output.status.success() && words(&output).contains("named twice"),
+            "{arguments:?}: {}",
+            words(&output)
+        );
+        assert!(fs::read(&input).unwrap() == whole && !out.exists(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_report_is_written_also_where_nothing_else_is() {
+    let (folder, input, out) = scratch(0);
+    let report = folder.path().join("report.json");
+    fs::write(&input, "{\"strange\": 1}\n").unwrap();
+    let imported = ["import", text(&input), "--out", text(&out), "--report", text(&report)];
+    assert_eq!(data(&imported).status().unwrap().code(), Some(1));
+    assert!(fs::read_to_string(&report).unwrap().contains("\"unknown\": 1"));
+    let fix = ["check", text(&input), "--fix", "drop-turns", "--out", text(&out), "--report", text(&report)];
+    assert_eq!(data(&fix).status().unwrap().code(), Some(1));
+    assert!(fs::read_to_string(&report).unwrap().contains("\"unreadable\": 1") && !out.exists());
+}
+
+#[test]
+fn a_similarity_that_cannot_be_told_is_refused() {
+    let (_folder, input, _) = scratch(1);
+    for wrong in ["80", "nan", "0", "0.3"] {
+        let output = data(&["check", text(&input), "--similarity", wrong]).output().unwrap();
+        assert!(output.status.code() == Some(2) && words(&output).contains("between 0.5 and 1"), "{wrong}");
+    }
+}
+
+#[test]
 fn problems_that_are_left_fail_the_check() {
     let (folder, input, out) = scratch(3);
     let report = folder.path().join("report.json");

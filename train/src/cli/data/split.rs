@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::monitor;
 use crate::split::{self, By, Outputs, Rule};
 use clap::{Args, ValueEnum};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -17,7 +18,7 @@ pub(in crate::cli) struct SplitArgs {
     /// What is kept for tests.
     #[arg(long, value_name = "FILE")]
     out_test: PathBuf,
-    /// Lines that can stand on neither side; without it they are counted alone.
+    /// Lines that can stand on neither side; without it they are counted alone, as are those that are too long or no UTF-8.
     #[arg(long, value_name = "FILE")]
     out_rest: Option<PathBuf>,
     /// Share of the dialogues, functions or families that goes to the test side.
@@ -28,6 +29,9 @@ pub(in crate::cli) struct SplitArgs {
     /// What stays together on one side.
     #[arg(long, value_enum, default_value = "dialogue")]
     by: ByArg,
+    /// Longest line that is taken; memory grows with it.
+    #[arg(long, default_value_t = NonZeroUsize::MIN.saturating_add(1), value_name = "MIB")]
+    max_row_mib: NonZeroUsize,
     #[command(flatten)]
     download: DownloadArgs,
 }
@@ -49,7 +53,7 @@ pub(super) fn run(args: &SplitArgs) -> Result<()> {
         ByArg::Function => By::Function,
         ByArg::Family => By::Family,
     };
-    let rule = Rule { by, share: args.share, seed: args.seed };
+    let rule = Rule { by, share: args.share, seed: args.seed, longest: args.max_row_mib.get() << 20 };
     let outputs = Outputs { train: &args.out_train, test: &args.out_test, rest: args.out_rest.as_deref() };
     let report = split::split(&args.download.downloads().file(&args.file)?, &rule, &outputs)?;
     monitor::note(report.to_string().trim_end());

@@ -8,6 +8,7 @@ use callsmith::chat::dialect::DialectChoice;
 use callsmith::chat::tokenizer::ChatTokenizer;
 use clap::Args;
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -30,6 +31,9 @@ pub(in crate::cli) struct StatsArgs {
     /// One JSON object in place of the table.
     #[arg(long)]
     json: bool,
+    /// Longest line that is taken; memory grows with it.
+    #[arg(long, default_value_t = NonZeroUsize::MIN.saturating_add(1), value_name = "MIB")]
+    max_row_mib: NonZeroUsize,
     #[command(flatten)]
     download: DownloadArgs,
 }
@@ -41,9 +45,8 @@ pub(super) fn run(args: &StatsArgs) -> Result<()> {
         Some(dir) => Encoder::load(dir, &dialect, ChatTokenizer::vocabulary_size(dir)?)?,
         None => Encoder::embedded(&dialect)?,
     };
-    let downloads = args.download.downloads();
-    let files = args.files.iter().map(|file| downloads.file(file)).collect::<Result<Vec<_>>>()?;
-    let stats = Stats::of_files(&files, &encoder)?;
+    let files = args.download.files(&args.files)?;
+    let stats = Stats::of_files(&files, args.max_row_mib.get() << 20, &encoder)?;
     if let Some(path) = &args.html {
         page::write(path, &args.files, &stats)?;
     }

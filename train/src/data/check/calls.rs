@@ -3,7 +3,7 @@
 use callsmith::chat::{Conversation, Tool, ToolCall};
 use jsonschema::Validator;
 use serde_json::{Value as Json, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Compiled schemas that are kept; files repeat few of them.
 const KEPT: usize = 256;
@@ -13,8 +13,12 @@ const KEPT: usize = 256;
 pub(super) struct Schemas(HashMap<String, Result<Validator, String>>);
 
 impl Schemas {
-    /// What is wrong with the first function whose parameters are no schema.
+    /// What is wrong with the first function whose parameters are no schema, or whose name another one has.
     pub(super) fn declarations(&mut self, conversation: &Conversation) -> Option<String> {
+        let mut names = HashSet::new();
+        if let Some(tool) = conversation.tools.iter().find(|tool| !names.insert(&tool.name)) {
+            return Some(format!("two functions are called `{}`", tool.name));
+        }
         conversation.tools.iter().find_map(|tool| {
             let problem = self.of(tool).as_ref().err()?;
             Some(format!("parameters of `{}`: {problem}", tool.name))

@@ -1,7 +1,7 @@
 //! Checks of native files: what is wrong with which conversation, and what of it may be dropped.
 //!
-//! Each conversation is looked at once, in bounded memory. Nothing is dropped that was not asked for, and everything that is
-//! dropped is counted. Knows no other format than the native one.
+//! Each conversation is looked at once, in bounded memory, and stays as it stands in its file. Nothing is dropped that was not
+//! asked for, and everything that is dropped is counted. Knows no other format than the native one.
 
 mod calls;
 mod near;
@@ -16,13 +16,14 @@ pub use report::{Finding, Fix, Problem, Report};
 
 use super::rows::{self, Row};
 use super::seen::{Seen, fingerprint};
-use super::{DataError, Dialogue, native};
+use super::{DataError, native};
 use crate::atomic;
 use calls::Schemas;
 use callsmith::chat::Conversation;
 use near::{Index, Sketch};
 use overlap::Held;
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 
 /// What to check, and what to do about it.
@@ -64,8 +65,8 @@ pub fn run(options: &CheckOptions) -> Result<Report, DataError> {
     Ok(check.report)
 }
 
-/// Takes a conversation that is kept.
-type Keep<'a> = dyn FnMut(&Dialogue) -> Result<(), DataError> + 'a;
+/// Takes the text of a conversation that is kept.
+type Keep<'a> = dyn FnMut(&str) -> Result<(), DataError> + 'a;
 
 struct Check<'a> {
     options: &'a CheckOptions,
@@ -80,9 +81,7 @@ impl Check<'_> {
     fn write(&mut self, path: &Path) -> Result<(), DataError> {
         let mut failure = None;
         let written = atomic::stream(path, |out| {
-            let mut keep = |dialogue: &Dialogue| {
-                writeln!(out, "{}", native::dialogue_to_json(dialogue)).map_err(|error| DataError::file(path, error))
-            };
+            let mut keep = |text: &str| writeln!(out, "{text}").map_err(|error| DataError::file(path, error));
             self.all(&mut keep).map_err(|error| io::Error::other(failure.insert(error).to_string()))
         });
         match failure {
@@ -100,7 +99,7 @@ impl Check<'_> {
         }
         let left = self.report.found.contains_key(&Problem::Unreadable) && !self.drops(Problem::Unreadable);
         match left && self.options.out.is_some() {
-            true => Err(DataError::Unfixed(self.report.to_string())),
+            true => Err(DataError::Unfixed(Box::new(mem::replace(&mut self.report, Report::new(0))))),
             false => Ok(()),
         }
     }
@@ -108,20 +107,16 @@ impl Check<'_> {
     fn row(&mut self, path: &Path, row: Row, keep: &mut Keep<'_>) -> Result<(), DataError> {
         self.report.conversations += 1;
         let read = row.json.map_err(|flaw| flaw.to_string());
-        let read =
-            read.and_then(|json| native::dialogue_from_json(&json, "conversation").map_err(|error| error.to_string()));
-        let (dialogue, problems) = match read {
-            Ok(dialogue) => {
-                let problems = self.problems(&dialogue.conversation);
-                (Some(dialogue), problems)
-            }
-            Err(detail) => (None, vec![(Problem::Unreadable, detail)]),
+        let read = read.and_then(|json| native::from_json(&json, "conversation").map_err(|error| error.to_string()));
+        let (readable, problems) = match read {
+            Ok(conversation) => (true, self.problems(&conversation)),
+            Err(detail) => (false, vec![(Problem::Unreadable, detail)]),
         };
         let dropped = problems.iter().map(|(problem, _)| *problem).find(|problem| self.drops(*problem));
         self.report.add(path, row.line, &problems, dropped);
-        match dialogue.filter(|_| dropped.is_none()) {
-            Some(dialogue) => keep(&dialogue),
-            None => Ok(()),
+        match readable && dropped.is_none() {
+            true => keep(&row.text),
+            false => Ok(()),
         }
     }
 

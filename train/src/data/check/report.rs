@@ -15,17 +15,17 @@ const SHOWN: usize = 240;
 pub enum Problem {
     /// No native conversation.
     Unreadable,
-    /// Parameters of a function that are no JSON Schema.
+    /// Parameters of a function that are no JSON Schema, or two functions of one name.
     Schema,
     /// A call that its function's schema does not allow, or of a function that is not offered.
     Call,
-    /// Turns that do not alternate, results without their call, ids that are used twice.
+    /// Turns that do not alternate or are empty, calls and results that do not belong together, ids that are used twice.
     Turns,
     /// The same messages as an earlier conversation.
     Duplicate,
     /// Almost the same words as an earlier conversation.
     NearDuplicate,
-    /// A request of the test data, or almost the words of one of its conversations.
+    /// A request of the test data, with its call where it is short or not the first, or almost the words of one of its conversations.
     Overlap,
 }
 

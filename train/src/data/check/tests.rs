@@ -90,6 +90,32 @@ fn a_proper_conversation_has_no_problem() {
     assert_eq!(problem(line(&again)), None, "calls may go without results");
 }
 
+/// Two calls in one turn, the results of those named, and an answer.
+fn answered(results: &[&str]) -> String {
+    let both = json!({"role": "assistant", "content": null, "tool_calls": [
+        call("a", "book", &json!({"nights": 1}))["tool_calls"][0], call("b", "book", &json!({"nights": 2}))["tool_calls"][0]]});
+    let results = results.iter().map(|id| result(id));
+    let messages: Vec<Json> =
+        [turn("user", "Two."), both].into_iter().chain(results).chain([turn("assistant", "Done.")]).collect();
+    line(&messages)
+}
+
+#[test]
+fn every_call_of_an_answered_turn_has_one_result_in_any_order() {
+    assert_eq!(problem(answered(&["b", "a"])), None);
+    assert_problem(answered(&["b"]), Problem::Turns, "messages[3]: the call `a` before it has no result");
+    assert_problem(answered(&["a", "b", "a"]), Problem::Turns, "messages[4]: the call `a` has a result already");
+}
+
+#[test]
+fn functions_have_names_of_their_own() {
+    let twice = booked("One.", 1);
+    let tool = &twice
+        [twice.find("{\"type\":\"function\",\"function\":{\"name\":\"book\",\"parameters\"").unwrap()..twice.len() - 2];
+    let twice = twice.replace(tool, &format!("{tool},{tool}"));
+    assert_problem(twice, Problem::Schema, "two functions are called `book`");
+}
+
 #[test]
 fn every_call_is_held_against_its_functions_schema() {
     assert_problem(
@@ -108,12 +134,16 @@ fn every_call_is_held_against_its_functions_schema() {
 fn turns_out_of_place_are_found() {
     let done = turn("assistant", "Done.");
     let three = call("a", "book", &json!({"nights": 3}));
+    let mut wanted = three.clone();
+    wanted["role"] = json!("user");
     for (messages, words) in [
         (vec![done.clone()], "the user does not speak first"),
         (vec![turn("user", "a"), turn("user", "b"), done.clone()], "messages[1]: the same role twice"),
         (vec![turn("user", "a"), done.clone(), done.clone()], "messages[2]: the same role twice"),
         (vec![turn("user", "a")], "the last message is not the assistant's"),
         (vec![turn("user", "a"), turn("assistant", " ")], "the assistant says nothing"),
+        (vec![turn("user", " "), done.clone()], "messages[0]: the user says nothing"),
+        (vec![wanted, done.clone()], "messages[0]: only the assistant calls"),
         (vec![turn("user", "a"), done.clone(), result("a"), done.clone()], "messages[2]: a result without a call"),
         (
             vec![turn("user", "a"), three.clone(), result("b"), done.clone()],
@@ -158,6 +188,40 @@ fn duplicates_near_duplicates_and_overlap_are_found_and_dropped_on_request() {
     assert_eq!((report.kept, report.left), (2, 0));
     assert_eq!(report.dropped, kinds.map(|kind| (kind, 1)).into());
     assert_eq!(scratch.out(), [lines[0].clone(), lines[3].clone()]);
+}
+
+#[test]
+fn a_short_request_and_a_later_one_overlap_with_the_same_call_alone() {
+    let later = |request: &str, nights: u32| {
+        line(&[
+            turn("user", "Book a room for me, please."),
+            turn("assistant", "May I?"),
+            turn("user", request),
+            call("a", "book", &json!({"nights": nights})),
+        ])
+    };
+    let test = [booked("Yes.", 3), booked("Three nights in the tower.", 3)];
+    let overlaps = |text: String| {
+        let scratch = Scratch::new(&[text], &test);
+        run(&scratch.options()).unwrap().found.contains_key(&Problem::Overlap)
+    };
+    assert!(
+        !overlaps(booked("yes.", 4))
+            && !overlaps(later("Yes.", 4))
+            && !overlaps(later("Three nights in the tower.", 4))
+    );
+    assert!(
+        overlaps(booked("yes.", 3)) && overlaps(later("Yes.", 3)) && overlaps(later("Three nights in the tower.", 3))
+    );
+    assert!(overlaps(booked("three nights in the tower.", 4)));
+}
+
+#[test]
+fn what_is_kept_stays_as_it_stands() {
+    let own = r#"{"id": 7, "messages": [{"role": "user", "content": "w?", "tag": 1}, {"role": "assistant", "content": "\u0078"}], "meta": {"a": 1.50}}"#;
+    let scratch = Scratch::new(&[own.to_owned(), own.to_owned()], &[]);
+    assert_eq!(scratch.fixed(&[Problem::Duplicate]).unwrap().kept, 1);
+    assert_eq!(scratch.out(), [own]);
 }
 
 #[test]

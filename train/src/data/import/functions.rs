@@ -56,21 +56,25 @@ fn parameters(value: &Json) -> Result<Option<Json>, String> {
     }
 }
 
+/// Keywords of a schema that are no objects, as parameters are.
+const KEYWORDS: [&str; 8] = ["type", "required", "additionalProperties", "$schema", "$ref", "allOf", "anyOf", "oneOf"];
+
 /// Whether this is a schema already, and not a map from names to parameters.
 fn is_schema(map: &Map<String, Json>) -> bool {
-    let combined = ["$ref", "allOf", "anyOf", "oneOf"].iter().any(|key| map.contains_key(*key));
-    map.is_empty()
-        || combined
-        || map.get("type").is_some_and(|of| !of.is_object())
-        || !map.values().all(Json::is_object)
+    let keyword = |key: &&str| map.get(*key).is_some_and(|value| !value.is_object());
+    let properties = map.get("properties").and_then(Json::as_object);
+    map.is_empty() || KEYWORDS.iter().any(keyword) || properties.is_some_and(|of| of.values().all(Json::is_object))
 }
 
 /// A parameter: its name, its schema, and whether it must be given.
 type Property = (String, Json, bool);
 
-/// Of `{type, description, optional?, default?, …}`; other keywords are the schema's own.
+/// Of `{type, description, optional?, default?, …}`, or of the type alone; other keywords are the schema's own.
 fn property(name: &str, parameter: &Json) -> Result<Property, String> {
-    let map = parameter.as_object().ok_or_else(|| format!("parameter `{name}` is no object"))?;
+    if let Some(text) = parameter.as_str() {
+        return typed(name, text);
+    }
+    let map = parameter.as_object().ok_or_else(|| format!("parameter `{name}` is neither an object nor a type"))?;
     let (mut schema, mut required) = (Map::new(), !map.contains_key("default"));
     for (key, value) in map {
         match (key.as_str(), value) {
@@ -92,6 +96,14 @@ fn property(name: &str, parameter: &Json) -> Result<Property, String> {
         }
     }
     Ok((name.to_owned(), Json::Object(schema), required))
+}
+
+fn typed(name: &str, text: &str) -> Result<Property, String> {
+    let written = types::python(text);
+    match written.schema.is_empty() && !text.eq_ignore_ascii_case("any") {
+        true => Err(format!("parameter `{name}`: `{text}` is no type")),
+        false => Ok((name.to_owned(), Json::Object(written.schema), !written.optional)),
+    }
 }
 
 fn object(parameters: Vec<Property>) -> Result<Json, String> {
@@ -160,6 +172,21 @@ mod tests {
     }
 
     #[test]
+    fn a_schema_without_its_type_is_one_and_a_parameter_called_properties_is_none() {
+        let schema = json!({"properties": {"city": {"type": "string"}}, "description": "d"});
+        assert_eq!(schema_of(&schema), schema);
+        let named = schema_of(&json!({"properties": {"type": "dict", "description": "Which."}}));
+        assert_eq!(named["required"], json!(["properties"]));
+    }
+
+    #[test]
+    fn parameters_may_be_types_alone() {
+        let expected = json!({"type": "object", "properties": {
+            "city": {"type": "string"}, "days": {"type": "integer"}, "more": {}}, "required": ["city", "more"]});
+        assert_eq!(schema_of(&json!({"city": "string", "days": "int, optional", "more": "Any"})), expected);
+    }
+
+    #[test]
     fn a_declaration_that_cannot_be_read_names_the_function() {
         let why = |value: Json| list(&value).unwrap_err().to_string();
         assert!(why(json!([{"description": "d"}])).contains("`name` is missing"));
@@ -168,6 +195,10 @@ mod tests {
         );
         assert!(why(json!({"name": "f", "parameters": [{"name": "a"}, {"name": "a"}]})).contains("two parameters"));
         assert!(why(json!({"name": "f", "parameters": 3})).contains("neither an object nor a list"));
+        let mixed = json!({"name": "f", "parameters": {"city": {"type": "str"}, "note": "Where it is."}});
+        assert!(why(mixed).contains("function `f`: parameter `note`: `Where it is.` is no type"));
+        let mixed = json!({"name": "f", "parameters": {"city": {"type": "str"}, "days": 3}});
+        assert!(why(mixed).contains("parameter `days` is neither an object nor a type"));
         assert!(why(json!("{")).contains("EOF"));
     }
 }

@@ -1,13 +1,21 @@
 //! JSON that somebody wrote as a Python literal: `{'name': 'f', 'arguments': {'on': True}}`.
 
+use crate::data::json;
 use serde_json::Value as Json;
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// The value of JSON text or, failing that, of a Python literal; the error is that of the JSON.
+/// The value of JSON text or, failing that, of a Python literal; where it is neither, the error is that of the JSON.
 pub(super) fn read(text: &str) -> Result<Json, serde_json::Error> {
-    serde_json::from_str(text)
-        .or_else(|error| translated(text).and_then(|json| serde_json::from_str(&json).ok()).ok_or(error))
+    let error = match json::read(text) {
+        Err(error) if error.is_syntax() => error,
+        read => return read,
+    };
+    match translated(text).map(|json| json::read(&json)) {
+        Some(Err(other)) if other.is_data() => Err(other),
+        Some(Ok(value)) => Ok(value),
+        _ => Err(error),
+    }
 }
 
 /// JSON text for a Python literal; `None` where a string does not end.
@@ -18,7 +26,18 @@ fn translated(text: &str) -> Option<String> {
         match next {
             '\'' | '"' => json.push_str(&Json::from(string(&mut rest, next)?).to_string()),
             '(' => json.push('['),
-            ')' => json.push(']'),
+            ')' | ']' | '}' => {
+                // A comma may stand behind the last of them.
+                let end = json.trim_end().strip_suffix(',').map(str::len);
+                json.truncate(end.unwrap_or(json.len()));
+                json.push(if next == ')' { ']' } else { next });
+            }
+            digit if digit.is_ascii_digit() => {
+                json.push(digit);
+                while let Some(more) = rest.next_if(|next| next.is_ascii_digit() || "+-.eE".contains(*next)) {
+                    json.push(more);
+                }
+            }
             letter if letter.is_alphabetic() => json.push_str(word(letter, &mut rest)),
             other => json.push(other),
         }
@@ -32,17 +51,32 @@ fn string(rest: &mut Peekable<Chars<'_>>, quote: char) -> Option<String> {
     loop {
         match rest.next()? {
             end if end == quote => return Some(text),
-            '\\' => text.push(match rest.next()? {
-                'n' => '\n',
-                't' => '\t',
-                'r' => '\r',
-                'x' => code(rest, 2)?,
-                'u' => code(rest, 4)?,
-                other => other,
-            }),
+            '\\' => text.extend(escaped(rest)?),
             other => text.push(other),
         }
     }
+}
+
+/// What stands for the characters after a backslash. Before any other letter it is a backslash.
+fn escaped(rest: &mut Peekable<Chars<'_>>) -> Option<Vec<char>> {
+    let one = match rest.next()? {
+        same @ ('\\' | '\'' | '"') => same,
+        'n' => '\n',
+        't' => '\t',
+        'r' => '\r',
+        'a' => '\x07',
+        'b' => '\x08',
+        'f' => '\x0c',
+        'v' => '\x0b',
+        'x' => code(rest, 2)?,
+        'u' => code(rest, 4)?,
+        'U' => code(rest, 8)?,
+        '\n' => return Some(Vec::new()),
+        '0' if rest.peek().is_none_or(|next| !next.is_ascii_digit()) => '\0',
+        octal if octal.is_ascii_digit() => return None,
+        other => return Some(vec!['\\', other]),
+    };
+    Some(vec![one])
 }
 
 fn code(rest: &mut Peekable<Chars<'_>>, digits: usize) -> Option<char> {
@@ -75,6 +109,20 @@ mod tests {
         let expected = json!({"name": "it's", "a": [true, null, [1, -2.5]], "b": "say \"hi\"\né'", "c": false});
         assert_eq!(read(text).unwrap(), expected);
         assert_eq!(read(r#"{"a": "it's"}"#).unwrap(), json!({"a": "it's"}));
+    }
+
+    #[test]
+    fn escapes_numbers_and_last_commas_are_those_of_python() {
+        let text = r"{'a': '\d+ \d \U0001f600\0\a\\n', 'b': [1e-05, -2.5E+3, (1,), {'c': 1, }], }";
+        let expected = json!({"a": "\\d+ \\d \u{1f600}\0\u{7}\\n", "b": [1e-5, -2500.0, [1], {"c": 1}]});
+        assert_eq!(read(text).unwrap(), expected);
+        assert!(read(r"{'a': '\012'}").is_err(), "an octal number");
+    }
+
+    #[test]
+    fn values_that_would_change_are_refused() {
+        assert!(read("{'a': 1, 'a': 2}").unwrap_err().to_string().contains("stands twice"));
+        assert!(read(r#"{"a": 1, "a": 2}"#).unwrap_err().to_string().contains("stands twice"));
     }
 
     #[test]

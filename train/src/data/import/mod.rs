@@ -88,7 +88,7 @@ impl Import<'_> {
             self.write_grouped(name, true)?;
         }
         match self.report.conversations {
-            0 => Err(DataError::Nothing(self.report.to_string())),
+            0 => Err(DataError::Nothing(Box::new(std::mem::take(self.report)))),
             _ => Ok(()),
         }
     }
@@ -96,15 +96,20 @@ impl Import<'_> {
     fn file(&mut self, path: &Path) -> Result<(), DataError> {
         let mut format = self.options.format;
         let place = path.display().to_string();
+        let named = format.is_some();
         for row in rows::open(path, self.options.longest_row)? {
-            let Row { line, json } = row.map_err(|error| DataError::file(path, error))?;
+            let Row { line, json, .. } = row.map_err(|error| DataError::file(path, error))?;
             self.report.rows += 1;
-            // Where it is not named, the first row that can be read tells.
+            // Where it is not named, the first row that can be read tells, and each row its variety.
             let known = |json: Json| {
-                let name = format.map_or_else(|| detect(&json), Ok)?;
+                let name = match format {
+                    Some(name) if named => name,
+                    Some(name) => name.variety(&json),
+                    None => detect(&json)?,
+                };
                 Ok((*format.insert(name), json))
             };
-            let dialogue = json.and_then(known).and_then(|(name, json)| self.row(name, &json));
+            let dialogue = json.and_then(known).and_then(|(name, json)| self.row(name, json));
             match dialogue {
                 Ok(Some(dialogue)) => self.write(&dialogue)?,
                 Ok(None) => {}
@@ -117,11 +122,15 @@ impl Import<'_> {
         Ok(())
     }
 
-    fn row(&mut self, name: FormatName, row: &Json) -> Result<Option<Dialogue>, Flaw> {
+    fn row(&mut self, name: FormatName, row: Json) -> Result<Option<Dialogue>, Flaw> {
         *self.report.formats.entry(name.text()).or_default() += 1;
         let format = self.formats.entry(name).or_insert_with(|| name.reader(self.options));
-        let dialogue = format.row(row, &mut self.report.rules)?;
-        dialogue.map(|dialogue| readable(&dialogue)).transpose()
+        let dialogue = format.row(&row, &mut self.report.rules)?;
+        let fields = row.as_object().into_iter().flatten().map(|(field, _)| field.as_str());
+        fields.filter(|field| !name.fields().contains(field)).for_each(|field| self.report.unread(field));
+        // A row may be large: no more of its forms are held than one needs.
+        drop(row);
+        dialogue.map(readable).transpose()
     }
 
     /// Writes the conversations that a format has made of several rows; of what is left over too at the `end`.
@@ -140,7 +149,8 @@ impl Import<'_> {
 }
 
 /// The dialogue as it will be read again.
-fn readable(dialogue: &Dialogue) -> Result<Dialogue, Flaw> {
-    native::dialogue_from_json(&native::dialogue_to_json(dialogue), "")
-        .map_err(|error| Flaw::new(Reason::Field, error.to_string()))
+fn readable(dialogue: Dialogue) -> Result<Dialogue, Flaw> {
+    let json = native::dialogue_to_json(&dialogue);
+    drop(dialogue);
+    native::dialogue_from_json(&json, "").map_err(|error| Flaw::new(Reason::Field, error.to_string()))
 }

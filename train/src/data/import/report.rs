@@ -1,11 +1,15 @@
 //! What an import has done: rows, conversations, flaws by reason with the first of them, and what each rule has changed.
 //!
-//! Every row is in one of the counts: nothing is dropped silently.
+//! Every row is in one of the counts, and every field that is not read in another: nothing is dropped silently.
 
 use super::super::rows::{Flaw, Reason};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
+
+/// Names of fields that are counted apart, and characters of the longest.
+const FIELDS: usize = 50;
+const LONGEST: usize = 60;
 
 /// The counts of one import.
 #[derive(Debug, Default, Serialize)]
@@ -19,6 +23,8 @@ pub struct Report {
     pub flawed: Flawed,
     /// How often each rule of a format was applied.
     pub rules: BTreeMap<&'static str, u64>,
+    /// Rows that were used without a field that they have, by its name.
+    pub unread: BTreeMap<String, u64>,
 }
 
 /// The rows that could not be used.
@@ -52,6 +58,15 @@ impl Flawed {
     }
 }
 
+impl Report {
+    /// Counts a field of a row that no reader looks at.
+    pub(super) fn unread(&mut self, field: &str) {
+        let field: String = field.chars().take(LONGEST).collect();
+        let apart = self.unread.len() < FIELDS || self.unread.contains_key(&field);
+        *self.unread.entry(if apart { field } else { "(others)".to_owned() }).or_default() += 1;
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Place { file, line, flaw } in &self.flawed.first {
@@ -62,6 +77,9 @@ impl fmt::Display for Report {
         }
         for (rule, count) in &self.rules {
             writeln!(f, "{count} × {rule}")?;
+        }
+        for (field, count) in &self.unread {
+            writeln!(f, "{count} × field `{field}` not read")?;
         }
         write!(f, "{} rows → {} conversations", self.rows, self.conversations)
     }

@@ -74,6 +74,36 @@ fn files_without_a_conversation_are_an_error_that_says_why() {
     assert!(!scratch.0.path().join("out.jsonl").exists());
 }
 
+const MARKED: &str = r#"{"conversations":[{"from":"system","value":"<tools>[{\"name\":\"f\"}]</tools>"},{"from":"human","value":"go"},{"from":"gpt","value":"<tool_call>{\"name\":\"f\"}</tool_call>"}]}"#;
+
+#[test]
+fn rows_with_marks_and_rows_without_them_stand_in_one_file() {
+    let plain = r#"{"conversations":[{"from":"human","value":"hi"},{"from":"gpt","value":"hello"}]}"#;
+    let scratch = Scratch::new(&[("a.jsonl", format!("{plain}\n{MARKED}\n{plain}\n").as_bytes())]);
+    let report = run(&scratch.options(&["a.jsonl"])).unwrap();
+    assert_eq!(report.formats, BTreeMap::from([("hermes", 1), ("sharegpt", 2)]));
+    let read: Vec<_> = scratch.out().lines().map(|line| native::from_line(line, "out").unwrap()).collect();
+    assert_eq!((read[1].tools.len(), read[1].messages[1].tool_calls.len()), (1, 1));
+    let named = ImportOptions { format: Some(FormatName::Sharegpt), ..scratch.options(&["a.jsonl"]) };
+    assert_eq!(run(&named).unwrap().formats, BTreeMap::from([("sharegpt", 3)]));
+}
+
+#[test]
+fn a_field_that_is_not_read_is_counted_by_its_name() {
+    let row = r#"{"prompt":"p","response":"x","id":1,"system":"Be brief."}"#;
+    let scratch = Scratch::new(&[("a.jsonl", format!("{row}\n{row}\n").as_bytes())]);
+    let report = run(&scratch.options(&["a.jsonl"])).unwrap();
+    assert_eq!(report.unread, BTreeMap::from([("id".to_owned(), 2)]));
+    assert!(report.to_string().contains("2 × field `id` not read"), "{report}");
+}
+
+#[test]
+fn fields_of_very_many_names_are_counted_together() {
+    let mut report = Report::default();
+    (0..1000).for_each(|number| report.unread(&format!("{number}")));
+    assert_eq!((report.unread.len(), report.unread["(others)"]), (51, 950));
+}
+
 #[test]
 fn the_real_samples_are_imported_whole_or_with_a_reason_for_each_row() {
     for (set, names, rows, conversations) in [

@@ -1,15 +1,16 @@
 //! One JSON array over a whole file: each element a row, wherever its lines break.
 //!
-//! Finds where elements end by quotes and brackets alone; what is between, the JSON parser reads.
+//! Finds where elements end (`element`); what is between, the JSON parser reads.
 
-use super::{Flaw, Reason, Row, parse};
+use super::element::{Element, Place, Step};
+use super::{Flaw, Reason, Row};
 use std::io::{self, BufRead};
 
 pub(super) struct Elements<R> {
     input: R,
     limit: usize,
     state: State,
-    line: u64,
+    place: Place,
     element: Element,
 }
 
@@ -21,79 +22,43 @@ enum State {
     Over,
 }
 
-/// The element that is being read.
-#[derive(Default)]
-struct Element {
-    line: u64,
-    bytes: Vec<u8>,
-    too_long: bool,
-    depth: usize,
-    quoted: bool,
-    escaped: bool,
-}
-
-impl Element {
-    /// Whether this byte, a comma or a closing bracket, ends the element.
-    fn ends_at(&mut self, byte: u8) -> bool {
-        if std::mem::take(&mut self.escaped) {
-            return false;
-        }
-        match byte {
-            b'\\' => self.escaped = self.quoted,
-            b'"' => self.quoted = !self.quoted,
-            // No string has one: a quote is missing. What follows the next comma is readable again.
-            b'\n' if self.quoted => (self.quoted, self.depth) = (false, 0),
-            _ if self.quoted => {}
-            b',' | b']' if self.depth == 0 => return true,
-            b'{' | b'[' => self.depth += 1,
-            b'}' | b']' => self.depth = self.depth.saturating_sub(1),
-            _ => {}
-        }
-        false
-    }
-
-    fn push(&mut self, byte: u8, line: u64, limit: usize) {
-        if self.bytes.is_empty() {
-            if byte.is_ascii_whitespace() {
-                return;
-            }
-            self.line = line;
-        }
-        match self.bytes.len() < limit {
-            true => self.bytes.push(byte),
-            false => self.too_long = true,
-        }
-    }
-
-    fn clear(&mut self) {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.clear();
-        *self = Self { bytes, ..Self::default() };
-    }
+/// Goes on up to a byte like these.
+fn to(found: bool) -> Step {
+    if found { Step::End } else { Step::On }
 }
 
 impl<R: BufRead> Elements<R> {
     pub(super) fn new(input: R, limit: usize) -> Self {
-        Self { input, limit, state: State::Before, line: 1, element: Element::default() }
+        Self { input, limit, state: State::Before, place: Place::START, element: Element::default() }
     }
 
-    /// Reads up to the byte that `stop` names, and gives it; `None` at the end of the file.
-    fn until(&mut self, mut stop: impl FnMut(&mut Element, u8, u64) -> bool) -> io::Result<Option<u8>> {
+    /// Reads up to the byte at which `step` ends, and gives it; `None` at the end of the file.
+    fn until(&mut self, mut step: impl FnMut(&mut Element, u8, Place) -> Step) -> io::Result<Option<u8>> {
         loop {
-            let chunk = self.input.fill_buf()?;
+            let again = self.element.take_again();
+            let chunk = if again.is_empty() { self.input.fill_buf()? } else { &again[..] };
             if chunk.is_empty() {
                 return Ok(None);
             }
-            for (at, &byte) in chunk.iter().enumerate() {
-                let line = self.line;
-                self.line += u64::from(byte == b'\n');
-                if stop(&mut self.element, byte, line) {
-                    self.input.consume(at + 1);
-                    return Ok(Some(byte));
+            let (mut read, mut end) = (0, None);
+            for &byte in chunk {
+                let next = step(&mut self.element, byte, self.place);
+                end = matches!(next, Step::End | Step::EndBefore).then_some(byte);
+                if matches!(next, Step::On | Step::End) {
+                    self.place.pass(byte);
+                    read += 1;
+                }
+                if !matches!(next, Step::On) {
+                    break;
                 }
             }
-            let read = chunk.len();
-            self.input.consume(read);
+            match again.is_empty() {
+                true => self.input.consume(read),
+                false => self.element.put_back(&again[read..]),
+            }
+            if end.is_some() {
+                return Ok(end);
+            }
         }
     }
 
@@ -101,49 +66,59 @@ impl<R: BufRead> Elements<R> {
     fn element(&mut self) -> io::Result<Option<Row>> {
         self.element.clear();
         let limit = self.limit;
-        let end = self.until(|element, byte, line| {
-            let ends = element.ends_at(byte);
-            if !ends {
-                element.push(byte, line, limit);
-            }
-            ends
-        })?;
-        let empty = self.element.bytes.is_empty();
+        let end = self.until(|element, byte, place| element.take(byte, place, limit))?;
+        let empty = self.element.is_empty();
         match end {
             None => {
                 self.state = State::Over;
-                let flaw = Flaw::new(Reason::Truncated, "the file ends inside the array");
-                return Ok(Some(Row { line: if empty { self.line } else { self.element.line }, json: Err(flaw) }));
+                let size = self.element.size();
+                let detail = format!("the file ends inside this element, of which {size} bytes are not read");
+                let line = if empty { self.place.line } else { self.element.line() };
+                return Ok(Some(Row::flawed(line, Flaw::new(Reason::Truncated, detail))));
             }
             Some(b']') => self.state = State::After,
-            Some(_) if empty => {
-                let flaw = Flaw::new(Reason::Json, "nothing between two commas");
-                return Ok(Some(Row { line: self.line, json: Err(flaw) }));
-            }
+            Some(_) if empty => return Ok(Some(self.flawed("nothing between two commas"))),
             Some(_) => {}
         }
-        Ok((!empty).then(|| self.row()))
+        Ok((!empty).then(|| self.element.row(limit)))
     }
 
-    fn row(&self) -> Row {
-        let json = match self.element.too_long {
-            true => Err(Flaw::too_long(self.limit)),
-            false => parse(&self.element.bytes),
-        };
-        Row { line: self.element.line, json }
+    fn flawed(&self, detail: impl Into<String>) -> Row {
+        Row::flawed(self.place.line, Flaw::new(Reason::Json, detail))
     }
 
-    /// What stands behind the array.
+    /// What stands behind the array, where that was a bracket too many: more of it.
     fn rest(&mut self) -> io::Result<Option<Row>> {
-        self.state = State::Over;
-        let stray = self.until(|_, byte, _| !byte.is_ascii_whitespace())?;
-        let flaw = || Flaw::new(Reason::Json, "text after the array; nothing of it is read");
-        Ok(stray.map(|_| Row { line: self.line, json: Err(flaw()) }))
+        let stray = self.until(|_, byte, _| to(!byte.is_ascii_whitespace()))?;
+        let Some(stray) = stray else {
+            self.state = State::Over;
+            return Ok(None);
+        };
+        let flawed = self.flawed("a bracket too many before this");
+        let end = match stray {
+            b'}' => self.until(|_, byte, _| to(b",]".contains(&byte)))?,
+            other => Some(other),
+        };
+        self.state = match end {
+            Some(b',') => State::Inside,
+            Some(b']') => State::After,
+            _ => State::Over,
+        };
+        if self.state != State::Over || end.is_none() {
+            return Ok(Some(flawed));
+        }
+        let (line, mut size) = (self.place.line, 1_u64);
+        self.until(|_, _, _| {
+            size += 1;
+            Step::On
+        })?;
+        let detail = format!("text after the array, of which {size} bytes are not read");
+        Ok(Some(Row::flawed(line, Flaw::new(Reason::Json, detail))))
     }
 
     fn step(&mut self) -> io::Result<Option<Row>> {
         if self.state == State::Before {
-            self.until(|_, byte, _| byte == b'[')?;
+            self.until(|_, byte, _| to(byte == b'['))?;
             self.state = State::Inside;
         }
         if self.state == State::Inside

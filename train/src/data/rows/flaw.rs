@@ -17,6 +17,8 @@ pub enum Reason {
     Utf8,
     /// Text that is not JSON.
     Json,
+    /// JSON with values that cannot be kept as they are.
+    Values,
     /// JSON that ends too early, or a quote that never closes.
     Truncated,
     /// A row of a table with more or fewer cells than its header.
@@ -42,6 +44,7 @@ impl fmt::Display for Reason {
             Self::Nul => "NUL byte",
             Self::Utf8 => "not UTF-8",
             Self::Json => "not JSON",
+            Self::Values => "unkeepable values",
             Self::Truncated => "cut off",
             Self::Cells => "wrong number of cells",
             Self::Unknown => "unknown format",

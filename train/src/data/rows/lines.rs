@@ -1,6 +1,6 @@
 //! JSON lines: one row a line, empty lines apart.
 
-use super::{Flaw, Row, parse};
+use super::{Flaw, Row};
 use crate::data::lines::read_bounded;
 use std::io::{self, BufRead};
 
@@ -30,14 +30,14 @@ impl<R: BufRead> Iterator for Lines<R> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let json = match self.read() {
+            let row = match self.read() {
                 Err(error) => return Some(Err(error)),
                 Ok(None) => return None,
-                Ok(Some(false)) => Err(Flaw::too_long(self.limit)),
+                Ok(Some(false)) => Row::flawed(self.number, Flaw::too_long(self.limit)),
                 Ok(Some(true)) if self.line.trim_ascii().is_empty() => continue,
-                Ok(Some(true)) => parse(self.line.trim_ascii_end()),
+                Ok(Some(true)) => Row::of(self.number, self.line.trim_ascii()),
             };
-            return Some(Ok(Row { line: self.number, json }));
+            return Some(Ok(row));
         }
     }
 }

@@ -5,6 +5,7 @@
 //! no format of conversations.
 
 mod array;
+mod element;
 mod flaw;
 mod lines;
 mod source;
@@ -16,10 +17,11 @@ mod tests;
 pub use flaw::{Flaw, Reason};
 pub use source::open;
 
+use super::json;
 use serde_json::Value as Json;
 use std::io;
 
-/// Bytes of the longest row that is taken unless asked otherwise. As parsed JSON a row may be fifty times as large.
+/// Bytes of the longest row that is taken unless asked otherwise. As parsed JSON a row may be thirty times as large.
 pub const LONGEST: usize = 2 << 20;
 
 /// One row.
@@ -28,16 +30,36 @@ pub struct Row {
     pub line: u64,
     /// What it holds; a table's row is an object of strings.
     pub json: Result<Json, Flaw>,
+    /// The JSON as it stands in the file, on one line; nothing where it is flawed, and for a table's row.
+    pub text: String,
+}
+
+impl Row {
+    /// The row that these bytes are.
+    fn of(line: u64, bytes: &[u8]) -> Self {
+        match text(bytes).and_then(|text| Ok((parse(text)?, text))) {
+            // Outside of strings, which have none, a line end is a blank.
+            Ok((json, text)) => Self { line, json: Ok(json), text: text.replace(['\r', '\n'], " ") },
+            Err(flaw) => Self::flawed(line, flaw),
+        }
+    }
+
+    fn flawed(line: u64, flaw: Flaw) -> Self {
+        Self { line, json: Err(flaw), text: String::new() }
+    }
 }
 
 /// The rows of one file. An error of the file system ends them.
 pub type Rows = Box<dyn Iterator<Item = io::Result<Row>>>;
 
-/// The bytes of a row as JSON.
-fn parse(bytes: &[u8]) -> Result<Json, Flaw> {
-    let text = text(bytes)?;
-    serde_json::from_str(text).map_err(|error| {
-        let reason = if error.is_eof() { Reason::Truncated } else { Reason::Json };
+/// The text of a row as JSON.
+fn parse(text: &str) -> Result<Json, Flaw> {
+    json::read(text).map_err(|error| {
+        let reason = match () {
+            () if error.is_eof() => Reason::Truncated,
+            () if error.is_data() => Reason::Values,
+            () => Reason::Json,
+        };
         Flaw::new(reason, error.to_string())
     })
 }

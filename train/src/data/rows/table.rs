@@ -27,8 +27,34 @@ struct Record {
     line: u64,
     /// Number of cells, or that they do not fit.
     cells: Option<usize>,
-    /// Whether the file ends inside quotes.
+    /// Where the file ends inside quotes, the bytes of the row.
+    open: Option<u64>,
+}
+
+/// Whether a byte stands inside quotes. Only those at the beginning of a cell open it; within one they are text.
+#[derive(Default)]
+struct Quotes {
     open: bool,
+    /// Whether the cell has begun.
+    begun: bool,
+    /// Whether the byte before was a quote that may have closed the cell.
+    closed: bool,
+}
+
+impl Quotes {
+    fn see(&mut self, byte: u8) {
+        let closed = std::mem::take(&mut self.closed);
+        match byte {
+            b'"' if self.open => (self.open, self.closed) = (false, true),
+            b'"' if closed || !self.begun => self.open = true,
+            b',' | b'\r' | b'\n' if !self.open => {
+                self.begun = false;
+                return;
+            }
+            _ => {}
+        }
+        self.begun = true;
+    }
 }
 
 impl<R: BufRead> Table<R> {
@@ -42,15 +68,15 @@ impl<R: BufRead> Table<R> {
 
     fn record(&mut self) -> io::Result<Option<Record>> {
         self.skip_line_ends()?;
-        let mut record = Record { line: self.line, cells: None, open: false };
+        let mut record = Record { line: self.line, cells: None, open: None };
         let (mut written, mut ended, mut fits) = (0, 0, true);
+        let (mut quotes, mut size) = (Quotes::default(), 0);
         loop {
             let chunk = self.input.fill_buf()?;
-            let last = chunk.is_empty();
             let (result, read, more, cells) =
                 self.reader.read_record(chunk, &mut self.cells[written..], &mut self.ends[ended..]);
-            let quotes = chunk[..read].iter().filter(|&&byte| byte == b'"').count();
-            record.open ^= quotes % 2 == 1;
+            chunk[..read].iter().for_each(|&byte| quotes.see(byte));
+            size += read as u64;
             self.line += chunk[..read].iter().filter(|&&byte| byte == b'\n').count() as u64;
             self.input.consume(read);
             (written, ended) = (written + more, ended + cells);
@@ -60,8 +86,7 @@ impl<R: BufRead> Table<R> {
                     (written, ended, fits) = (0, 0, false);
                 }
                 ReadRecordResult::Record => {
-                    // Inside a row, a stray quote is text.
-                    record.open &= last;
+                    record.open = quotes.open.then_some(size);
                     record.cells = fits.then_some(ended);
                     return Ok(Some(record));
                 }
@@ -84,10 +109,11 @@ impl<R: BufRead> Table<R> {
     }
 
     fn texts(&self, record: &Record) -> Result<Vec<String>, Flaw> {
-        let cells = record.cells.ok_or_else(|| Flaw::too_long(self.cells.len()))?;
-        if record.open {
-            return Err(Flaw::new(Reason::Truncated, "the file ends inside quotes"));
+        if let Some(size) = record.open {
+            let detail = format!("a quote opens here and never closes; the {size} bytes after it are not read");
+            return Err(Flaw::new(Reason::Truncated, detail));
         }
+        let cells = record.cells.ok_or_else(|| Flaw::too_long(self.cells.len()))?;
         let start = |cell: usize| cell.checked_sub(1).map_or(0, |before| self.ends[before]);
         (0..cells).map(|cell| Ok(text(&self.cells[start(cell)..self.ends[cell]])?.to_owned())).collect()
     }
@@ -117,6 +143,6 @@ impl<R: BufRead> Iterator for Table<R> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let record = self.record().transpose()?;
-        Some(record.map(|record| Row { line: record.line, json: self.object(&record) }))
+        Some(record.map(|record| Row { line: record.line, json: self.object(&record), text: String::new() }))
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 fn read(name: &str, bytes: &[u8], longest: usize) -> Vec<String> {
     let (_folder, path) = file(name, bytes);
     let row = |row: io::Result<Row>| {
-        let Row { line, json } = row.unwrap();
+        let Row { line, json, .. } = row.unwrap();
         format!("{line}: {}", json.map_or_else(|flaw| flaw.reason.to_string(), |json| json.to_string()))
     };
     open(&path, Some(longest)).unwrap().map(row).collect()
@@ -64,9 +64,76 @@ fn an_array_that_is_cut_off_or_goes_on_keeps_its_good_elements() {
 }
 
 #[test]
-fn a_missing_quote_costs_its_element_and_the_next() {
-    let text = b"[{\"a\": \"x},\n{\"b\": 2},\n{\"c\": 3}]";
-    assert_eq!(read("a.json", text, 100), ["1: not JSON", "3: {\"c\":3}"]);
+fn a_missing_quote_or_bracket_costs_its_element_alone() {
+    let broken = [
+        r#"{"p":"x,"r":["y"]}"#,
+        r#"{"p":"x","r":["y]}"#,
+        r#"{"p:"x","r":["y"]}"#,
+        r#"{"p":"say "x" now","r":["y"]}"#,
+        r#"{"p":"x","r":["y"]"#,
+        r#"{"p":"x","r":["y"}"#,
+        r#"{"p":"x","r":"y"]}"#,
+        r#"{"p":"x","r":"y"}}"#,
+        r#"{"p":[{"r":"y",{"r":"z"}]}"#,
+    ];
+    for element in broken {
+        for between in [",", ",\n", ", \n  "] {
+            let good = [r#"{"p":"a","r":["b"]}"#, r#"{"p":"c","r":[{"q":"d"},{"q":"e"}]}"#];
+            let text = format!("[{between}{}]", [good[0], element, good[1], good[0]].join(between));
+            let text = text.replacen(between.trim_end(), "", 1);
+            let rows = read("a.json", text.as_bytes(), 1000);
+            let kept = rows.iter().filter(|row| row.contains(": {")).count();
+            assert_eq!(kept, 3, "{text}: {rows:?}");
+            assert!(rows.len() <= 5, "{text}: {rows:?}");
+        }
+    }
+}
+
+#[test]
+fn a_broken_element_over_several_lines_costs_itself_alone() {
+    let element = "  {\n    \"p\": [\n      {\"q\": \"x\"},\n      {\"q\": \"y\"}\n    ]\n  }";
+    for (sound, broken) in [("\"x\"}", "\"x}"), ("\"x\"}", "\"x\""), ("\n    ]", ""), ("\"p\"", "\"p")] {
+        let text = format!("[\n{element},\n{},\n{element}\n]\n", element.replace(sound, broken));
+        let rows = read("a.json", text.as_bytes(), 1000);
+        let kept = rows.iter().filter(|row| row.contains(": {")).count();
+        assert!(kept == 2 && rows.len() <= 4, "{text}: {rows:?}");
+    }
+}
+
+#[test]
+fn what_is_not_read_is_told_by_its_size() {
+    let flaws = |name: &str, bytes: &[u8]| {
+        let (_folder, path) = file(name, bytes);
+        let rows = open(&path, Some(100)).unwrap().map(Result::unwrap);
+        rows.filter_map(|row| row.json.err()).map(|flaw| flaw.detail).collect::<Vec<_>>()
+    };
+    let open = format!("a,b\n\"1,2\n{}", "3,4\n".repeat(100));
+    assert_eq!(
+        flaws("a.csv", open.as_bytes()),
+        ["a quote opens here and never closes; the 405 bytes after it are not read"]
+    );
+    assert_eq!(flaws("a.json", b"[{\"a\":[1"), ["the file ends inside this element, of which 7 bytes are not read"]);
+    assert_eq!(flaws("a.json", b"[1]\n{}}"), ["text after the array, of which 3 bytes are not read"]);
+}
+
+#[test]
+fn a_quote_within_a_cell_is_text_also_at_the_end_of_the_file() {
+    let expected = [r#"2: {"a":"x","b":"27\" wide"}"#, r#"3: {"a":"y","b":"28\" wide"}"#];
+    assert_eq!(read("a.csv", b"a,b\nx,27\" wide\ny,28\" wide", 100), expected);
+    assert_eq!(read("a.csv", b"a,b\nx,\"27\"\" wide\"\ny,28\" wide", 100), expected);
+}
+
+#[test]
+fn json_that_would_not_be_kept_as_it_is_is_a_flaw() {
+    let bytes = b"{\"a\":1,\"a\":2}\n{\"a\":123456789012345678901}\n{\"a\":1}";
+    assert_eq!(read("a.jsonl", bytes, 100), ["1: unkeepable values", "2: unkeepable values", "3: {\"a\":1}"]);
+}
+
+#[test]
+fn a_row_has_its_text_on_one_line() {
+    let (_folder, path) = file("a.json", b"[{\"a\":\n  1.50}]");
+    let texts: Vec<_> = open(&path, None).unwrap().map(|row| row.unwrap().text).collect();
+    assert_eq!(texts, ["{\"a\":   1.50}"]);
 }
 
 #[test]

@@ -2,10 +2,10 @@
 //!
 //! A prompt in Llama 2's form (`[INST] <<SYS>> … <</SYS>> … [/INST]`) comes apart into its turns, and functions between
 //! `<<API>>` and `<</API>>` into tools; the system text around them, which explains them, is left out. A response that is a
-//! `function_call` object becomes a call.
+//! `function_call` object becomes a call. Beside them may stand `system` and `tools`.
 
 use super::super::dialogue::Dialogue;
-use super::super::fields::text;
+use super::super::fields::{optional_text, text};
 use super::super::{calls, functions, literal, tags};
 use super::{Format, Read, Rules};
 use crate::data::rows::{Flaw, Reason};
@@ -21,13 +21,15 @@ pub(super) struct Exchange {
 impl Format for Exchange {
     fn row(&mut self, row: &Json, rules: &mut Rules) -> Read {
         let mut dialogue = Dialogue::default();
-        let tools = prompt(&mut dialogue, text(row, self.prompt)?, rules)?;
+        dialogue.say(Role::System, optional_text(row, "system")?.unwrap_or_default());
+        let declared = prompt(&mut dialogue, text(row, self.prompt)?, rules)?;
         answer(&mut dialogue, text(row, self.response)?)?;
-        dialogue.finish(tools).map(|read| Some(read.into()))
+        let tools = functions::list(&row["tools"])?;
+        dialogue.finish(if tools.is_empty() { declared } else { tools }).map(|read| Some(read.into()))
     }
 }
 
-/// What the assistant answers: a call where it is one.
+/// What the assistant answers: a call where it is one, perhaps with `content` beside it.
 pub(super) fn answer(dialogue: &mut Dialogue, text: &str) -> Result<(), Flaw> {
     let text = text.trim().trim_end_matches("</s>").trim_end();
     if !text.starts_with('{') || !text.contains("function_call") {
@@ -35,7 +37,7 @@ pub(super) fn answer(dialogue: &mut Dialogue, text: &str) -> Result<(), Flaw> {
         return Ok(());
     }
     let value = literal::read(text).map_err(|error| Flaw::new(Reason::Call, format!("{error} in `{text}`")))?;
-    dialogue.call("", calls::list(&value["function_call"])?);
+    dialogue.call(value["content"].as_str().unwrap_or_default(), calls::list(&value["function_call"])?);
     Ok(())
 }
 

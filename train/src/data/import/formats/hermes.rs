@@ -2,7 +2,7 @@
 //! results. The system prompt that declares the functions is left out: the chat template of a model writes its own.
 
 use super::super::dialogue::{Call, Dialogue};
-use super::super::fields::{list, text};
+use super::super::fields::{list, optional_text, text};
 use super::super::{calls, functions, tags};
 use super::{Format, Read, Rules};
 use crate::data::rows::{Flaw, Reason};
@@ -20,16 +20,21 @@ pub(super) struct Hermes;
 impl Format for Hermes {
     fn row(&mut self, row: &Json, rules: &mut Rules) -> Read {
         let (mut dialogue, mut declared) = (Dialogue::default(), Vec::new());
+        let mut system = |dialogue: &mut Dialogue, value: &str| -> Result<(), Flaw> {
+            match declarations(value)? {
+                Some(tools) => {
+                    declared.extend(tools);
+                    *rules.entry("hermes: system prompt that declares the functions left out").or_default() += 1;
+                }
+                None => dialogue.say(Role::System, value),
+            }
+            Ok(())
+        };
+        system(&mut dialogue, optional_text(row, "system")?.unwrap_or_default())?;
         for turn in list(row, "conversations")? {
             let value = text(turn, "value")?;
             match text(turn, "from")? {
-                "system" => match declarations(value)? {
-                    Some(tools) => {
-                        declared.extend(tools);
-                        *rules.entry("hermes: system prompt that declares the functions left out").or_default() += 1;
-                    }
-                    None => dialogue.say(Role::System, value),
-                },
+                "system" => system(&mut dialogue, value)?,
                 "human" | "user" => dialogue.say(Role::User, value),
                 "gpt" | "assistant" => answer(&mut dialogue, value)?,
                 "tool" | "observation" => results(&mut dialogue, value)?,
@@ -57,6 +62,9 @@ fn declarations(text: &str) -> Result<Option<Vec<Tool>>, Flaw> {
 
 fn answer(dialogue: &mut Dialogue, value: &str) -> Result<(), Flaw> {
     let (marked, words) = tags::split(value, "<tool_call>", "</tool_call>");
+    if words.contains("<tool_call>") {
+        return Err(Flaw::new(Reason::Call, format!("a <tool_call> that does not end in `{words}`")));
+    }
     if marked.is_empty() {
         dialogue.say(Role::Assistant, value);
         return Ok(());
@@ -67,7 +75,10 @@ fn answer(dialogue: &mut Dialogue, value: &str) -> Result<(), Flaw> {
 }
 
 fn results(dialogue: &mut Dialogue, value: &str) -> Result<(), Flaw> {
-    let (marked, _) = tags::split(value, "<tool_response>", "</tool_response>");
+    let (marked, words) = tags::split(value, "<tool_response>", "</tool_response>");
+    if words.contains("<tool_response>") {
+        return Err(Flaw::new(Reason::Result, format!("a <tool_response> that does not end in `{words}`")));
+    }
     match marked.is_empty() {
         true => dialogue.results(value.trim()),
         false => marked.into_iter().try_for_each(|result| dialogue.result(result)),

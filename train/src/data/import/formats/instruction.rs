@@ -1,7 +1,9 @@
-//! Alpaca's `instruction` (or `instruction_field`), `input` and `output`, perhaps with `system` and a `history` of pairs.
+//! Alpaca's `instruction` (or `instruction_field`), `input` and `output`, perhaps with `system`, `tools` and a `history` of
+//! pairs.
 
 use super::super::dialogue::Dialogue;
 use super::super::fields::{optional_text, text};
+use super::super::functions;
 use super::exchange::answer;
 use crate::data::rows::{Flaw, Reason};
 use callsmith::chat::{Conversation, Role};
@@ -29,5 +31,5 @@ pub(super) fn row(row: &Json) -> Result<Conversation, Flaw> {
         Json::Object(_) => answer(&mut dialogue, &row["output"].to_string())?,
         _ => return Err(Flaw::new(Reason::Field, "`output` must be text or an object")),
     }
-    dialogue.finish(Vec::new())
+    dialogue.finish(functions::list(&row["tools"])?)
 }

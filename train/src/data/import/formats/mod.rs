@@ -92,6 +92,33 @@ impl FormatName {
         }
     }
 
+    /// The fields that its reader looks at.
+    pub(super) fn fields(self) -> &'static [&'static str] {
+        match self {
+            Self::Glaive => &["system", "chat"],
+            Self::LlamaFunctions => &["input", "output", "system", "tools"],
+            Self::PromptResponse => &["prompt", "response", "system", "tools"],
+            Self::Instruction => &["instruction", "instruction_field", "input", "output", "system", "history", "tools"],
+            Self::InstructionTune => &["instruction", "input", "output"],
+            Self::Viggo => &["mr", "ref"],
+            Self::Sharegpt | Self::Hermes => &["conversations", "system", "tools"],
+            Self::Xlam => &["query", "tools", "answers"],
+            Self::Openai => &["messages", "tools", "tool_choice", "parallel_tool_calls", "metadata"],
+            Self::SealTools => &["query", "calling", "api_name", "api_description", "parameters", "required"],
+        }
+    }
+
+    /// The format of a row in a file of this one: rows with marks or examples and rows without them stand in one file.
+    pub(super) fn variety(self, row: &Json) -> Self {
+        match self {
+            Self::Sharegpt | Self::Hermes if hermes::is_marked(row) => Self::Hermes,
+            Self::Sharegpt | Self::Hermes => Self::Sharegpt,
+            Self::Instruction | Self::InstructionTune if instruction_tune::has_example(row) => Self::InstructionTune,
+            Self::Instruction | Self::InstructionTune => Self::Instruction,
+            other => other,
+        }
+    }
+
     pub(super) fn reader(self, options: &ImportOptions) -> Box<dyn Format> {
         match self {
             Self::Glaive => Box::new(glaive::Glaive::new(&options.glaive_rules, options.seed)),
@@ -128,9 +155,7 @@ const FIELDS: [(&[&str], FormatName); 11] = [
 pub(super) fn detect(row: &Json) -> Result<FormatName, Flaw> {
     let has = |fields: &[&str]| fields.iter().all(|field| row.get(field).is_some());
     match FIELDS.iter().find(|(fields, _)| has(fields)) {
-        Some((_, FormatName::Sharegpt)) if hermes::is_marked(row) => Ok(FormatName::Hermes),
-        Some((_, FormatName::Instruction)) if instruction_tune::has_example(row) => Ok(FormatName::InstructionTune),
-        Some((_, name)) => Ok(*name),
+        Some((_, name)) => Ok(name.variety(row)),
         None => {
             let fields: Vec<_> = row.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
             Err(Flaw::new(Reason::Unknown, format!("no format has the fields {fields:?}; name it with --format")))

@@ -17,13 +17,15 @@ use rand::seq::SliceRandom;
 use serde_json::{Value as Json, json};
 use std::collections::HashMap;
 
-/// Functions of the largest catalogue.
+/// Functions of the largest catalogue, and bytes of their descriptions and schemas.
 const LARGEST: usize = 20_000;
+const LARGEST_BYTES: usize = 16 << 20;
 
 pub(super) struct SealTools {
     others: usize,
     seed: u64,
     catalogue: Vec<Tool>,
+    bytes: usize,
     /// Where each is.
     places: HashMap<String, usize>,
     queries: u64,
@@ -32,18 +34,21 @@ pub(super) struct SealTools {
 impl SealTools {
     /// Each query offers so many `others` beside what it needs.
     pub(super) fn new(others: usize, seed: u64) -> Self {
-        Self { others, seed, catalogue: Vec::new(), places: HashMap::new(), queries: 0 }
+        Self { others, seed, catalogue: Vec::new(), bytes: 0, places: HashMap::new(), queries: 0 }
     }
 
     fn declare(&mut self, row: &Json) -> Result<(), Flaw> {
         let name = text(row, "api_name")?;
-        if self.catalogue.len() >= LARGEST {
-            return Err(Flaw::new(Reason::Tools, format!("more than {LARGEST} functions")));
-        }
         let described = json!({"name": name, "description": row["api_description"], "parameters": row["parameters"]});
         let mut tool = functions::one(&described)?;
         if let Some(schema) = &mut tool.parameters {
             schema["required"] = if row["required"].is_array() { row["required"].clone() } else { json!([]) };
+        }
+        self.bytes +=
+            [&row["api_description"], &row["parameters"]].map(|part| part.to_string().len()).iter().sum::<usize>();
+        if self.catalogue.len() >= LARGEST || self.bytes > LARGEST_BYTES {
+            let detail = format!("more than {LARGEST} functions, or {LARGEST_BYTES} bytes of them");
+            return Err(Flaw::new(Reason::Tools, detail));
         }
         if self.places.insert(name.to_owned(), self.catalogue.len()).is_some() {
             return Err(Flaw::new(Reason::Tools, format!("a second function `{name}`")));

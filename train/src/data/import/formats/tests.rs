@@ -98,6 +98,31 @@ fn hermes_marks_become_functions_calls_and_results() {
 }
 
 #[test]
+fn hermes_rows_keep_their_system_text_and_marks_that_do_not_end_are_flaws() {
+    let row = |answer: &str, from: &str| {
+        json!({"system": "Be brief.", "tools": WEATHER, "conversations": [
+            {"from": "human", "value": "Bonn?"},
+            {"from": "gpt", "value": "<tool_call>{\"name\": \"weather\"}</tool_call>"},
+            {"from": from, "value": answer}]})
+    };
+    let expected = [DECLARED, "system: Be brief.", "user: Bonn?", "assistant: call_1 = weather {}", "assistant: Grey."];
+    check(&row("Grey.", "gpt"), FormatName::Hermes, &expected);
+    assert!(flaw_of(&row("<tool_call>{\"name\": \"weather\"}", "gpt")).contains("a <tool_call> that does not end"));
+    assert!(flaw_of(&row("<tool_response>{}", "tool")).contains("a <tool_response> that does not end"));
+}
+
+#[test]
+fn functions_and_system_text_stand_beside_an_exchange_too() {
+    let called = r#"{"function_call": {"name": "weather", "arguments": {"city": "Bonn"}}, "content": "I look."}"#;
+    let call = r#"assistant: call_1 = weather {"city":"Bonn"}"#;
+    let row = json!({"prompt": "Bonn?", "response": called, "tools": WEATHER, "system": "Be brief."});
+    let expected = [DECLARED, "system: Be brief.", "user: Bonn?", "assistant: I look.", call];
+    check(&row, FormatName::PromptResponse, &expected);
+    let row = json!({"instruction": "Bonn?", "output": called, "tools": WEATHER});
+    check(&row, FormatName::Instruction, &[DECLARED, "user: Bonn?", "assistant: I look.", call]);
+}
+
+#[test]
 fn xlam_answers_become_one_turn_of_calls() {
     let row = json!({"id": 3, "query": "Bonn?",
         "tools": r#"[{"name": "weather", "description": "Tells.", "parameters": {"city": {"type": "str", "description": "Where."}, "days": {"type": "int, optional", "description": "d", "default": 1}}}]"#,

@@ -16,8 +16,8 @@ use std::num::NonZeroUsize;
 
 /// Rows that are shuffled together.
 const BLOCK: usize = 1 << 16;
-/// Bytes of text after which fewer are.
-const BLOCK_BYTES: usize = 32 << 20;
+/// Bytes of text after which fewer are; as values meanings are several times as large.
+const BLOCK_BYTES: usize = 16 << 20;
 
 /// How ViGGO is imported.
 #[derive(Debug, Clone, Copy)]
@@ -76,12 +76,13 @@ impl Viggo {
 
 impl Format for Viggo {
     fn row(&mut self, row: &Json, _rules: &mut Rules) -> Read {
-        let (function, arguments) = meaning(&self.tools, text(row, "mr")?)?;
+        let mr = text(row, "mr")?;
+        let (function, arguments) = meaning(&self.tools, mr)?;
         let turn = Turn { sentence: text(row, "ref")?.to_owned(), function, arguments };
         if self.turns == 1 {
             return Ok(Some(self.conversation(std::iter::once(turn)).into()));
         }
-        self.bytes += turn.sentence.len();
+        self.bytes += turn.sentence.len() + mr.len();
         self.waiting.push(turn);
         if self.waiting.len() >= BLOCK || self.bytes >= BLOCK_BYTES {
             self.shuffle();

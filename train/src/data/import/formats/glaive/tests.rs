@@ -73,6 +73,18 @@ fn what_cannot_be_read_is_a_flaw_or_text_as_its_rule_says() {
 }
 
 #[test]
+fn a_system_text_of_its_own_and_a_turn_that_is_too_short_are_not_lost_silently() {
+    let pirate = SYSTEM.replace("a helpful assistant", "a pirate");
+    let text = chat(&[("USER", "aa"), ("ASSISTANT", "bb")]);
+    let read = clean(&[], &pirate, &text).0.unwrap().unwrap();
+    assert_eq!((read.messages[0].role, read.messages[0].content.as_str()), (Role::System, "You are a pirate"));
+    let short = chat(&[("USER", "2 + 3?"), ("ASSISTANT", "5")]);
+    let (dropped, applied) = clean(&[Rule::Phrases], SYSTEM, &short);
+    assert!(dropped.is_err(), "the assistant says nothing");
+    assert_eq!(applied, ["glaive: phrase removed"]);
+}
+
+#[test]
 fn improper_turns_are_dropped() {
     let twice = chat(&[("USER", "aa"), ("USER", "bb"), ("ASSISTANT", "cc")]);
     assert_eq!(roles(&[Rule::Turns], &twice), ("dropped".into(), vec!["glaive: improper turns, dropped"]));

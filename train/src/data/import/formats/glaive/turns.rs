@@ -9,6 +9,8 @@ use serde_json::Value as Json;
 
 const FUNCTIONS: &str = "with access to the following functions. Use them if required -";
 const NO_FUNCTIONS: &str = "with no access to external functions";
+/// What stands before either in every row of the data set.
+const ASSISTANT: &str = "You are a helpful assistant";
 const CALL: &str = "<functioncall>";
 const END: &str = "<|endoftext|>";
 const PHRASE: &str = "but as an AI, ";
@@ -37,12 +39,13 @@ pub(super) fn read(system: &str, chat: &str, on: impl Fn(Rule) -> bool) -> Resul
     dialogue.say(Role::System, own);
     for (role, piece) in pieces(chat) {
         let (text, changed) = if on(Rule::Phrases) { without_phrases(piece) } else { (piece.replace(END, ""), false) };
-        if changed && !applied.contains(&Rule::Phrases) {
-            applied.push(Rule::Phrases);
-        }
         let text = text.trim();
         // What is left between two keywords is no turn.
-        if text.len() > 1 || !on(Rule::Phrases) {
+        let remnant = on(Rule::Phrases) && text.len() <= 1;
+        if (changed || remnant && !text.is_empty()) && !applied.contains(&Rule::Phrases) {
+            applied.push(Rule::Phrases);
+        }
+        if !remnant {
             turn(&mut dialogue, role, text, &on)?;
         }
     }
@@ -59,7 +62,9 @@ fn declared(system: &str) -> Result<Vec<Tool>, Flaw> {
 
 /// What the system text says beside the sentences that every row of the data set has.
 fn own_text(system: &str) -> &str {
-    if system.contains(FUNCTIONS) || system.contains(NO_FUNCTIONS) { "" } else { bare(system) }
+    let Some(end) = system.find(FUNCTIONS).or_else(|| system.find(NO_FUNCTIONS)) else { return bare(system) };
+    let before = bare(&system[..end]).trim_end_matches([',', ' ']);
+    if before == ASSISTANT { "" } else { before }
 }
 
 fn bare(system: &str) -> &str {
