@@ -59,7 +59,7 @@ pub fn run(args: &ChatArgs) -> Result<(), TalkError> {
     let (tools, commands) = (tools(args)?, Commands::new(args));
     let own = own_server(args)?;
     let url = own.as_ref().map_or(args.url.as_deref(), |own| Some(own.url.as_str())).unwrap_or_default();
-    let server = Server::new(url, args.serve.api_keys.first().cloned())?;
+    let server = Server::new(url, args.serve.api_keys.first().map(String::as_str))?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let adapter = args.serve.adapters.first().filter(|_| own.is_some()).map(|(name, _)| name.clone());
     let model = args.to.clone().or(adapter).map_or_else(|| runtime.block_on(server.first_model()), Ok)?;

@@ -144,7 +144,7 @@ fn what_the_server_refuses_is_told_in_its_words() {
     let output = chat(&["--url", &server.url, "--to", "m"], "Hi\n");
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
-    assert!(told.contains("404 Not Found: no such model `m`"), "{told}");
+    assert!(told.contains("http 404: no such model `m`"), "{told}");
 }
 
 #[test]
