@@ -45,3 +45,5 @@ pub mod telemetry;
 mod testing;
 #[cfg(feature = "client")]
 mod tls;
+#[cfg(feature = "client")]
+pub mod visible;

@@ -4,7 +4,7 @@
 use callsmith::cli::{Cli, ServeArgs, Subcommands, become_trainer};
 use callsmith::serve::ServeError;
 use callsmith::settings::Settings;
-use callsmith::{bench, inspect, serve, talk, telemetry};
+use callsmith::{bench, inspect, serve, talk, telemetry, visible};
 use clap::Parser;
 use std::io::Write;
 use std::process::ExitCode;
@@ -60,6 +60,7 @@ fn serve_until_drained(settings: Settings) -> anyhow::Result<()> {
 }
 
 fn fail(code: u8, error: &anyhow::Error) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "callsmith: {error:#}");
+    // It may be in the words of a server.
+    let _ = writeln!(std::io::stderr(), "callsmith: {}", visible::text(&format!("{error:#}")));
     ExitCode::from(code)
 }

@@ -24,6 +24,7 @@ pub(crate) use sse::Events;
 use crate::adapter::AdapterError;
 use crate::chat::ChatError;
 use crate::cli::BenchCommand;
+use crate::client::Failure;
 use crate::grammar::GrammarError;
 use crate::model::ModelError;
 use crate::serve::ServeError;
@@ -51,8 +52,8 @@ pub enum BenchError {
     Adapter(#[from] AdapterError),
     #[error("cannot start a runtime: {0}")]
     Runtime(std::io::Error),
-    #[error("{url}: {kind}: {message}")]
-    Server { url: String, kind: String, message: String },
+    #[error("{url}: {failure}")]
+    Server { url: String, failure: Failure },
     #[error("{path}: {source}")]
     Io { path: String, source: std::io::Error },
 }

@@ -5,12 +5,12 @@ use super::client::chat;
 use super::load::{Pace, drive};
 use super::measured::Measured;
 use super::report::{Report, ServerCard, Settings};
-use super::target::{Target, TokenCounters, first_model};
+use super::target::{Target, TokenCounters};
 use super::workload::{Ask, Common, Form, Workload};
 use super::{BenchError, publish, tell};
 use crate::chat::clock::strftime_now;
 use crate::cli::{BenchRunArgs, Scenario};
-use crate::client::{Client, Failure};
+use crate::client::{Cause, Client, Failure};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::sync::Arc;
 use std::time::Instant;
@@ -77,12 +77,9 @@ fn scenarios(args: &BenchRunArgs, adapters: &[String]) -> Result<Vec<Scenario>, 
 
 /// Finds out what the server is, what it takes, and how many words make a prompt of the wanted length.
 async fn introduce(args: &BenchRunArgs, target: &Target, client: &Client) -> Result<(ServerCard, Common), BenchError> {
-    let wrong = |failure: Failure| {
-        let Failure { kind, message, .. } = failure;
-        BenchError::Server { url: target.url.clone(), kind, message }
-    };
+    let wrong = |failure: Failure| BenchError::Server { url: target.url.clone(), failure };
     let given = args.serve.served_model_name.clone();
-    let (listed, server) = match first_model(client).await {
+    let (listed, server) = match client.first_model().await {
         Ok(found) => found,
         // Whoever names the model needs no list of them.
         Err(_) if given.is_some() => (None, None),
@@ -94,7 +91,7 @@ async fn introduce(args: &BenchRunArgs, target: &Target, client: &Client) -> Res
     let mut common =
         Common { model, max_tokens: 1, temperature, seed, ignore_eos: true, words: PROBES[0], known_tools };
     let first = match chat(client, &probe(&common, 0), Instant::now()).await {
-        Err(failure) if failure.kind.starts_with("http 4") => {
+        Err(Failure { cause: Cause::Status { code: 400..=499, .. }, .. }) => {
             common.ignore_eos = false;
             chat(client, &probe(&common, 0), Instant::now()).await
         }

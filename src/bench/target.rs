@@ -2,10 +2,9 @@
 
 use super::BenchError;
 use crate::cli::ServeArgs;
-use crate::client::{Client, Failure};
+use crate::client::{Client, Proxy};
 use crate::serve::Background;
 use crate::settings::Settings;
-use serde_json::Value;
 use std::collections::HashMap;
 
 /// A server to send requests to. Ours ends with it.
@@ -38,16 +37,9 @@ impl Target {
     }
 
     pub(super) fn client(&self) -> Result<Client, BenchError> {
-        let unusable = |failure: Failure| BenchError::Usage(format!("no HTTP client: {}", failure.message));
-        Client::new(&self.url, self.key.clone()).map_err(unusable)
+        let client = Client::new(&self.url, self.key.as_deref(), Proxy::Never);
+        client.map_err(|failure| BenchError::Usage(format!("{}: {failure}", self.url)))
     }
-}
-
-/// The first model that the server lists, and its header `server`.
-pub(super) async fn first_model(client: &Client) -> Result<(Option<String>, Option<String>), Failure> {
-    let (text, server) = client.get("/v1/models").await?;
-    let list: Value = serde_json::from_str(&text).unwrap_or_default();
-    Ok((list["data"][0]["id"].as_str().map(str::to_owned), server))
 }
 
 /// Counters of forced and generated tokens, from a server that has them.

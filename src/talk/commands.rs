@@ -2,8 +2,8 @@
 //! model shall deal with it.
 
 use super::answer::Call;
+use super::signals::Group;
 use crate::cli::ChatArgs;
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 use std::collections::HashMap;
 use std::process::{ExitStatus, Stdio};
@@ -18,19 +18,23 @@ const LONGEST: u64 = 1 << 20;
 pub(super) struct Commands {
     by_name: HashMap<String, String>,
     limit: Duration,
+    group: Group,
 }
 
 impl Commands {
-    pub(super) fn new(args: &ChatArgs) -> Self {
-        Self { by_name: args.runs.iter().cloned().collect(), limit: Duration::from_secs(args.run_timeout_seconds) }
+    /// The command that runs is in `group`.
+    pub(super) fn new(args: &ChatArgs, group: Group) -> Self {
+        let limit = Duration::from_secs(args.run_timeout_seconds);
+        Self { by_name: args.runs.iter().cloned().collect(), limit, group }
     }
 
     /// The result of a call whose function has a command.
     pub(super) fn run(&self, call: &Call) -> Option<impl Future<Output = String> + use<>> {
         let (command, arguments, limit) = (self.by_name.get(&call.name)?.clone(), call.arguments.clone(), self.limit);
+        let group = self.group.clone();
         Some(async move {
             let failed = |problem: String| json!({"error": problem}).to_string();
-            let done = match Running::start(&command) {
+            let done = match Running::start(&command, group) {
                 Ok(running) => tokio::time::timeout(limit, running.finish(arguments)).await,
                 Err(error) => return failed(format!("cannot start `{command}`: {error}")),
             };
@@ -38,9 +42,8 @@ impl Commands {
                 Err(_) => failed(format!("no result after {} seconds", limit.as_secs())),
                 Ok(Err(error)) => failed(format!("the command failed: {error}")),
                 Ok(Ok((status, text))) if status.success() => text,
-                Ok(Ok((status, text))) => {
-                    failed(format!("the command failed ({status}): {text}").trim_end().to_owned())
-                }
+                Ok(Ok((status, text))) if text.trim().is_empty() => failed(format!("the command failed ({status})")),
+                Ok(Ok((status, text))) => failed(format!("the command failed ({status}): {}", text.trim_end())),
             }
         })
     }
@@ -49,16 +52,14 @@ impl Commands {
 /// A command with all that it has started, which ends with it.
 struct Running {
     child: Child,
-    group: Option<Pid>,
+    group: Group,
 }
 
 impl Running {
-    fn start(command: &str) -> std::io::Result<Self> {
+    fn start(command: &str, group: Group) -> std::io::Result<Self> {
         let mut shell = Command::new("sh");
-        shell.arg("-c").arg(command).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
-        let child = shell.spawn()?;
-        let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        Ok(Self { child, group })
+        shell.arg("-c").arg(command).stdin(Stdio::piped()).stdout(Stdio::piped());
+        Ok(Self { child: group.spawn(&mut shell)?, group })
     }
 
     /// Hands the arguments over and takes what is written, without the line break at its end.
@@ -88,10 +89,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(group) = self.group {
-            // Nobody is left where it has ended by itself.
-            let _ = kill_process_group(group, Signal::KILL);
-        }
+        self.group.end();
     }
 }
 
@@ -102,7 +100,7 @@ mod tests {
 
     fn run(command: &str, seconds: u64) -> String {
         let by_name = HashMap::from([("f".to_owned(), command.to_owned())]);
-        let commands = Commands { by_name, limit: Duration::from_secs(seconds) };
+        let commands = Commands { by_name, limit: Duration::from_secs(seconds), group: Group::default() };
         let call = Call { id: "a".into(), name: "f".into(), arguments: "{\"x\":1}".into() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         assert!(commands.run(&Call { name: "g".into(), ..call.clone() }).is_none());
@@ -118,6 +116,7 @@ mod tests {
     #[test]
     fn a_command_that_fails_is_a_result_that_says_so() {
         assert_eq!(run("echo no; exit 3", 20), r#"{"error":"the command failed (exit status: 3): no"}"#);
+        assert_eq!(run("echo; exit 3", 20), r#"{"error":"the command failed (exit status: 3)"}"#);
     }
 
     #[test]

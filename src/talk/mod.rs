@@ -9,16 +9,19 @@ mod ask;
 mod commands;
 mod lines;
 mod screen;
+mod signals;
 
 use self::answer::{Answer, Call};
 use self::ask::Server;
 use self::commands::Commands;
 use self::lines::{Lines, Typed};
 use self::screen::Screen;
+use self::signals::Group;
 use crate::cli::ChatArgs;
 use crate::inspect;
 use crate::serve::{Background, ServeError};
 use crate::settings::{Settings, SettingsError};
+use crate::visible;
 use serde_json::{Map, Value, json};
 use std::io::{self, ErrorKind};
 use tokio::runtime::Builder;
@@ -56,19 +59,21 @@ impl TalkError {
 /// # Errors
 /// Wrong usage, a server that cannot be started or reached; without a terminal also an answer that does not come.
 pub fn run(args: &ChatArgs) -> Result<(), TalkError> {
-    let (tools, commands) = (tools(args)?, Commands::new(args));
+    let (tools, group) = (tools(args)?, Group::default());
     let own = own_server(args)?;
     let url = own.as_ref().map_or(args.url.as_deref(), |own| Some(own.url.as_str())).unwrap_or_default();
-    let server = Server::new(url, args.serve.api_keys.first().cloned())?;
+    let server = Server::new(url, args.serve.api_keys.first().map(String::as_str))?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let adapter = args.serve.adapters.first().filter(|_| own.is_some()).map(|(name, _)| name.clone());
     let model = args.to.clone().or(adapter).map_or_else(|| runtime.block_on(server.first_model()), Ok)?;
     let (lines, screen) = (Lines::new()?, Screen::new());
+    signals::watch(lines.interactive, &group)?;
     if lines.interactive {
         own.iter().for_each(|own| screen::note(&own.summary));
         screen::note(&format!("talking to `{model}` with {} functions; /new starts over, Ctrl-D ends", tools.len()));
     }
     let request = request(args, &model, tools);
+    let commands = Commands::new(args, group);
     let mut talk = Talk { server, request, commands, messages: opening(args), lines, screen };
     match runtime.block_on(talk.all()) {
         // Whoever read enough has closed the pipe.
@@ -195,7 +200,7 @@ impl Talk {
             self.screen.result(&call.name, &result)?;
             return Ok(result);
         }
-        match self.lines.read(&format!("result of {}> ", call.name))? {
+        match self.lines.read(&format!("result of {}> ", visible::name(&call.name)))? {
             Typed::Line(text) => Ok(text),
             Typed::Interrupt => Err(TalkError::Interrupted),
             Typed::End => {
@@ -205,7 +210,7 @@ impl Talk {
     }
 }
 
-/// Ctrl-C at a terminal ends the work and not the chat; elsewhere the signal ends the process.
+/// Ctrl-C at a terminal ends the work and not the chat; elsewhere [`signals`] end the process.
 async fn until_interrupted<T>(
     interactive: bool,
     work: impl Future<Output = Result<T, TalkError>>,

@@ -3,6 +3,7 @@
 //! What a server sends is shown and never obeyed: control characters stand there as their pictures.
 
 use super::answer::Piece;
+use crate::visible;
 use std::io::{self, IsTerminal, Stdout, Write};
 
 /// Characters of a result that are shown.
@@ -23,7 +24,7 @@ impl Screen {
 
 /// Shows a remark that is no part of the conversation.
 pub(super) fn note(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{}", visible(text));
+    let _ = writeln!(io::stderr().lock(), "{}", visible::text(text));
 }
 
 impl<W: Write> Screen<W> {
@@ -35,7 +36,7 @@ impl<W: Write> Screen<W> {
             Piece::Arguments(text) => self.put(text, true),
             Piece::Call(name) => {
                 self.end()?;
-                self.put(&format!("→ {name}"), true)
+                self.put(&format!("→ {}", visible::name(name)), true)
             }
         }
     }
@@ -45,7 +46,7 @@ impl<W: Write> Screen<W> {
         self.end()?;
         let cut = result.char_indices().nth(SHOWN).map(|(at, _)| &result[..at]);
         let shown = cut.map_or_else(|| result.to_owned(), |cut| format!("{cut}…"));
-        self.put(&format!("← {name}: {shown}"), true)?;
+        self.put(&format!("← {}: {shown}", visible::name(name)), true)?;
         self.end()
     }
 
@@ -58,7 +59,7 @@ impl<W: Write> Screen<W> {
     }
 
     fn put(&mut self, text: &str, faint: bool) -> io::Result<()> {
-        let text = visible(text);
+        let text = visible::text(text);
         match faint && self.colours {
             true => write!(self.out, "\x1b[2m{text}\x1b[0m")?,
             false => write!(self.out, "{text}")?,
@@ -66,17 +67,6 @@ impl<W: Write> Screen<W> {
         self.open = !text.ends_with('\n');
         self.out.flush()
     }
-}
-
-/// Text that a terminal only shows.
-fn visible(text: &str) -> String {
-    let picture = |character: char| match character {
-        '\n' | '\t' => character,
-        '\0'..'\x20' => char::from_u32(0x2400 + character as u32).unwrap_or('\u{FFFD}'),
-        _ if character.is_control() => '\u{FFFD}',
-        _ => character,
-    };
-    text.chars().map(picture).collect()
 }
 
 #[cfg(test)]
@@ -106,6 +96,7 @@ mod tests {
         let hostile = "a\x1b]0;title\x07b\u{9b}31m\r";
         assert_eq!(shown(&[Piece::Text(hostile.into())], false), "a␛]0;title␇b\u{FFFD}31m␍\n");
         assert_eq!(shown(&[Piece::Thought("\x1b".into())], true), "\x1b[2m␛\x1b[0m\n");
+        assert_eq!(shown(&[Piece::Call("f\n← g: no".into())], false), "→ f␊← g: no\n");
     }
 
     #[test]

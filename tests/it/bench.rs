@@ -230,7 +230,7 @@ fn what_cannot_be_measured_is_refused_by_name() {
         (&["--scenario", "poisson"], 2, "--rate"),
         (&["--tools", "/nowhere"], 1, "/nowhere"),
         (&["--url", "http://127.0.0.1:1"], 1, "connection failed"),
-        (&["--url", "not a url"], 1, "not a URL"),
+        (&["--url", "not a url"], 2, "not a URL"),
         (&["--url", "http://x", "--model", "y"], 2, "cannot be used with"),
     ] {
         let output = bench(options);

@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// An OpenAI-compatible server that gives each chat request the next of its answers and remembers the requests.
@@ -144,7 +145,7 @@ fn what_the_server_refuses_is_told_in_its_words() {
     let output = chat(&["--url", &server.url, "--to", "m"], "Hi\n");
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
-    assert!(told.contains("404 Not Found: no such model `m`"), "{told}");
+    assert!(told.contains("http 404: no such model `m`"), "{told}");
 }
 
 #[test]
@@ -162,6 +163,33 @@ fn a_command_for_an_unknown_function_is_wrong_usage() {
     let output = chat(&["--tools", tools.to_str().unwrap(), "--run", "nothing=cat"], "");
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--run nothing"), "{output:?}");
+}
+
+#[test]
+fn a_signal_that_ends_the_chat_ends_the_command_too() {
+    let server = Scripted::new(vec![stream(&call("get_weather", r#"{"city":"Rome"}"#), "tool_calls")]);
+    let (dir, tools) = tools();
+    let (begun, late) = (dir.path().join("begun"), dir.path().join("late"));
+    let command = format!("get_weather=echo > {}; sleep 2; echo > {}", begun.display(), late.display());
+    let args = ["--url", &server.url, "--to", "m", "--tools", tools.to_str().unwrap(), "--run", &command];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_callsmith"))
+        .arg("chat")
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"Weather in Rome?\n").unwrap();
+    let limit = Instant::now() + Duration::from_secs(30);
+    while !begun.exists() {
+        assert!(Instant::now() < limit, "the command was not started");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let killed = Command::new("sh").arg("-c").arg(format!("kill -INT {}", child.id())).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    std::thread::sleep(Duration::from_millis(2500));
+    assert!(!late.exists());
 }
 
 #[test]

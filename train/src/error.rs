@@ -35,8 +35,8 @@ pub enum TrainError {
     /// A file or directory that was given cannot be used.
     #[error("{path}: {message}")]
     Input { path: String, message: String },
-    /// Another trainer holds the output directory.
-    #[error("{path} is in use by another trainer (pid {pid}); wait for it or choose another `output`")]
+    /// Another training or evaluation holds the output directory.
+    #[error("{path} is in use by another process of the trainer (pid {pid}); wait for it or name another directory")]
     Locked { path: String, pid: String },
     /// The processes that train together cannot.
     #[error("ranks: {0}")]

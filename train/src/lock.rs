@@ -1,4 +1,4 @@
-//! One trainer per output directory: a lock that ends with its process, however that ends.
+//! One process, that trains or evaluates, per output directory: a lock that ends with its process, however that ends.
 //!
 //! The file holds the process's id, for the message to whoever comes second.
 
@@ -43,7 +43,7 @@ pub(crate) fn take(output: &Path) -> Result<File> {
 
 /// `flock` needs nothing but a file that is open, so only a file system that has no locks (some network mounts) refuses it.
 fn without_locks(path: &Path, error: &io::Error) -> TrainError {
-    let remedy = "name an `output` on a file system with locks, such as a local disk, or mount this one with them";
+    let remedy = "name a directory on a file system with locks, such as a local disk, or mount this one with them";
     TrainError::output(path, format!("cannot be locked ({error}); {remedy}"))
 }
 
@@ -72,7 +72,7 @@ mod tests {
     fn a_file_system_without_locks_is_refused_with_a_remedy() {
         for errno in [rustix::io::Errno::NOLCK, rustix::io::Errno::NOTSUP, rustix::io::Errno::NOSYS] {
             let refused = without_locks(Path::new("run/.lock"), &errno.into()).to_string();
-            assert!(refused.starts_with("run/.lock: ") && refused.contains("name an `output`"), "{refused}");
+            assert!(refused.starts_with("run/.lock: ") && refused.contains("name a directory"), "{refused}");
         }
     }
 

@@ -104,6 +104,11 @@ impl Encoder {
         Ok((self.tokenizer.encode(&segments)?, self.template.reasoning_after(&segments)))
     }
 
+    /// Whether the chat template can show several calls of one turn.
+    pub fn several_calls(&self) -> bool {
+        self.template.several_calls()
+    }
+
     /// The whole conversation as a sample; every assistant turn is an answer.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! Knows neither what is wanted of a turn nor where the weights come from.
 
-use super::score::Answer;
+use super::score::Call;
 use crate::dataset::encode::Encoder;
 use crate::error::{Result, TrainError};
 use crate::stop;
@@ -39,7 +39,7 @@ pub(super) struct Written {
     pub(super) text: String,
     /// The same without thoughts.
     pub(super) answered: String,
-    pub(super) answer: Answer,
+    pub(super) calls: Vec<Call>,
 }
 
 impl Asker {
@@ -60,7 +60,7 @@ impl Asker {
         let spec = TurnSpec {
             tools: &functions,
             choice: &conversation.tool_choice,
-            parallel: conversation.parallel_tool_calls,
+            parallel: conversation.parallel_tool_calls && self.encoder.several_calls(),
             reasoning,
             control: self.encoder.tokenizer.control_ids(),
             answer: None,
@@ -103,7 +103,7 @@ impl Asker {
         let mut parser = self.encoder.dialect.parser(&question.functions);
         let mut deltas = parser.push(&answered);
         deltas.extend(parser.finish());
-        Ok(Written { text, answered, answer: answer(&deltas) })
+        Ok(Written { text, answered, calls: calls(&deltas) })
     }
 
     fn text(&self, mut events: UnboundedReceiver<Event>, stop: &AtomicBool) -> Result<String> {
@@ -128,7 +128,7 @@ fn functions(conversation: &Conversation) -> Result<Vec<Function>> {
 }
 
 /// Calls out of a parsed turn; arguments that are not JSON become `null`, which equals no wanted arguments.
-fn answer(deltas: &[Delta]) -> Answer {
+fn calls(deltas: &[Delta]) -> Vec<Call> {
     let mut calls: Vec<(String, String)> = Vec::new();
     for delta in deltas {
         match delta {
@@ -142,7 +142,7 @@ fn answer(deltas: &[Delta]) -> Answer {
         }
     }
     let parsed = |(name, text): (String, String)| (name, serde_json::from_str(&text).unwrap_or(Value::Null));
-    Answer { calls: calls.into_iter().map(parsed).collect() }
+    calls.into_iter().map(parsed).collect()
 }
 
 /// An adapter as the engine takes it. `id` tells it from others.
@@ -162,7 +162,35 @@ pub(super) fn lease(id: String, path: &Path, weights: Arc<AdapterWeights>) -> Le
 #[cfg(test)]
 mod tests {
     use super::*;
+    use callsmith::chat::dialect::DialectChoice;
+    use callsmith::chat::{Message, Role, ToolChoice};
     use serde_json::json;
+
+    /// A template that shows the first call of a turn.
+    const TEMPLATE: &str = r#"{{ tools or '' }}{% for m in messages %}{% if m.tool_calls %}CHECK{"name": "{{ m.tool_calls[0].function.name }}", "parameters": {{ m.tool_calls[0].function.arguments | tojson }}}{% endif %}{{ m.content }}{% endfor %}"#;
+
+    /// Whether two calls in one turn are allowed under the template with this check of a turn's calls.
+    fn two_calls_are_allowed(check: &str) -> bool {
+        let (_, tokenizer) = callsmith::embedded::open().unwrap();
+        let dialect = DialectChoice { name: Some("llama3".to_owned()), dir: None };
+        let encoder = Arc::new(Encoder::of(tokenizer, Some(&TEMPLATE.replace("CHECK", check)), &dialect).unwrap());
+        let call = r#"{"name": "f", "parameters": {}}"#;
+        let turn = encoder.tokenizer.encode_text(&format!("{call}; {call}")).unwrap();
+        let conversation = Conversation {
+            messages: vec![Message::text(Role::User, "q")],
+            tools: vec![Tool { name: "f".to_owned(), description: None, parameters: None, strict: false }],
+            tool_choice: ToolChoice::Required,
+            parallel_tool_calls: true,
+        };
+        let question = Asker::new(encoder, false).unwrap().question(&conversation).unwrap();
+        question.constraint.unwrap().advance(&turn).unwrap() == turn.len()
+    }
+
+    #[test]
+    fn a_template_of_single_calls_is_asked_for_one_call_a_turn_as_by_the_server() {
+        assert!(two_calls_are_allowed(""));
+        assert!(!two_calls_are_allowed("{% if m.tool_calls | length != 1 %}{{ raise_exception('one') }}{% endif %}"));
+    }
 
     #[test]
     fn deltas_become_calls_and_broken_arguments_equal_nothing() {
@@ -176,8 +204,7 @@ mod tests {
             start(1, "b"),
             fragment(1, "{"),
         ];
-        let Answer { calls } = answer(&deltas);
-        assert_eq!(calls, [("a".to_owned(), json!({"x": 1})), ("b".to_owned(), Value::Null)]);
-        assert!(answer(&[Delta::Text("hello".into())]).calls.is_empty());
+        assert_eq!(calls(&deltas), [("a".to_owned(), json!({"x": 1})), ("b".to_owned(), Value::Null)]);
+        assert!(calls(&[Delta::Text("hello".into())]).is_empty());
     }
 }

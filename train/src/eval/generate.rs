@@ -177,7 +177,7 @@ impl Generated {
     /// Counts what was written for a turn. Weights that give no answer at all have given a wrong one.
     fn add(&mut self, turn: &Turn, written: Result<Written>) -> Result<()> {
         let (got, found) = match written {
-            Ok(Written { text, answer, .. }) => (text, Some(answer.calls)),
+            Ok(Written { text, calls, .. }) => (text, Some(calls)),
             Err(TrainError::Engine(error @ (EngineError::InvalidOutput(_) | EngineError::ContextExceeded { .. }))) => {
                 (error.to_string(), None)
             }

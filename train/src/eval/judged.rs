@@ -1,5 +1,6 @@
 //! What an evaluation comes to, whatever was measured: figures, the same for programs, and the verdict on each case.
 
+use super::answerer::Reply;
 use crate::loss::Ratio;
 use serde_json::Value;
 
@@ -11,6 +12,17 @@ pub struct Judged {
     pub figures: Vec<Figure>,
     /// In the order of the cases.
     pub verdicts: Vec<Verdict>,
+}
+
+impl Judged {
+    /// The same with the number of replies that are none, so that bad figures without an answer do not look like a bad model.
+    pub(super) fn with_refusals(mut self, replies: &[Reply]) -> Self {
+        let mut refused = Ratio::default();
+        replies.iter().for_each(|reply| refused.add(reply.refused.is_some()));
+        self.metrics["refused"] = refused.right.into();
+        self.figures.push(Figure::of("refused", refused));
+        self
+    }
 }
 
 /// One line of a table.
@@ -47,4 +59,18 @@ pub(super) fn named<'a>(functions: impl Iterator<Item = &'a str>) -> String {
     let mut names: Vec<&str> = functions.collect();
     names.sort_unstable();
     if names.is_empty() { "(no call)".to_owned() } else { names.join(" + ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn refused_replies_are_counted_for_people_and_programs() {
+        let judged = Judged { metrics: json!({"exact": 0.0}), figures: Vec::new(), verdicts: Vec::new() };
+        let judged = judged.with_refusals(&[Reply::refusal("http 400"), Reply::default()]);
+        assert_eq!(judged.metrics, json!({"exact": 0.0, "refused": 1}));
+        assert_eq!(judged.figures, [Figure { name: "refused".to_owned(), share: Some(0.5), of: 2 }]);
+    }
 }

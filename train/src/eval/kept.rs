@@ -14,6 +14,17 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+/// Where the answers of a model of this name are kept. What a file's name cannot say is said by a digest, so that no two names
+/// have one file.
+pub fn file(out: &Path, name: &str) -> PathBuf {
+    let mut stem: String = name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+    if stem != name {
+        stem.push('-');
+        stem.push_str(&hexadecimal::<4>(name));
+    }
+    out.join(format!("{stem}.answers.jsonl"))
+}
+
 /// The answers of one model in one file; without a file they are only remembered.
 #[derive(Default)]
 pub struct Kept {
@@ -39,9 +50,12 @@ impl Kept {
         if !path.exists() {
             atomic::file(path, format!("{identity}\n").as_bytes())?;
         }
-        let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        let known = known(path, &text[..whole], identity)?;
+        let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
+        // The cut may go through a character.
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let text = str::from_utf8(&bytes[..whole]);
+        let text = text.map_err(|error| TrainError::output(path, format!("{error}; {REMEDY}")))?;
+        let known = known(path, text, identity)?;
         let file = File::options().append(true).open(path).map_err(TrainError::io(path))?;
         file.set_len(whole as u64).map_err(TrainError::io(path))?;
         Ok(Self { path: path.to_owned(), file: Some(file), known })
@@ -95,8 +109,12 @@ fn known(path: &Path, text: &str, identity: &Value) -> Result<HashMap<String, Li
 }
 
 fn digest(case: &Case) -> String {
-    let question = native::to_json(&case.conversation).to_string();
-    Sha256::digest(question).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal::<8>(&native::to_json(&case.conversation).to_string())
+}
+
+/// The first bytes of a text's digest.
+fn hexadecimal<const BYTES: usize>(text: &str) -> String {
+    Sha256::digest(text).iter().take(BYTES).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -121,15 +139,26 @@ mod tests {
         let identity = json!({"model": "m"});
         let mut kept = Kept::open(&path, &identity).unwrap();
         kept.put(&case("1", "a"), reply("x\ny")).unwrap();
-        kept.put(&case("2", "b"), Reply::refusal("too long")).unwrap();
+        kept.put(&case("2", "b"), reply("é")).unwrap();
         drop(kept);
-        let whole = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, &whole[..whole.len() - 5]).unwrap();
-        let mut kept = Kept::open(&path, &identity).unwrap();
-        assert_eq!(kept.get(&case("1", "a")).unwrap(), Some(&reply("x\ny")));
-        assert_eq!(kept.get(&case("2", "b")).unwrap(), None);
-        kept.put(&case("2", "b"), Reply::refusal("too long")).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+        let whole = std::fs::read(&path).unwrap();
+        // The last of these cuts goes through the last é.
+        for cut in [1, 5, whole.iter().rev().position(|&byte| byte == 0xA9).unwrap() + 1] {
+            std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
+            let mut kept = Kept::open(&path, &identity).unwrap();
+            assert_eq!(kept.get(&case("1", "a")).unwrap(), Some(&reply("x\ny")));
+            assert_eq!(kept.get(&case("2", "b")).unwrap(), None);
+            kept.put(&case("2", "b"), reply("é")).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn no_two_names_have_one_file() {
+        let names = ["base", "a.b", "a-b", "a/b", "a-b-", "A b"];
+        let files: std::collections::HashSet<_> = names.map(|name| file(Path::new("out"), name)).into();
+        assert_eq!(files.len(), names.len(), "{files:?}");
+        assert!(files.contains(Path::new("out/base.answers.jsonl")));
     }
 
     #[test]

@@ -83,7 +83,8 @@ pub fn measure(task: &dyn Task, contender: &Contender, kept: &mut Kept) -> Resul
     bar.finish_and_clear();
     let reply = |case: &Case| Ok(kept.get(case)?.cloned().unwrap_or_default());
     let replies = cases.iter().map(reply).collect::<Result<Vec<_>>>()?;
-    Ok(Outcome { name: contender.name.clone(), judged: task.judge(&replies), replies })
+    let judged = task.judge(&replies).with_refusals(&replies);
+    Ok(Outcome { name: contender.name.clone(), judged, replies })
 }
 
 fn progress(name: &str, all: usize, done: usize) -> ProgressBar {

@@ -58,12 +58,6 @@ pub struct Detail {
     pub noun_last: bool,
 }
 
-/// The calls that were made; none = words.
-#[derive(Debug, Clone, Default)]
-pub struct Answer {
-    pub calls: Vec<Call>,
-}
-
 /// Right functions and right whole calls of one group of turns.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cell {
@@ -86,28 +80,31 @@ pub struct Score {
 }
 
 impl Score {
-    /// Counts a turn; returns whether it was answered as wanted.
-    pub fn add(&mut self, turn: &Turn, answer: &Answer) -> bool {
-        let right = self.judge(turn, answer);
+    /// Counts a turn and the calls that were made in it; returns whether it was answered as wanted. Without any answer (`None`)
+    /// it was not, also where silence is wanted.
+    pub fn add(&mut self, turn: &Turn, calls: Option<&[Call]>) -> bool {
+        let right = self.judge(turn, calls);
         if let Some(scenario) = &turn.scenario {
             self.scenarios.entry(scenario.clone()).or_default().add(right);
         }
         right
     }
 
-    fn judge(&mut self, turn: &Turn, answer: &Answer) -> bool {
-        let silent = answer.calls.is_empty();
+    fn judge(&mut self, turn: &Turn, calls: Option<&[Call]>) -> bool {
+        let silent = calls.is_some_and(<[Call]>::is_empty);
         match turn.class {
             Class::NoCall => self.no_call.add(silent),
             Class::Chat => self.chat.add(silent),
-            Class::Single | Class::ParallelSame | Class::ParallelDifferent => return self.add_call(turn, answer),
+            Class::Single | Class::ParallelSame | Class::ParallelDifferent => {
+                return self.add_call(turn, calls.unwrap_or_default());
+            }
         }
         silent
     }
 
-    fn add_call(&mut self, turn: &Turn, answer: &Answer) -> bool {
-        let (function, exact) = (same_functions(&turn.calls, &answer.calls), same_calls(&turn.calls, &answer.calls));
-        self.false_no_call.add(answer.calls.is_empty());
+    fn add_call(&mut self, turn: &Turn, calls: &[Call]) -> bool {
+        let (function, exact) = (same_functions(&turn.calls, calls), same_calls(&turn.calls, calls));
+        self.false_no_call.add(calls.is_empty());
         for group in groups(turn) {
             let cell = self.groups.entry(group).or_default();
             cell.function.add(function);
@@ -213,18 +210,18 @@ mod tests {
         Turn { class, detail: Some(detail), calls, scenario: None }
     }
 
-    fn answer(calls: &[(&str, Value)]) -> Answer {
-        Answer { calls: turn(Class::Single, calls).calls }
+    fn add(score: &mut Score, wanted: &Turn, calls: &[(&str, Value)]) -> bool {
+        score.add(wanted, Some(&turn(Class::Single, calls).calls))
     }
 
     #[test]
     fn arguments_are_compared_as_values() {
         let mut score = Score::default();
         let wanted = turn(Class::Single, &[("f", json!({"a": 1, "b": [2.0]}))]);
-        assert!(score.add(&wanted, &answer(&[("f", json!({"b": [2], "a": 1.0}))])));
-        assert!(!score.add(&wanted, &answer(&[("f", json!({"a": "1", "b": [2]}))])));
-        assert!(!score.add(&wanted, &answer(&[("g", json!({"a": 1, "b": [2]}))])));
-        assert!(!score.add(&wanted, &answer(&[])));
+        assert!(add(&mut score, &wanted, &[("f", json!({"b": [2], "a": 1.0}))]));
+        assert!(!add(&mut score, &wanted, &[("f", json!({"a": "1", "b": [2]}))]));
+        assert!(!add(&mut score, &wanted, &[("g", json!({"a": 1, "b": [2]}))]));
+        assert!(!add(&mut score, &wanted, &[]));
         let json = score.to_json();
         assert_eq!(json["groups"]["single call"], json!({"turns": 4, "function": 0.5, "exact": 0.25}));
         assert_eq!(json["groups"]["single call, noun not last"]["turns"], 4);
@@ -236,9 +233,9 @@ mod tests {
         let mut score = Score::default();
         let (a, b) = (("f", json!({"x": 1})), ("f", json!({"x": 2})));
         let wanted = turn(Class::ParallelSame, &[a.clone(), b.clone()]);
-        assert!(score.add(&wanted, &answer(&[b.clone(), a.clone()])));
-        assert!(!score.add(&wanted, &answer(&[a.clone(), a.clone()])));
-        assert!(!score.add(&wanted, &answer(&[a.clone(), b, a])));
+        assert!(add(&mut score, &wanted, &[b.clone(), a.clone()]));
+        assert!(!add(&mut score, &wanted, &[a.clone(), a.clone()]));
+        assert!(!add(&mut score, &wanted, &[a.clone(), b, a]));
         assert_eq!(score.to_json()["groups"]["parallel calls"]["function"], 2.0 / 3.0);
     }
 
@@ -246,9 +243,9 @@ mod tests {
     fn turns_are_counted_by_the_class_of_their_dialogue() {
         let mut score = Score::default();
         let wanted = Turn { scenario: Some("chat".to_owned()), ..turn(Class::Chat, &[]) };
-        assert!(score.add(&wanted, &answer(&[])));
-        assert!(!score.add(&wanted, &answer(&[("f", json!({}))])));
-        score.add(&turn(Class::Chat, &[]), &answer(&[]));
+        assert!(add(&mut score, &wanted, &[]));
+        assert!(!add(&mut score, &wanted, &[("f", json!({}))]));
+        add(&mut score, &turn(Class::Chat, &[]), &[]);
         assert_eq!(score.to_json()["classes"], json!({"chat": {"right": 1, "total": 2, "share": 0.5}}));
         assert!(score.figures().contains(&Figure { name: "class chat".to_owned(), share: Some(0.5), of: 2 }));
     }
@@ -256,11 +253,25 @@ mod tests {
     #[test]
     fn a_call_where_none_is_wanted_counts_against_the_recall() {
         let mut score = Score::default();
-        assert!(score.add(&turn(Class::NoCall, &[]), &answer(&[])));
-        assert!(!score.add(&turn(Class::NoCall, &[]), &answer(&[("f", json!({}))])));
-        assert!(score.add(&turn(Class::Chat, &[]), &answer(&[])));
+        assert!(add(&mut score, &turn(Class::NoCall, &[]), &[]));
+        assert!(!add(&mut score, &turn(Class::NoCall, &[]), &[("f", json!({}))]));
+        assert!(add(&mut score, &turn(Class::Chat, &[]), &[]));
         assert_eq!(score.to_json()["no_call_recognised"], json!({"right": 1, "total": 2, "share": 0.5}));
         let no_call = Figure { name: "no call recognised".to_owned(), share: Some(0.5), of: 2 };
         assert!(score.figures().contains(&no_call));
+    }
+
+    #[test]
+    fn without_an_answer_not_even_silence_is_right() {
+        let mut score = Score::default();
+        for class in [Class::NoCall, Class::Chat] {
+            assert!(!score.add(&turn(class, &[]), None));
+        }
+        assert!(!score.add(&turn(Class::Single, &[("f", json!({}))]), None));
+        let none = json!({"right": 0, "total": 1, "share": 0.0});
+        let found = score.to_json();
+        assert_eq!((&found["no_call_recognised"], &found["small_talk_without_call"]), (&none, &none));
+        assert_eq!(found["groups"]["single call"], json!({"turns": 1, "function": 0.0, "exact": 0.0}));
+        assert_eq!(found["false_no_call"]["share"], 1.0);
     }
 }

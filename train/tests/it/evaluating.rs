@@ -73,7 +73,7 @@ fn viggo_prints_one_object_and_every_answer_under_the_grammar_is_an_act() {
     let root = folder();
     let found = metrics(&root, "viggo --data viggo.csv --out out");
     let keys: Vec<&String> = found.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["function", "attribute_set", "attribute_values", "overall", "exact", "rows"]);
+    assert_eq!(keys, ["function", "attribute_set", "attribute_values", "overall", "exact", "rows", "refused"]);
     assert_eq!(found["rows"], 3);
     for (_, reply) in replies(&root.path().join("out/shipped.answers.jsonl")) {
         let [call] = reply["calls"].as_array().unwrap().as_slice() else { panic!("one call: {reply}") };

@@ -33,7 +33,10 @@ fn of_two_trainers_on_one_directory_one_works_and_the_other_names_it() {
         let [mut loser, mut winner] = rivals;
         assert_eq!(loser.ended().unwrap().code(), Some(1), "race {race}");
         let words = loser.words();
-        assert!(words.contains(&format!("in use by another trainer (pid {})", winner.id())), "race {race}: {words}");
+        assert!(
+            words.contains(&format!("in use by another process of the trainer (pid {})", winner.id())),
+            "race {race}: {words}"
+        );
         assert!(winner.ended_within(Duration::from_millis(50)).is_none(), "race {race}: nobody works");
         // The next two find its lock, which nobody holds any more.
         winner.signal(Signal::KILL);

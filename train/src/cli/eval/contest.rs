@@ -4,7 +4,7 @@
 use crate::error::{Result, TrainError};
 use crate::eval::answerer::local::{Adapter, Model};
 use crate::eval::answerer::remote::Remote;
-use crate::eval::kept::Kept;
+use crate::eval::kept::{self, Kept};
 use crate::eval::{Contender, Outcome, Task, measure};
 use crate::recipe::DeviceKind;
 use crate::trainable;
@@ -35,9 +35,15 @@ pub(super) struct ContestArgs {
     /// What the server calls the model. May be repeated.
     #[arg(long = "served-model", value_name = "NAME", requires = "url")]
     served_models: Vec<String>,
-    /// The key that the server wants.
-    #[arg(long, env = "CALLSMITH_API_KEY", hide_env_values = true, value_name = "KEY")]
-    api_key: Option<String>,
+    /// The key that the server wants; of several, separated by commas, the first is sent.
+    #[arg(
+        long = "api-key",
+        env = "CALLSMITH_API_KEY",
+        hide_env_values = true,
+        value_delimiter = ',',
+        value_name = "KEY"
+    )]
+    api_keys: Vec<String>,
     /// Requests that are under way at a server at once.
     #[arg(long, value_name = "N", default_value = "16")]
     in_flight: NonZeroUsize,
@@ -61,25 +67,39 @@ type Entry<'a> = (String, Option<Adapter<'a>>);
 impl ContestArgs {
     /// Measures all that take part, one after the other; answers are kept in `out`.
     pub(super) fn measure(&self, task: &dyn Task, out: Option<&Path>) -> Result<Vec<Outcome>> {
+        self.check_names(task.shipped_adapter())?;
         let mut outcomes = Vec::new();
-        let mut enter = |contender: Contender| {
-            let taken = outcomes.iter().any(|outcome: &Outcome| outcome.name == contender.name);
-            if taken {
-                return Err(TrainError::Data(format!("{} is named twice; once is enough", contender.name)));
-            }
+        let mut enter = |contender: Contender| -> Result<()> {
             outcomes.push(measure(task, &contender, &mut kept(out, &contender)?)?);
             Ok(())
         };
         match &self.url {
-            Some(url) => self.served_models.iter().try_for_each(|name| enter(self.remote(url, name)?))?,
+            Some(url) => {
+                self.served_models.iter().try_for_each(|name| enter(self.remote(url, name, out.is_some())?))?;
+            }
             None => self.locals(task.shipped_adapter(), &mut enter)?,
         }
         Ok(outcomes)
     }
 
-    fn remote(&self, url: &str, name: &str) -> Result<Contender> {
-        let remote = Remote::new(url, self.api_key.clone(), name, self.max_tokens.get(), self.in_flight.get())?;
-        Ok(Contender { name: name.to_owned(), answerer: Box::new(remote) })
+    /// Tells whoever is named twice before anybody is asked.
+    fn check_names(&self, shipped: Option<&str>) -> Result<()> {
+        let mut names: Vec<String> = self.served_models.clone();
+        if self.url.is_none() {
+            names.extend(self.entries(shipped).into_iter().flat_map(|(_, entries)| entries).map(|(name, _)| name));
+        }
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(TrainError::Data(format!("{} is named twice; once is enough", pair[0]))),
+            None => Ok(()),
+        }
+    }
+
+    /// What the server at `url` calls `name`; `kept`: its answers are.
+    fn remote(&self, url: &str, name: &str, kept: bool) -> Result<Contender> {
+        let key = self.api_keys.first().map(String::as_str);
+        let remote = Remote::new(url, key, name, self.max_tokens.get(), self.in_flight.get())?;
+        Ok(Contender { name: name.to_owned(), answerer: Box::new(remote.kept(kept)) })
     }
 
     fn locals(&self, shipped: Option<&str>, enter: &mut dyn FnMut(Contender) -> Result<()>) -> Result<()> {
@@ -134,8 +154,7 @@ impl ContestArgs {
 /// Where a contender's answers are.
 fn kept(out: Option<&Path>, contender: &Contender) -> Result<Kept> {
     let Some(out) = out else { return Ok(Kept::default()) };
-    let file: String = contender.name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
-    Kept::open(&out.join(format!("{file}.answers.jsonl")), &contender.answerer.identity())
+    Kept::open(&kept::file(out, &contender.name), &contender.answerer.identity())
 }
 
 #[cfg(test)]
@@ -174,6 +193,24 @@ mod tests {
             "2 Some(\"merged\") merged false",
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn whoever_is_named_twice_is_told_before_anybody_is_asked() {
+        let checked = |line: &[&str]| {
+            let contest = Line::try_parse_from([&["x"], line].concat()).unwrap().contest;
+            contest.check_names(None).map_err(|error| error.to_string())
+        };
+        assert!(checked(&["--adapter", "a", "--adapter", "b"]).is_ok());
+        assert!(checked(&["--adapter", "a", "--adapter", "a"]).unwrap_err().contains("a is named twice"));
+        let served = ["--url", "u", "--served-model", "m", "--served-model", "n", "--served-model", "m"];
+        assert!(checked(&served).unwrap_err().contains("m is named twice"));
+    }
+
+    #[test]
+    fn of_several_keys_the_first_is_the_servers() {
+        let keys = |line: &[&str]| Line::try_parse_from([&["x"], line].concat()).unwrap().contest.api_keys;
+        assert_eq!(keys(&["--api-key", "k1,k2"])[0], "k1");
     }
 
     #[test]

@@ -18,14 +18,20 @@ use callsmith::model::{Checkpoint, CpuDecoder, Precision, weights};
 use callsmith::priority;
 use candle_core::{DType, Device};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::UNIX_EPOCH;
 use tokio::sync::mpsc::UnboundedReceiver;
+
+/// What of a model's directory decides how it is asked and when its answers end.
+const ASKING: [&str; 5] =
+    ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
 
 /// A loaded model.
 pub struct Model {
@@ -35,6 +41,8 @@ pub struct Model {
     dialect: DialectChoice,
     device: Device,
     identity: Value,
+    /// A digest of the files that say how it is asked.
+    asking: String,
 }
 
 /// An adapter to measure.
@@ -63,8 +71,6 @@ pub struct Local {
     adapter: Option<Lease>,
     max_tokens: usize,
     identity: Value,
-    /// Never asked for: what is answered is kept at once.
-    stop: AtomicBool,
 }
 
 /// A turn that the engine works on.
@@ -84,7 +90,7 @@ impl Model {
             Some(path) => {
                 let checkpoint = Checkpoint::open(path)?;
                 let tokenizer = ChatTokenizer::load(path, checkpoint.config().vocab_size)?;
-                (checkpoint, tokenizer, files(path)?)
+                (checkpoint, tokenizer, weight_files(path)?)
             }
             None => {
                 let opened = embedded::open().map_err(|error| TrainError::Data(format!("the shipped model: {error}")));
@@ -94,8 +100,9 @@ impl Model {
         };
         let encoder = Arc::new(Encoder::of(tokenizer, None, dialect)?);
         let engine = engine(&checkpoint, device)?;
+        let asking = digest(&asking_files(path, dialect)?)?;
         let (dialect, device) = (dialect.clone(), device.clone());
-        Ok(Rc::new(Self { checkpoint, engine, encoder, dialect, device, identity }))
+        Ok(Rc::new(Self { checkpoint, engine, encoder, dialect, device, identity, asking }))
     }
 
     /// The model as it answers with an adapter, or alone. `free`: without the grammar.
@@ -116,12 +123,11 @@ impl Model {
             }
         }
         let identity = json!({
-            "model": self.identity, "adapter": digest, "dialect": encoder.dialect.name(), "grammar": !free,
-            "max_tokens": max_tokens,
+            "model": self.identity, "asking": self.asking, "adapter": digest, "dialect": encoder.dialect.name(),
+            "grammar": !free, "max_tokens": max_tokens,
         });
         let asker = Asker::new(encoder, free)?;
-        let (model, stop) = (Rc::clone(self), AtomicBool::default());
-        Ok(Local { model, asker, adapter: lease, max_tokens, identity, stop })
+        Ok(Local { model: Rc::clone(self), asker, adapter: lease, max_tokens, identity })
     }
 
     fn load(&self, adapter: Adapter<'_>) -> Result<LoadedAdapter> {
@@ -145,8 +151,8 @@ fn engine(checkpoint: &Checkpoint<'_>, device: &Device) -> Result<EngineHandle> 
     })
 }
 
-/// What tells a model's files from those of a later training in the same place: their sizes and times.
-fn files(path: &Path) -> Result<Value> {
+/// What tells a model's weights from those of a later training in the same place: their files' sizes and times.
+fn weight_files(path: &Path) -> Result<Value> {
     let weights = if path.is_file() { vec![path.to_owned()] } else { weights::shards(path)? };
     let one = |path: &PathBuf| {
         let about = fs::metadata(path).and_then(|about| Ok((about.len(), about.modified()?)));
@@ -159,6 +165,33 @@ fn files(path: &Path) -> Result<Value> {
     weights.iter().map(one).collect()
 }
 
+/// The small files that answers depend on: those of a model's directory, and those of further dialects. A GGUF file holds its own.
+fn asking_files(model: Option<&Path>, dialect: &DialectChoice) -> Result<Vec<PathBuf>> {
+    let directory = model.filter(|path| path.is_dir());
+    let mut files: Vec<PathBuf> = directory.iter().flat_map(|path| ASKING.map(|name| path.join(name))).collect();
+    if let Some(dir) = &dialect.dir {
+        let entries = fs::read_dir(dir).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+        let mut dialects: Vec<_> = entries.map_err(TrainError::io(dir))?.iter().map(fs::DirEntry::path).collect();
+        dialects.retain(|path| path.extension().is_some_and(|ending| ending == "toml"));
+        dialects.sort();
+        files.append(&mut dialects);
+    }
+    Ok(files)
+}
+
+/// One digest of what files hold; one that is not there holds nothing.
+fn digest(files: &[PathBuf]) -> Result<String> {
+    let mut hash = Sha256::new();
+    for path in files {
+        match fs::read(path) {
+            Ok(bytes) => hash.update(Sha256::digest(bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => hash.update([0]),
+            Err(error) => return Err(TrainError::io(path)(error)),
+        }
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 impl Local {
     fn ask(&self, place: usize, case: &Case) -> Result<Asked> {
         let question = self.asker.question(&case.conversation)?;
@@ -167,8 +200,9 @@ impl Local {
     }
 
     fn collect(&self, asked: Asked, take: Take<'_>) -> Result<()> {
-        let written = self.asker.written(&asked.question, asked.events, &self.stop);
-        let reply = written.map(|written| Reply { text: written.answered, calls: written.answer.calls, refused: None });
+        // No stop is asked for: what is answered is kept at once.
+        let written = self.asker.written(&asked.question, asked.events, &AtomicBool::default());
+        let reply = written.map(|written| Reply { text: written.answered, calls: written.calls, refused: None });
         take(asked.place, reply.or_else(refusal)?)
     }
 }
@@ -204,5 +238,27 @@ fn refusal(error: TrainError) -> Result<Reply> {
             EngineError::InvalidOutput(_) | EngineError::ContextExceeded { .. } | EngineError::CacheTooSmall { .. },
         ) => Ok(Reply::refusal(error.to_string())),
         error => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_says_how_a_model_is_asked_is_part_of_its_identity() {
+        let (model, dialects) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let choice = DialectChoice { name: None, dir: Some(dialects.path().to_owned()) };
+        let found = || digest(&asking_files(Some(model.path()), &choice).unwrap()).unwrap();
+        let mut seen = vec![found()];
+        for file in [model.path().join("chat_template.jinja"), dialects.path().join("own.toml")] {
+            for text in ["", "a", "b"] {
+                fs::write(&file, text).unwrap();
+                seen.push(found());
+            }
+        }
+        fs::write(model.path().join("README.md"), "words").unwrap();
+        assert_eq!(Some(&found()), seen.last());
+        assert_eq!(seen.iter().collect::<std::collections::HashSet<_>>().len(), seen.len(), "{seen:?}");
     }
 }

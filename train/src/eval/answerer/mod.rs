@@ -37,6 +37,11 @@ impl Reply {
         Self { refused: Some(why.into()), ..Self::default() }
     }
 
+    /// The calls that were made; `None` where there is no answer, and so no silence either.
+    pub fn made(&self) -> Option<&[Call]> {
+        self.refused.is_none().then_some(self.calls.as_slice())
+    }
+
     /// What a person is shown of it.
     pub fn shown(&self) -> String {
         match &self.refused {
@@ -52,7 +57,8 @@ pub type Take<'a> = &'a mut dyn FnMut(usize, Reply) -> Result<()>;
 
 /// Whoever answers: a model in this process, or a server.
 pub trait Answerer {
-    /// Asks all cases, many at once, and hands over each reply as soon as it is there.
+    /// Asks all cases, many at once, and hands over the replies while others are under way; a reply may wait for those of the
+    /// few cases before it.
     ///
     /// # Errors
     /// When nobody can be asked any more. What is wrong with one case alone is its reply.

@@ -6,17 +6,22 @@ use super::{Answerer, Case, Reply, Take};
 use crate::data::native;
 use crate::error::{Result, TrainError};
 use crate::eval::score::Call;
-use callsmith::client::{CHAT, Client, Failure};
+use callsmith::client::{CHAT, Cause, Client, Failure, Proxy};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-/// An answer that takes longer will not come.
-const PATIENCE: Duration = Duration::from_secs(600);
-/// Waits before a request is sent again to a server that is busy.
+/// Waits before a request is sent again to a server that is busy, or that has lost it.
 const PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(8)];
+/// The longest wait that a server may ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How often an answer that makes no sense is asked for.
+const READINGS: usize = 2;
+/// Characters of such an answer that are shown.
+const SHOWN: usize = 200;
 
 /// A model behind a URL.
 pub struct Remote {
@@ -25,6 +30,8 @@ pub struct Remote {
     model: String,
     max_tokens: usize,
     in_flight: usize,
+    /// Its answers are kept.
+    kept: bool,
 }
 
 /// What of a completion is looked at.
@@ -52,18 +59,26 @@ struct ToolCall {
 #[derive(Deserialize)]
 struct Function {
     name: String,
-    /// JSON text.
-    arguments: String,
+    /// JSON text, by the rule.
+    #[serde(default)]
+    arguments: Value,
 }
 
 impl Remote {
     /// The model that the server at `url` calls `model`; `key` is sent as the bearer of every request.
     ///
     /// # Errors
-    /// When the system gives no HTTP client.
-    pub fn new(url: &str, key: Option<String>, model: &str, max_tokens: usize, in_flight: usize) -> Result<Self> {
-        let client = Client::new(url, key).map_err(|failure| wrong(url, &failure))?;
-        Ok(Self { client, url: url.to_owned(), model: model.to_owned(), max_tokens, in_flight })
+    /// When URL or key are none, or the system gives no HTTP client.
+    pub fn new(url: &str, key: Option<&str>, model: &str, max_tokens: usize, in_flight: usize) -> Result<Self> {
+        let client = Client::new(url, key, Proxy::NotLocal);
+        let client = client.map_err(|failure| TrainError::input(Path::new(url), failure.to_string()))?;
+        Ok(Self { client, url: url.to_owned(), model: model.to_owned(), max_tokens, in_flight, kept: false })
+    }
+
+    /// The same, whose answers are kept or not: messages tell it to whoever has to begin again.
+    #[must_use]
+    pub fn kept(self, kept: bool) -> Self {
+        Self { kept, ..self }
     }
 
     fn body(&self, case: &Case) -> Value {
@@ -72,6 +87,20 @@ impl Remote {
         body["max_tokens"] = json!(self.max_tokens);
         body["temperature"] = json!(0.0);
         body
+    }
+
+    fn wrong(&self, failure: &Failure) -> TrainError {
+        let remedy = match failure.cause {
+            Cause::Status { code: 401 | 403, .. } => "; give the server's key with --api-key",
+            Cause::Status { code: 404, .. } => {
+                "; --url is the server's root (or its /v1), --served-model one of the names that /v1/models lists"
+            }
+            // They say it themselves.
+            Cause::Usage | Cause::Status { code: 300..=399, .. } => "",
+            _ if self.kept => "; what was answered is kept under --out, and the same command goes on from there",
+            _ => "; with --out, answers are kept, and the same command goes on from there",
+        };
+        TrainError::input(Path::new(&self.url), format!("{failure}{remedy}"))
     }
 
     async fn answer_all(&self, cases: &[&Case], take: Take<'_>) -> Result<()> {
@@ -86,7 +115,7 @@ impl Remote {
             }
             let Some(ended) = running.join_next().await else { return Ok(()) };
             let ended = ended.map_err(|error| TrainError::Data(format!("a request was lost: {error}")))?;
-            take(ended.0, ended.1.map_err(|failure| wrong(&self.url, &failure))?)?;
+            take(ended.0, ended.1.map_err(|failure| self.wrong(&failure))?)?;
         }
     }
 }
@@ -102,68 +131,69 @@ impl Answerer for Remote {
     }
 }
 
-/// One request, sent again while the server is busy.
+/// One request. What is wrong with it alone is its reply.
 async fn ask(client: &Client, body: &Value) -> Result<Reply, Failure> {
+    let mut problem = String::new();
+    for _ in 0..READINGS {
+        let text = match post(client, body).await {
+            Ok(text) => text,
+            Err(Failure { kind, message, cause: Cause::Status { code: 400 | 413 | 422, .. } }) => {
+                return Ok(Reply::refusal(format!("{kind}: {message}")));
+            }
+            Err(failure) => return Err(failure),
+        };
+        match read(&text) {
+            Ok(reply) => return Ok(reply),
+            Err(error) => problem = error,
+        }
+    }
+    Ok(Reply::refusal(problem))
+}
+
+/// The body of an answer, which is asked for again while the server is busy or loses it.
+async fn post(client: &Client, body: &Value) -> Result<String, Failure> {
     let mut pauses = PAUSES.iter();
     loop {
-        let sent = timeout(PATIENCE, client.post(CHAT, body)).await;
-        let failure = match sent.unwrap_or_else(|_| Err(Failure::of("timeout"))) {
-            Ok(text) => return read(&text),
+        let failure = match client.post(CHAT, body).await {
+            Ok(text) => return Ok(text),
             Err(failure) => failure,
         };
-        match (failure.status, pauses.next()) {
-            (Some(400 | 413 | 422), _) => return Ok(Reply::refusal(format!("{}: {}", failure.kind, failure.message))),
-            (Some(429 | 500 | 502 | 503 | 504), Some(pause)) => sleep(*pause).await,
-            _ => return Err(failure),
+        let wanted = match failure.cause {
+            Cause::Lost => Some(Duration::ZERO),
+            Cause::Status { code: 429 | 500..=599, again } => Some(again.unwrap_or_default()),
+            Cause::Usage | Cause::Unreachable | Cause::Status { .. } => None,
+        };
+        match wanted.zip(pauses.next()) {
+            Some((wanted, &pause)) => sleep(wanted.clamp(pause, LONGEST_PAUSE)).await,
+            None => return Err(failure),
         }
     }
 }
 
-fn read(text: &str) -> Result<Reply, Failure> {
-    let unread = |error: serde_json::Error| Failure { message: error.to_string(), ..Failure::of("no chat completion") };
+/// The reply that a completion holds, or what is wrong with it.
+fn read(text: &str) -> Result<Reply, String> {
+    let shown: String = text.chars().take(SHOWN).collect();
+    let unread = |error: serde_json::Error| format!("no chat completion ({error}): {shown}");
     let completion: Completion = serde_json::from_str(text).map_err(unread)?;
     let message = completion.choices.into_iter().next().map(|choice| choice.message);
-    let message = message.ok_or_else(|| Failure::of("a completion without a choice"))?;
-    let call = |call: ToolCall| -> Call {
-        // Text that is no JSON equals no wanted arguments.
-        (call.function.name, serde_json::from_str(&call.function.arguments).unwrap_or(Value::Null))
-    };
-    let calls = message.tool_calls.unwrap_or_default().into_iter().map(call).collect();
-    Ok(Reply { text: message.content.unwrap_or_default(), calls, refused: None })
+    let message = message.ok_or_else(|| format!("a completion without a choice: {shown}"))?;
+    let call = |ToolCall { function }| -> Call { (function.name, arguments(function.arguments)) };
+    let calls: Vec<Call> = message.tool_calls.unwrap_or_default().into_iter().map(call).collect();
+    // Words beside calls would hide them.
+    let text = if calls.is_empty() { message.content.unwrap_or_default() } else { String::new() };
+    Ok(Reply { text, calls, refused: None })
 }
 
-fn wrong(url: &str, failure: &Failure) -> TrainError {
-    let remedy = match failure.status {
-        Some(401 | 403) => "; give the server's key with --api-key",
-        Some(404) => "; --url is the server's root (or its /v1), --served-model one of the names that /v1/models lists",
-        _ => "; what was answered is kept under --out, and the same command goes on from there",
-    };
-    let said = if failure.message.is_empty() { String::new() } else { format!(": {}", failure.message) };
-    TrainError::Input { path: url.to_owned(), message: format!("{}{said}{remedy}", failure.kind) }
+/// Some servers write an object where its text belongs, or nothing where a function takes nothing. Text that is no JSON equals no
+/// wanted arguments.
+fn arguments(given: Value) -> Value {
+    match given {
+        Value::Null => json!({}),
+        Value::String(text) if text.trim().is_empty() => json!({}),
+        Value::String(text) => serde_json::from_str(&text).unwrap_or(Value::Null),
+        other => other,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn calls_and_words_of_a_completion_are_read_and_broken_arguments_equal_nothing() {
-        let call = |name: &str, arguments: &str| json!({"id": "a", "type": "function", "function": {"name": name, "arguments": arguments}});
-        let message =
-            json!({"role": "assistant", "content": null, "tool_calls": [call("f", "{\"x\":1}"), call("g", "{")]});
-        let reply = read(&json!({"choices": [{"message": message}]}).to_string()).unwrap();
-        assert_eq!(reply.calls, [("f".to_owned(), json!({"x": 1})), ("g".to_owned(), Value::Null)]);
-        assert_eq!(read(r#"{"choices":[{"message":{"content":"hi"}}]}"#).unwrap().text, "hi");
-        assert_eq!(read("<html>").unwrap_err().kind, "no chat completion");
-        assert!(read(r#"{"choices":[]}"#).is_err());
-    }
-
-    #[test]
-    fn an_error_of_the_server_names_it_and_what_to_do() {
-        let failure = Failure { status: Some(401), message: "no key".to_owned(), ..Failure::of("http 401") };
-        assert_eq!(
-            wrong("http://x", &failure).to_string(),
-            "http://x: http 401: no key; give the server's key with --api-key"
-        );
-    }
-}
+mod tests;

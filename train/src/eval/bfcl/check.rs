@@ -50,6 +50,8 @@ pub enum Fault {
     Called,
     #[error("calls nothing")]
     Silent,
+    #[error("the arguments of a call are no JSON object")]
+    Undecodable,
     #[error("no answer: {0}")]
     Refused(String),
 }
@@ -68,16 +70,21 @@ impl Fault {
             Self::Unmatched(_) => "unmatched_call",
             Self::Called => "unwanted_call",
             Self::Silent => "no_call",
+            Self::Undecodable => "undecodable",
             Self::Refused(_) => "refused",
         }
     }
 }
 
-/// Checks the calls of a turn. `functions` are those on offer, as the leaderboard's files have them.
+/// Checks the calls of a turn. `functions` are those on offer, as the leaderboard's files have them. Calls of which one cannot be
+/// decoded are none: wrong, but for silence.
 ///
 /// # Errors
 /// The first rule that is broken.
 pub fn check(form: Form, functions: &[Value], gold: &[Gold], calls: &[Call]) -> Result<(), Fault> {
+    if calls.iter().any(|(_, arguments)| !arguments.is_object()) {
+        return if form == Form::Silence { Ok(()) } else { Err(Fault::Undecodable) };
+    }
     match form {
         Form::Silence => {
             if calls.is_empty() {
@@ -117,8 +124,7 @@ fn check_call(functions: &[Value], gold: &Gold, (name, arguments): &Call) -> Res
     }
     let function = functions.iter().find(|function| function["name"] == gold.function.as_str());
     let schema = function.map_or(&Value::Null, |function| &function["parameters"]);
-    let none = Map::new();
-    let arguments = arguments.as_object().unwrap_or(&none);
+    let arguments = arguments.as_object().ok_or(Fault::Undecodable)?;
     let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
     if let Some(missing) = required.into_iter().find(|name| !arguments.contains_key(*name)) {
         return Err(Fault::Required(missing.to_owned()));
@@ -181,7 +187,20 @@ mod tests {
         assert_eq!(one(json!({"city": "Rome", "days": 3, "at": 1})), Err(Fault::Unexpected("at".to_owned())));
         assert_eq!(one(json!({"city": "Rome", "days": "3"})), Err(Fault::Type("days".to_owned())));
         assert_eq!(one(json!({"city": "Oslo", "days": 3})), Err(Fault::Value("city".to_owned())));
-        assert_eq!(one(Value::Null), Err(Fault::Required("city".to_owned())), "broken JSON has no arguments");
+    }
+
+    #[test]
+    fn a_call_that_cannot_be_decoded_is_wrong_even_without_required_arguments_and_counts_as_silence() {
+        let right = call(json!({"city": "Rome", "days": 3}));
+        for broken in [Value::Null, json!("x"), json!([1])] {
+            assert_eq!(one(broken.clone()), Err(Fault::Undecodable));
+            let optional = Gold { function: "other".to_owned(), arguments: Map::new() };
+            let found = check(Form::One, &functions(), &[optional], &[("other".to_owned(), broken.clone())]);
+            assert_eq!(found, Err(Fault::Undecodable));
+            let calls = [right.clone(), call(broken)];
+            assert_eq!(check(Form::Any, &functions(), &[], &calls), Err(Fault::Undecodable));
+            assert_eq!(check(Form::Silence, &functions(), &[], &calls), Ok(()));
+        }
     }
 
     #[test]

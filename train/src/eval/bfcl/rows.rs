@@ -5,7 +5,7 @@ use crate::data::native;
 use crate::error::{Result, TrainError};
 use callsmith::chat::Conversation;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 /// A question and what answers it.
@@ -25,22 +25,29 @@ pub(super) struct Row {
 /// Reads the first `limit` questions, and their answers by their ids.
 ///
 /// # Errors
-/// A file that cannot be read, the first wrong line by number and field, a question without an answer, and kinds of questions
-/// that are not single turns with Python's types.
+/// A file that cannot be read, the first wrong line by number and field, a question without an answer or with the id of an earlier
+/// one, and kinds of questions that are not single turns with Python's types.
 pub(super) fn read(questions: &Path, answers: Option<&Path>, limit: usize) -> Result<Vec<Row>> {
     let mut gold: HashMap<String, Vec<Gold>> = HashMap::new();
     for (place, line) in answers.map(lines).transpose()?.unwrap_or_default() {
         gold.insert(text(&line, "id", &place)?, golds(&line, &place)?);
     }
-    let rows = lines(questions)?.into_iter().take(limit).map(|(place, line)| row(&line, &place, &mut gold));
-    let rows: Vec<Row> = rows.collect::<Result<_>>()?;
+    let mut seen = HashSet::new();
+    let row = |(place, line): (String, Value)| {
+        let id = text(&line, "id", &place)?;
+        if !seen.insert(id.clone()) {
+            return Err(wrong(&place, "id", &format!("{id} is the id of an earlier question; give each its own")));
+        }
+        row(&line, &place, &mut gold)
+    };
+    let rows: Vec<Row> = lines(questions)?.into_iter().take(limit).map(row).collect::<Result<_>>()?;
     if rows.is_empty() { Err(TrainError::input(questions, "holds no question")) } else { Ok(rows) }
 }
 
 /// The JSON objects of a file with their places.
 fn lines(path: &Path) -> Result<Vec<(String, Value)>> {
     let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
-    let filled = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+    let filled = (1..).zip(text.trim_start_matches('\u{feff}').lines()).filter(|(_, line)| !line.trim().is_empty());
     let parsed = |(number, line): (usize, &str)| {
         let place = format!("{}:{number}", path.display());
         let value =

@@ -70,11 +70,22 @@ fn wrong_lines_are_named_by_number_field_and_remedy() {
         (NAMED.replace("[[", "[").replace("]]", "]"), GOLD.to_owned(), "questions.json:1: `messages"),
         (NAMED.replace("\"user\"", "\"robot\""), GOLD.to_owned(), "`messages[0].role`: unknown role `robot`"),
         (NAMED.to_owned(), GOLD.replace("ground_truth", "truth"), "answers.json:1: `ground_truth`: must be a list"),
+        (
+            format!("{NAMED}\n{NAMED}"),
+            GOLD.to_owned(),
+            "questions.json:2: `id`: multiple_0 is the id of an earlier question",
+        ),
         (String::new(), GOLD.to_owned(), "questions.json: holds no question"),
     ] {
         let message = refusal(&questions, &answers);
         assert!(message.contains(expected), "{message}");
     }
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_file() {
+    let bfcl = open(&files(&format!("\u{feff}{NAMED}"), &format!("\u{feff}{GOLD}")), true).unwrap();
+    assert_eq!(bfcl.judge(&[called("math_factorial_2", json!({"n": 5}))]).metrics["accuracy"], 1.0);
 }
 
 /// The call that a gold answer describes by its first values.

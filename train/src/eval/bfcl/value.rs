@@ -135,9 +135,9 @@ fn dict_fits(dict: &Map<String, Value>, allowed: &Value) -> bool {
     dict.iter().all(value) && allowed.iter().all(|(name, values)| dict.contains_key(name) || optional(values))
 }
 
-/// As many, in the same order.
+/// As many, in the same order. The allowed text `""` is an empty list here too.
 fn dicts_fit(list: &[Value], allowed: &Value) -> bool {
-    let Some(allowed) = allowed.as_array() else { return false };
+    let allowed = allowed.as_array().map(Vec::as_slice).unwrap_or_default();
     let fits = |(item, one): (&Value, &Value)| item.as_object().is_some_and(|dict| dict_fits(dict, one));
     list.len() == allowed.len() && list.iter().zip(allowed).all(fits)
 }

@@ -20,12 +20,15 @@ pub(super) struct Decision {
 }
 
 impl Decision {
-    /// Counts a turn.
-    pub(super) fn add(&mut self, tools: &[Tool], wanted: bool, calls: &[Call]) {
-        let made = !calls.is_empty();
-        if made { &mut self.call_precision } else { &mut self.no_call_precision }.add(wanted == made);
-        if wanted { &mut self.call_recall } else { &mut self.no_call_recall }.add(wanted == made);
-        calls.iter().for_each(|call| self.schema_valid.add(valid(tools, call)));
+    /// Counts a turn and the calls that were made in it. Without any answer (`None`) nothing was decided: what was wanted has
+    /// not come.
+    pub(super) fn add(&mut self, tools: &[Tool], wanted: bool, calls: Option<&[Call]>) {
+        let made = calls.map(|calls| !calls.is_empty());
+        if let Some(made) = made {
+            if made { &mut self.call_precision } else { &mut self.no_call_precision }.add(wanted == made);
+        }
+        if wanted { &mut self.call_recall } else { &mut self.no_call_recall }.add(made == Some(wanted));
+        calls.unwrap_or_default().iter().for_each(|call| self.schema_valid.add(valid(tools, call)));
     }
 
     fn all(&self) -> [(&'static str, Ratio); 5] {

@@ -6,7 +6,7 @@ mod decision;
 
 use super::answerer::{Case, Reply};
 use super::judged::{Judged, Verdict, named};
-use super::score::{self, Answer, Call, Class, Detail, Score, Turn};
+use super::score::{self, Call, Class, Detail, Score, Turn};
 use super::{Task, calls_json};
 use crate::data::synth::{self, Kind, Naming, Sample, Split, TurnInfo};
 use crate::dataset::conversations::Conversations;
@@ -132,9 +132,8 @@ impl Task for Calls {
     fn judge(&self, replies: &[Reply]) -> Judged {
         let (mut score, mut decision, mut verdicts) = (Score::default(), Decision::default(), Vec::new());
         for ((case, turn), reply) in self.cases.iter().zip(&self.turns).zip(replies) {
-            let answered = reply.refused.is_none();
-            let right = score.add(turn, &Answer { calls: reply.calls.clone() }) && answered;
-            decision.add(&case.conversation.tools, !turn.calls.is_empty(), &reply.calls);
+            let right = score.add(turn, reply.made());
+            decision.add(&case.conversation.tools, !turn.calls.is_empty(), reply.made());
             verdicts.push(verdict(turn, right, reply));
         }
         let mut metrics = score.to_json();
@@ -227,6 +226,20 @@ mod tests {
         let right: Vec<bool> = judged.verdicts.iter().map(|verdict| verdict.right).collect();
         assert_eq!(right, [true, false, false, false, true]);
         assert_eq!(judged.verdicts[3].functions, ("(no call)".to_owned(), "h".to_owned()));
+    }
+
+    #[test]
+    fn a_refused_turn_counts_as_wrong_and_not_as_a_decision() {
+        let words = json!({"role": "assistant", "content": "no"});
+        let calls = opened(&[line(&words, true), line(&words, true), line(&calling(&[("f", 1)]), true)]).unwrap();
+        let refused = || Reply::refusal("too long");
+        let judged = calls.judge(&[reply(&[]), refused(), refused()]);
+        let metrics = judged.metrics;
+        let of = |right: u64, total: u64| json!({"right": right, "total": total, "share": right as f64 / total as f64});
+        assert_eq!((&metrics["no_call_recognised"], &metrics["no_call_recall"]), (&of(1, 2), &of(1, 2)));
+        assert_eq!((&metrics["no_call_precision"], &metrics["call_recall"]), (&of(1, 1), &of(0, 1)));
+        assert_eq!(metrics["call_precision"]["total"], 0);
+        assert_eq!(judged.verdicts.iter().map(|verdict| verdict.right).collect::<Vec<_>>(), [true, false, false]);
     }
 
     #[test]

@@ -113,6 +113,17 @@ fn dicts_in_a_list_come_in_number_and_order() {
         ("array of dict", json!([{"a": 1}, {"a": 2}]), allowed.clone(), Ok(())),
         ("array of dict", json!([{"a": 1}, {"a": 2, "b": "X"}]), allowed.clone(), Ok(())),
         ("array of dict", json!([{"a": 2}, {"a": 1}]), allowed.clone(), Err(Wrong::Value)),
-        ("array of dict", json!([{"a": 1}]), allowed, Err(Wrong::Value)),
+        ("array of dict", json!([{"a": 1}]), allowed.clone(), Err(Wrong::Value)),
+        ("array of dict", json!([]), allowed, Err(Wrong::Value)),
+    ]);
+}
+
+#[test]
+fn an_optional_list_of_dicts_may_be_empty() {
+    let optional = json!([[{"a": [1]}], ""]);
+    verdicts(&[
+        ("array of dict", json!([]), optional.clone(), Ok(())),
+        ("array of dict", json!([{"a": 1}]), optional.clone(), Ok(())),
+        ("array of dict", json!([{"a": 2}]), optional, Err(Wrong::Value)),
     ]);
 }
