@@ -49,8 +49,8 @@ pub struct WorldConfig {
     pub split: Split,
     /// Weights of the classes; those that are not named have none.
     pub classes: BTreeMap<Class, f64>,
-    /// Least and most functions on offer that a dialogue does not need. In class `distractors` there are at least
-    /// five, or the most if that is less.
+    /// Least and most functions on offer that a dialogue does not need. Class `distractors` has at least five whatever is
+    /// given here; of a catalogue, at least five or the most.
     pub distractors: (usize, usize),
     /// Probability of a system message where the class needs none.
     pub system: f64,
@@ -62,13 +62,15 @@ impl Default for WorldConfig {
         let weight = |class| match class {
             Class::Single => 3.0,
             Class::Distractors | Class::Dependent | Class::Irrelevant => 2.0,
+            // There is less to learn from it than from any other.
+            Class::Chat => 0.3,
             _ => 1.0,
         };
         Self {
             seed: 1,
             split: Split::Train,
             classes: Class::ALL.into_iter().map(|class| (class, weight(class))).collect(),
-            distractors: (0, 20),
+            distractors: (0, 6),
             system: 0.2,
             noise: Noise::default(),
         }

@@ -102,20 +102,24 @@ impl World {
                 self.store(family).records.remove(at);
                 Ok(json!({"deleted": arguments[ID]}))
             }
-            Op::Move { field, to, amount } => self.move_amount(family, arguments, [*field, *to, *amount]),
+            Op::Move { field, to, amount } => {
+                self.ready(*deed, &arguments[ID])?;
+                self.move_amount(family, arguments, [*field, *to, *amount])
+            }
             _ => {
-                let at = self.place(family, &arguments[ID])?;
+                let at = self.ready(*deed, &arguments[ID])?;
                 change(family, &function.op, &mut self.store(family).records[at], arguments)
             }
         }
     }
 
     fn create(&mut self, family: &Family, arguments: &Map<String, Json>) -> Outcome {
+        let ids = self.ids;
         let store = self.store(family);
         let mut record = Record::new();
         for field in family.stored() {
             let value = match (field.name, arguments.get(field.name)) {
-                (ID, _) => json!(store.next_id(family)),
+                (ID, _) => json!(ids.write(family.prefix, store.next)),
                 (_, Some(value)) => value.clone(),
                 (_, None) => field.kind.initial(),
             };
@@ -129,14 +133,22 @@ impl World {
 
     /// Where the record with an id is.
     fn place(&self, family: &Family, id: &Json) -> Result<usize, Refusal> {
-        let text = id.as_str().unwrap_or_default();
-        let number = text.strip_prefix(family.prefix).and_then(|rest| rest.strip_prefix('-'));
-        if number.is_none_or(|number| number.parse::<u32>().is_err()) {
-            let message = format!("{id} is not the id of a {}; ids look like {}-1.", family.one, family.prefix);
-            return Err(Refusal::new(Code::InvalidArgument, message));
-        }
         let found = self.records(family).iter().position(|record| record.get(ID) == Some(id));
+        let text = id.as_str().unwrap_or_default();
         found.ok_or_else(|| Refusal::new(Code::NotFound, format!("There is no {} {text}.", family.one)))
+    }
+
+    /// The same of a record in a state that the function works on.
+    fn ready(&self, Deed { family, function }: Deed, id: &Json) -> Result<usize, Refusal> {
+        let at = self.place(family, id)?;
+        let Some((field, states)) = &function.needs else { return Ok(at) };
+        let field = &family.fields[*field];
+        let held = &self.records(family)[at][field.name];
+        if is_one_of(held, states) {
+            return Ok(at);
+        }
+        let message = format!("{} is {}.", id.as_str().unwrap_or_default(), field.being(held));
+        Err(Refusal::new(Code::Conflict, message))
     }
 
     fn move_amount(&mut self, family: &Family, arguments: &Map<String, Json>, places: [usize; 3]) -> Outcome {
@@ -161,8 +173,8 @@ fn change(family: &Family, op: &Op, record: &mut Record, arguments: &Map<String,
             let field = &family.fields[*field];
             let held = record.get(field.name).cloned().unwrap_or_default();
             if !is_one_of(&held, from) {
-                let state = held.as_str().map_or_else(|| format!("{}: {held}", field.name), str::to_owned);
-                let message = format!("{} is already {state}.", record[ID].as_str().unwrap_or_default());
+                let id = record[ID].as_str().unwrap_or_default();
+                let message = format!("{id} is already {}.", field.being(&held));
                 return Err(Refusal::new(Code::Conflict, message));
             }
             record.insert(field.name.to_owned(), state(&field.kind, value));

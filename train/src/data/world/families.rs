@@ -2,15 +2,17 @@
 //!
 //! A file begins with `[-]family ONE/MANY PREFIX`; the dash holds it out of training. Then come fields, `NAME KIND | phrases |
 //! other names | description | question`, after `field` (the user gives it), `state` (the world keeps it) or `arg` (no record
-//! holds it); the first is what people know a record by. Then functions: `fn` with what it does, and below it `names`,
-//! `about` (descriptions), `takes` (fields, `!` = required), `ask` (requests without values), `say FIELD | phrases` (where a
-//! field is said in another way).
+//! holds it); the first is what people know a record by. A flag's phrases that deny it stand after a `!`. Then functions:
+//! `fn` with what it does, and below it `names`, `about` (descriptions), `takes` (fields, `!` = required), `ask` (requests
+//! without values, with `[FIELD]` where they ask for a single field), `say FIELD | phrases` (where a field is said in another
+//! way), `needs FIELD=STATE,…` (the states of a record that it works on).
 //!
 //! Knows the syntax of those files; what a function does is in [`super::execute`].
 
 use super::kind::Kind;
 use crate::data::synth::Split;
 use crate::data::synth::tables::{Words, flagged, lines, split};
+use serde_json::Value as Json;
 use std::sync::LazyLock;
 
 /// The name of the field that tells records apart.
@@ -37,10 +39,23 @@ pub(super) struct Field {
     pub(super) kind: Kind,
     /// How requests say it, with `{}` for the value; of a flag, the words that set it.
     pub(super) say: Words,
+    /// Of a flag, the words that say that it is not so.
+    pub(super) deny: Words,
     /// Other names of the parameter.
     pub(super) others: Words,
     pub(super) about: &'static str,
     pub(super) question: &'static str,
+}
+
+impl Field {
+    /// What a record is that holds this state: "locked", "a favourite".
+    pub(super) fn being(&self, state: &Json) -> String {
+        match state {
+            Json::Bool(true) => self.say[0].trim_start_matches("that is ").to_owned(),
+            Json::String(text) => text.replace('_', " "),
+            other => format!("{}: {other}", self.name),
+        }
+    }
 }
 
 /// What a function does to the records of its family. The numbers are places in the family's fields.
@@ -94,6 +109,27 @@ pub(super) struct Take {
     pub(super) say: Words,
 }
 
+/// A request without its values.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ask {
+    pub(super) text: &'static str,
+    /// Place of the field that it asks for, where it is a single one.
+    pub(super) about: Option<usize>,
+}
+
+impl Ask {
+    pub(super) fn is_question(&self) -> bool {
+        is_question(self.text)
+    }
+}
+
+/// Whether a request asks, where others order.
+pub(super) fn is_question(request: &str) -> bool {
+    const WORDS: [&str; 6] = ["which", "how", "what", "who", "where", "when"];
+    // "in which folder …" as well.
+    request.split(' ').take(2).any(|word| WORDS.contains(&word))
+}
+
 /// A function.
 #[derive(Debug)]
 pub(super) struct Function {
@@ -101,14 +137,20 @@ pub(super) struct Function {
     pub(super) names: Words,
     pub(super) about: Words,
     pub(super) takes: Vec<Take>,
-    /// Requests without any value.
-    pub(super) ask: Words,
+    pub(super) ask: Vec<Ask>,
+    /// The states of a field in which it works on a record.
+    pub(super) needs: Option<(usize, Words)>,
 }
 
 impl Function {
     /// Whether it changes anything.
     pub(super) fn writes(&self) -> bool {
         !matches!(self.op, Op::Find | Op::Get | Op::List(_) | Op::Count | Op::Last)
+    }
+
+    /// Whether doing it twice does no more than doing it once.
+    pub(super) fn is_repeatable(&self) -> bool {
+        !matches!(self.op, Op::Create | Op::Append { .. } | Op::Add { .. } | Op::Take { .. } | Op::Move { .. })
     }
 
     /// Whether it works on one record, found by its id.
@@ -123,7 +165,7 @@ pub(super) struct Family {
     pub(super) held_out: bool,
     pub(super) one: &'static str,
     pub(super) many: &'static str,
-    /// Ids are this, a dash and a number.
+    /// What ids begin with, in most of the ways in which they are written.
     pub(super) prefix: &'static str,
     /// The id, then the field that people know a record by, then the rest.
     pub(super) fields: Vec<Field>,
@@ -214,7 +256,14 @@ fn parse(text: &'static str) -> Family {
             "arg" => Part::Argument,
             "fn" => {
                 let op = op(&family, rest).unwrap_or_else(|| bad(line));
-                family.functions.push(Function { op, names: vec![], about: vec![], takes: vec![], ask: vec![] });
+                family.functions.push(Function {
+                    op,
+                    names: vec![],
+                    about: vec![],
+                    takes: vec![],
+                    ask: vec![],
+                    needs: None,
+                });
                 continue;
             }
             _ => {
@@ -237,8 +286,9 @@ fn header(line: &'static str) -> Family {
         part: Part::Key,
         kind: Kind::Key,
         say: vec!["{}", "with the id {}", "number {}", "{}"],
+        deny: vec![],
         others: vec!["{one}_id", "{one}_id", "{one}_number", "{one}_ref"],
-        about: "Id of the {one}, such as {prefix}-1.",
+        about: "Id of the {one}, such as {example}.",
         question: "Which {one} do you mean? Please give me its id.",
     };
     Family { held_out, one, many, prefix, fields: vec![key], functions: vec![] }
@@ -249,11 +299,13 @@ fn field(part: Part, rest: &'static str) -> Option<Field> {
     let columns: Words = rest.split('|').map(str::trim).collect();
     let [head, say, others, about, question] = columns[..] else { return None };
     let (name, kind) = head.split_once(' ')?;
+    let (say, deny) = say.split_once('!').unwrap_or((say, ""));
     Some(Field {
         name,
         part,
         kind: Kind::parse(kind)?,
         say: split(say, ';'),
+        deny: split(deny, ';'),
         others: split(others, ','),
         about,
         question,
@@ -294,7 +346,11 @@ fn function_line(family: &mut Family, word: &str, rest: &'static str) -> Option<
     match word {
         "names" => function.names = split(rest, ' '),
         "about" => function.about = split(rest, ';'),
-        "ask" => function.ask = split(rest, ';'),
+        "ask" => function.ask = split(rest, ';').into_iter().map(|text| ask(text, place)).collect::<Option<_>>()?,
+        "needs" => {
+            let (name, states) = rest.split_once('=')?;
+            function.needs = Some((place(name)?, split(states, ',')));
+        }
         "takes" => {
             let take = |word| {
                 let (name, required) = flagged(word);
@@ -310,4 +366,10 @@ fn function_line(family: &mut Family, word: &str, rest: &'static str) -> Option<
         _ => return None,
     }
     Some(())
+}
+
+/// `how much is on the account [balance]`.
+fn ask(text: &'static str, place: impl Fn(&str) -> Option<usize>) -> Option<Ask> {
+    let Some((text, field)) = text.split_once(" [") else { return Some(Ask { text, about: None }) };
+    Some(Ask { text, about: Some(place(field.strip_suffix(']')?)?) })
 }

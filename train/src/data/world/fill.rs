@@ -1,6 +1,6 @@
 //! Values for calls that can succeed, and the words that ask for them. Knows no turns.
 
-use super::families::{Deed, Field, ID, Op, Part};
+use super::families::{Ask, Deed, Field, ID, Op, Part};
 use super::kind::Kind;
 use super::scene::{Filling, Scene, Step, Stuck};
 use super::state::{Record, World, workable};
@@ -44,7 +44,7 @@ impl Scene<'_> {
             let value = match (field.part, id) {
                 (Part::Key, Some(id)) => id.clone(),
                 (Part::Key, None) => {
-                    let place = workable(records, &deed.function.op, deed.family, &mut self.dice).ok_or(Stuck)?;
+                    let place = workable(records, deed, &mut self.dice).ok_or(Stuck)?;
                     records[place][ID].clone()
                 }
                 _ if field.kind == Kind::Key => self.other_id(records, &filling).ok_or(Stuck)?,
@@ -69,7 +69,7 @@ impl Scene<'_> {
         }
         let record = self.dice.pick_ref(records);
         let simple =
-            |field: &&Field| record.get(field.name).is_some_and(|value| value.is_string() || value.is_number());
+            |field: &&Field| record.get(field.name).is_some_and(|value| !value.is_array() && !value.is_object());
         let mut fields: Vec<&'static Field> = deed.takes().map(|(field, ..)| field).filter(simple).collect();
         self.dice.shuffle(&mut fields);
         let count = 1 + usize::from(self.dice.chance(0.3));
@@ -83,14 +83,35 @@ impl Scene<'_> {
 
     /// "schedule an event called Dentist on 2026-05-03", without frame.
     pub(super) fn request(&mut self, step: &Step) -> String {
-        let ask = self.dice.pick(&step.deed.function.ask);
-        let words = self.words(step);
-        format!("{ask}{words}")
+        self.worded(step, |_| true).concat()
+    }
+
+    /// The same as a part of a longer sentence: no question.
+    pub(super) fn order(&mut self, step: &Step) -> String {
+        self.worded(step, |ask| !ask.is_question()).concat()
+    }
+
+    /// The request without its values, and its values.
+    pub(super) fn worded(&mut self, step: &Step, fits: impl Fn(&Ask) -> bool) -> [String; 2] {
+        let family = step.deed.family;
+        let mut ask = self.ask(step.deed, fits).to_owned();
+        if step.seeks_many() {
+            ask = ask.replace(&format!("the {}", family.one), &format!("all {}", family.many));
+        }
+        [ask, self.words(step)]
+    }
+
+    /// A request without its values. A single field that it asks for is kept in mind.
+    pub(super) fn ask(&mut self, deed: Deed, fits: impl Fn(&Ask) -> bool) -> &'static str {
+        let asks: Vec<Ask> = deed.function.ask.iter().copied().filter(fits).collect();
+        let ask = self.dice.pick(&asks);
+        self.asked.extend(ask.about.map(|place| &deed.family.fields[place]));
+        ask.text
     }
 
     /// A request that names the record by what people know it by, in place of its id.
     pub(super) fn request_by_title(&mut self, step: &Step, record: &Record) -> String {
-        let ask = self.dice.pick(&step.deed.function.ask);
+        let ask = self.ask(step.deed, |_| true);
         let title = step.deed.family.title();
         let named = self.dice.pick(&title.say).replace("{}", &title.kind.said(&record[title.name], &mut self.dice));
         let rest = self.words(&step.clone().without(ID));
@@ -103,7 +124,11 @@ impl Scene<'_> {
         for (field, say, _) in step.deed.takes() {
             if let Some(value) = step.value(field.name) {
                 let said = field.kind.said(value, &mut self.dice);
-                words = format!("{words} {}", self.dice.pick(say).replace("{}", &said));
+                let mut phrase = self.dice.pick(if *value == false { &field.deny } else { say }).to_owned();
+                if step.seeks_many() {
+                    phrase = phrase.replace("that is ", "that are ").replace("who works ", "who work ");
+                }
+                words = format!("{words} {}", phrase.replace("{}", &said));
             }
         }
         words
@@ -115,5 +140,10 @@ impl Step {
     pub(super) fn without(mut self, name: &str) -> Self {
         self.filling.retain(|(field, _)| field.name != name);
         self
+    }
+
+    /// Whether it looks for all records with something in common.
+    fn seeks_many(&self) -> bool {
+        self.deed.function.op == Op::Find && self.value(self.deed.family.title().name).is_none()
     }
 }

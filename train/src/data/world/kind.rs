@@ -15,11 +15,13 @@ pub(super) enum Kind {
     Plain(values::Kind),
     /// A day, `YYYY-MM-DD`.
     Date,
+    /// A day of the last century, or not long after.
+    Birthday,
     /// A time of day, `HH:MM`.
     Clock,
     /// A number of minutes.
     Minutes,
-    /// True when the user says so.
+    /// True or false, by phrases of the field's own.
     Flag,
     Object(Vec<(&'static str, Self)>),
     /// A list of objects.
@@ -56,6 +58,7 @@ impl Kind {
         Some(match text {
             "key" => Self::Key,
             "date" => Self::Date,
+            "birthday" => Self::Birthday,
             "clock" => Self::Clock,
             "minutes" => Self::Minutes,
             "flag" => Self::Flag,
@@ -71,12 +74,15 @@ impl Kind {
                 Some(section) => json!(dice.pick(phrases(section))),
                 None => kind.draw(dice, false).json,
             },
-            Self::Date => {
-                json!(format!("{}-{:02}-{:02}", dice.between(2026, 2028), dice.between(1, 12), dice.between(1, 28)))
+            Self::Date => day(2021, 2032, dice),
+            Self::Birthday => day(1940, 2015, dice),
+            Self::Clock => {
+                let minute = if dice.chance(0.7) { dice.between(0, 3) * 15 } else { dice.between(0, 59) };
+                json!(format!("{:02}:{minute:02}", dice.between(0, 23)))
             }
-            Self::Clock => json!(format!("{:02}:{:02}", dice.between(6, 22), dice.between(0, 3) * 15)),
+            Self::Minutes if dice.chance(0.3) => json!(dice.between(1, 60) * 5),
             Self::Minutes => json!(dice.pick(&[10, 15, 20, 25, 30, 40, 45, 60, 75, 90, 120, 180, 240])),
-            Self::Flag => json!(true),
+            Self::Flag => json!(dice.chance(0.6)),
             Self::Object(parts) => object(parts, dice, unicode),
             Self::Rows(parts) => (0..1 + dice.below(3)).map(|_| object(parts, dice, unicode)).collect(),
         }
@@ -93,16 +99,16 @@ impl Kind {
         }
     }
 
-    /// The JSON Schema of the values; `prefix` is that of the ids.
-    pub(super) fn schema(&self, prefix: &str) -> Json {
+    /// The JSON Schema of the values; `ids` is the pattern of ids.
+    pub(super) fn schema(&self, ids: &str) -> Json {
         match self {
-            Self::Key => json!({"type": "string", "pattern": format!("^{prefix}-[0-9]+$")}),
-            Self::Date => json!({"type": "string", "format": "date"}),
+            Self::Key => json!({"type": "string", "pattern": ids}),
+            Self::Date | Self::Birthday => json!({"type": "string", "format": "date"}),
             Self::Clock => json!({"type": "string", "pattern": CLOCK}),
             Self::Minutes => json!({"type": "integer", "minimum": 1, "maximum": 1440}),
             Self::Flag => json!({"type": "boolean"}),
-            Self::Object(parts) => object_schema(parts, prefix),
-            Self::Rows(parts) => json!({"type": "array", "items": object_schema(parts, prefix), "minItems": 1}),
+            Self::Object(parts) => object_schema(parts, ids),
+            Self::Rows(parts) => json!({"type": "array", "items": object_schema(parts, ids), "minItems": 1}),
             Self::Plain(kind) => match kind {
                 values::Kind::Int(low, high) => json!({"type": "integer", "minimum": low, "maximum": high}),
                 values::Kind::Num(..) => json!({"type": "number", "minimum": 0}),
@@ -118,9 +124,11 @@ impl Kind {
     /// A value that a hurried person might give and that cannot be, with what is wrong about it.
     pub(super) fn impossible(&self, dice: &mut Dice) -> Option<(String, String)> {
         Some(match self {
-            Self::Date => {
+            Self::Date | Self::Birthday => {
                 let (month, day) = dice.pick(&[("February", 30), ("April", 31), ("June", 31), ("November", 31)]);
-                (format!("{day} {month} {}", dice.between(2026, 2028)), format!("{month} has no day {day}"))
+                let drawn = self.draw(dice, 0.0);
+                let year = drawn.as_str()?.split_once('-')?.0;
+                (format!("{day} {month} {year}"), format!("{month} has no day {day}"))
             }
             Self::Clock => {
                 let said = format!("{}:{:02}", dice.between(25, 39), dice.between(0, 59));
@@ -155,9 +163,10 @@ impl Kind {
     /// All ways in which a single value is said; the first is the plainest. Lists and objects have none of their own.
     fn ways(&self, value: &Json) -> Vec<String> {
         match (self, value) {
-            (Self::Date, Json::String(date)) => dates(date),
+            (Self::Date | Self::Birthday, Json::String(date)) => dates(date),
             (Self::Clock, Json::String(clock)) => clocks(clock),
             (Self::Minutes, Json::Number(number)) => durations(number.as_i64().unwrap_or(0)),
+            (Self::Key, Json::String(id)) => vec![id.clone()],
             (_, Json::String(text)) if text.contains('_') => vec![text.clone(), text.replace('_', " ")],
             (_, Json::String(text)) => vec![text.clone()],
             (_, Json::Number(number)) => {
@@ -227,9 +236,9 @@ fn object(parts: &[(&'static str, Kind)], dice: &mut Dice, unicode: f64) -> Json
     Json::Object(fields.collect())
 }
 
-fn object_schema(parts: &[(&'static str, Kind)], prefix: &str) -> Json {
+fn object_schema(parts: &[(&'static str, Kind)], ids: &str) -> Json {
     let properties: Map<String, Json> =
-        parts.iter().map(|(name, kind)| ((*name).to_owned(), kind.schema(prefix))).collect();
+        parts.iter().map(|(name, kind)| ((*name).to_owned(), kind.schema(ids))).collect();
     let required: Words = parts.iter().map(|(name, _)| *name).collect();
     json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }
@@ -251,6 +260,18 @@ fn foreign(kind: &values::Kind) -> Option<&'static str> {
         values::Kind::Title | values::Kind::Pool("message" | "todo") => Some("unicode_title"),
         _ => None,
     }
+}
+
+/// A day of one of these years.
+fn day(first: i64, last: i64, dice: &mut Dice) -> Json {
+    let (year, month) = (dice.between(first, last), dice.between(1, 12));
+    let days = match month {
+        2 if year % 4 == 0 => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    json!(format!("{year}-{month:02}-{:02}", dice.between(1, days)))
 }
 
 fn dates(date: &str) -> Vec<String> {

@@ -10,6 +10,7 @@ mod config;
 mod execute;
 mod families;
 mod fill;
+mod ids;
 mod kind;
 mod offer;
 mod pairs;

@@ -3,6 +3,7 @@
 use super::config::Noise;
 use super::execute::Act;
 use super::families::{Deed, Family, Field};
+use super::ids::Ids;
 use crate::data::synth::dice::Dice;
 use crate::data::synth::names::{Case, meaningless};
 use callsmith::chat::Tool;
@@ -19,7 +20,7 @@ pub(super) struct Offer {
 
 impl Offer {
     /// Draws names and descriptions.
-    pub(super) fn new(deed: Deed, noise: &Noise, dice: &mut Dice) -> Self {
+    pub(super) fn new(deed: Deed, ids: Ids, noise: &Noise, dice: &mut Dice) -> Self {
         let Deed { family, function } = deed;
         let (case, renamed) = (Case::draw(dice), dice.chance(noise.rename));
         let name = match dice.chance(noise.meaningless) {
@@ -41,7 +42,8 @@ impl Offer {
         if dice.chance(noise.shuffle) {
             dice.shuffle(&mut names);
         }
-        let parameters = (!names.is_empty() || dice.chance(0.5)).then(|| schema(deed, &names, noise, dice));
+        let parameters =
+            (!names.is_empty() || dice.chance(0.5)).then(|| schema(deed, ids, &names, noise.descriptions, dice));
         let description = Some(dice.pick(&function.about).to_owned());
         Self { tool: Tool { name, description, parameters, strict: false }, deed, names }
     }
@@ -69,20 +71,22 @@ impl Offer {
     }
 }
 
-/// `{one}` and `{prefix}` filled in.
+/// `{one}` and `{many}` filled in.
 pub(super) fn fill(text: &str, family: &Family) -> String {
-    text.replace("{one}", family.one).replace("{many}", family.many).replace("{prefix}", family.prefix)
+    text.replace("{one}", family.one).replace("{many}", family.many)
 }
 
-fn schema(deed: Deed, names: &[(&'static Field, String)], noise: &Noise, dice: &mut Dice) -> Json {
-    let described = dice.chance(noise.descriptions);
+fn schema(deed: Deed, ids: Ids, names: &[(&'static Field, String)], descriptions: f64, dice: &mut Dice) -> Json {
+    let described = dice.chance(descriptions);
+    let pattern = ids.pattern(deed.family.prefix);
+    let example = ids.write(deed.family.prefix, dice.between(100, 4000));
     let mut properties = Map::new();
     let mut required: Vec<&str> = Vec::new();
     for (field, name) in names {
-        let mut property = field.kind.schema(deed.family.prefix);
+        let mut property = field.kind.schema(&pattern);
         // Names that say nothing need it.
         if described || field.name != name {
-            property["description"] = json!(fill(field.about, deed.family));
+            property["description"] = json!(fill(field.about, deed.family).replace("{example}", &example));
         }
         properties.insert(name.clone(), property);
         if deed.takes().any(|(other, _, required)| required && std::ptr::eq(other, *field)) {

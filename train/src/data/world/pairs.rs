@@ -1,11 +1,13 @@
 //! Single calls in the shape of instruction_tune: `{instruction, input: {user_question, function_call_example: {name,
 //! arguments}}, output: {function_call: {name, arguments}}}`.
 //!
-//! The example is another call of the same function, with other arguments: the answer is not in the input.
+//! The example is another call of the same function with other values: it shows the name of every parameter that the answer
+//! needs, and the answer is not in it.
 
 use super::attempts;
 use super::class::Class;
 use super::config::WorldConfig;
+use super::families::Op;
 use super::scene::{Scene, Step, Stuck};
 use super::text::phrases;
 use crate::data::DataError;
@@ -34,7 +36,8 @@ pub(super) fn pair(config: &WorldConfig, index: u64) -> Result<Json, DataError> 
 /// One request and its call; returns another call.
 fn act_out(scene: &mut Scene<'_>) -> Result<Step, Stuck> {
     let deed = scene.deed(|function| !function.takes.is_empty())?;
-    let (step, example) = (scene.step(deed, 0.35)?, scene.step(deed, 0.5)?);
+    let step = scene.step(deed, 0.35)?;
+    let example = example(scene, &step)?;
     let shared = step.filling.iter().any(|(field, value)| example.value(field.name) == Some(value));
     if shared {
         return Err(Stuck);
@@ -43,5 +46,20 @@ fn act_out(scene: &mut Scene<'_>) -> Result<Step, Stuck> {
     scene.user_asks(&request);
     let result = scene.succeed(&step)?;
     scene.answer(&[step], &[Ok(result)]);
+    Ok(example)
+}
+
+/// Another call, with every parameter of this one and perhaps more.
+fn example(scene: &mut Scene<'_>, step: &Step) -> Result<Step, Stuck> {
+    let deed = step.deed;
+    if deed.function.op == Op::Find {
+        let record = scene.dice.pick_ref(scene.world.records(deed.family)).clone();
+        let filling = step.filling.iter().map(|(field, _)| Some((*field, record.get(field.name)?.clone())));
+        return Ok(Step { deed, filling: filling.collect::<Option<_>>().ok_or(Stuck)? });
+    }
+    let mut example = scene.step(deed, 1.0)?;
+    let wanted =
+        |name: &str| step.value(name).is_some() || deed.takes().any(|(field, _, must)| must && field.name == name);
+    example.filling.retain(|(field, _)| wanted(field.name) || scene.dice.chance(0.3));
     Ok(example)
 }

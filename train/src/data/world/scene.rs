@@ -6,7 +6,8 @@
 use super::class::{Class, Move};
 use super::config::WorldConfig;
 use super::execute::{Act, Outcome};
-use super::families::{Deed, Family, Field, Function, Op, families};
+use super::families::{Deed, Family, Field, Function, Op, families, is_question};
+use super::ids::Ids;
 use super::offer::Offer;
 use super::state::{Fault, World};
 use super::text::phrases;
@@ -68,6 +69,8 @@ pub(super) struct Scene<'a> {
     /// As it is to be: as it was, with what the user asked for.
     goal: World,
     pub(super) offers: Vec<Offer>,
+    /// The single fields that requests have asked for.
+    pub(super) asked: Vec<&'static Field>,
     /// Functions that must not be on offer.
     pub(super) withheld: Vec<Deed>,
     pub(super) messages: Vec<Message>,
@@ -77,15 +80,17 @@ pub(super) struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    pub(super) fn new(config: &'a WorldConfig, dice: Dice) -> Self {
+    pub(super) fn new(config: &'a WorldConfig, mut dice: Dice) -> Self {
+        let world = World::new(Ids::draw(&mut dice));
         Self {
             dice,
             config,
             unicode: config.noise.unicode,
-            world: World::default(),
-            before: World::default(),
-            goal: World::default(),
+            world: world.clone(),
+            before: world.clone(),
+            goal: world,
             offers: Vec::new(),
+            asked: Vec::new(),
             withheld: Vec::new(),
             messages: Vec::new(),
             untrained: BTreeSet::new(),
@@ -140,26 +145,33 @@ impl<'a> Scene<'a> {
         self.dice.pick(phrases(section)).replacen("{}", value, 1)
     }
 
-    /// The user asks for something, in a sentence of its own.
+    /// The user asks for something, in a sentence of its own, and may chat about it.
     pub(super) fn user_asks(&mut self, request: &str) {
-        const QUESTIONS: [&str; 5] = ["which", "how", "what", "who", "where"];
-        let is_question = QUESTIONS.iter().any(|word| request.starts_with(word));
-        let framed = if is_question { format!("{request}?") } else { self.phrase_of("frame", request) };
-        self.user_says(&framed);
+        let framed = if is_question(request) { format!("{request}?") } else { self.phrase_of("frame", request) };
+        let text = if !self.dice.chance(self.config.noise.chatter) {
+            self.written(&framed)
+        } else if self.dice.chance(0.6) {
+            format!("{} {}", self.phrase("preamble", &[]), self.written(&framed))
+        } else {
+            format!("{} {}", sentence(&framed), self.phrase("after", &[]))
+        };
+        self.messages.push(Message::text(Role::User, text));
     }
 
-    /// The user says a whole sentence.
+    /// The user says something.
     pub(super) fn user_says(&mut self, text: &str) {
-        let mut text = text.to_owned();
-        if !self.dice.chance(self.config.noise.careless) {
-            let end = if text.ends_with(['.', '?', '!', '"']) { "" } else { "." };
-            text = capitalise(&text) + end;
-        }
-        if self.dice.chance(self.config.noise.chatter) {
-            let (before, after) = (self.phrase("preamble", &[]), self.phrase("after", &[]));
-            text = if self.dice.chance(0.6) { format!("{before} {text}") } else { format!("{text} {after}") };
-        }
+        let text = self.written(text);
         self.messages.push(Message::text(Role::User, text));
+    }
+
+    /// The user gives a value, written as it is to be used.
+    pub(super) fn user_replies(&mut self, text: impl Into<String>) {
+        self.messages.push(Message::text(Role::User, text));
+    }
+
+    /// A sentence as this user writes it.
+    fn written(&mut self, text: &str) -> String {
+        if self.dice.chance(self.config.noise.careless) { text.to_owned() } else { sentence(text) }
     }
 
     /// The assistant says something.
@@ -227,12 +239,17 @@ impl<'a> Scene<'a> {
         if let Some(place) = self.offers.iter().position(|offer| offer.deed == deed) {
             return place;
         }
-        let mut offer = Offer::new(deed, &self.config.noise, &mut self.dice);
+        let mut offer = Offer::new(deed, self.world.ids, &self.config.noise, &mut self.dice);
         while self.offers.iter().any(|other| other.tool.name == offer.tool.name) {
-            offer = Offer::new(deed, &self.config.noise, &mut self.dice);
+            offer = Offer::new(deed, self.world.ids, &self.config.noise, &mut self.dice);
         }
         self.offers.push(offer);
         self.offers.len() - 1
+    }
+
+    /// Keeps some functions of a family off the offer.
+    pub(super) fn withhold(&mut self, family: &'static Family, which: impl Fn(&Op) -> bool) {
+        self.withheld.extend(family.deeds(|function| which(&function.op)));
     }
 
     /// Adds functions that the dialogue does not need, half of them of families that it is about.
@@ -252,9 +269,17 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// Whether the last turn tells of calls that have all succeeded.
+    fn has_served(&self) -> bool {
+        let mut results =
+            self.messages.iter().rev().skip(1).take_while(|message| message.role == Role::Tool).peekable();
+        let answered = self.turns.last().is_some_and(|turn| turn.does == Move::Answer);
+        answered && results.peek().is_some() && results.all(|result| !result.content.starts_with(r#"{"error""#))
+    }
+
     /// The finished dialogue of a class.
     pub(super) fn finish(mut self, class: Class) -> (Sample, Script) {
-        if self.messages.last().is_some_and(|last| last.role == Role::Assistant) && self.dice.chance(0.08) {
+        if self.has_served() && self.dice.chance(0.08) {
             let entry = self.phrase("closing", &[]);
             let (said, answer) = entry.split_once(" => ").unwrap_or((&entry, "You're welcome."));
             self.user_says(said);
@@ -271,9 +296,25 @@ impl<'a> Scene<'a> {
 }
 
 /// Whether one could be called where the other is meant.
-fn rivals(needed: Deed, other: Deed) -> bool {
-    let searches = |deed: Deed| matches!(deed.function.op, Op::Find | Op::List(_));
-    needed == other || std::ptr::eq(needed.family, other.family) && searches(needed) && searches(other)
+pub(super) fn rivals(needed: Deed, other: Deed) -> bool {
+    let searches = |op: &Op| matches!(op, Op::Find | Op::List(_));
+    // What all records tell as well.
+    let sums_up = |op: &Op| matches!(op, Op::Count | Op::Last);
+    let shows_all = |op: &Op| matches!(op, Op::Find | Op::List(None));
+    let shifts = |op: &Op| matches!(op, Op::Add { .. } | Op::Take { .. } | Op::Move { .. });
+    let rival = |one: &Op, other: &Op| {
+        searches(one) && searches(other)
+            || sums_up(one) && shows_all(other)
+            || matches!(one, Op::Move { .. }) && shifts(other)
+    };
+    let (one, two) = (&needed.function.op, &other.function.op);
+    needed == other || std::ptr::eq(needed.family, other.family) && (rival(one, two) || rival(two, one))
+}
+
+/// With a capital letter and a full stop.
+fn sentence(text: &str) -> String {
+    let end = if text.ends_with(['.', '?', '!', '"']) { "" } else { "." };
+    capitalise(text) + end
 }
 
 fn result(id: &str, name: &str, outcome: &Outcome) -> Message {

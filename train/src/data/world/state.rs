@@ -1,6 +1,7 @@
 //! What exists in the world: the records of each family, and the faults that are going to happen. Knows no functions.
 
-use super::families::{Family, Field, Op, Part};
+use super::families::{Deed, Family, Field, Op, Part};
+use super::ids::Ids;
 use super::kind::Kind;
 use crate::data::synth::dice::Dice;
 use crate::data::synth::values;
@@ -31,6 +32,8 @@ pub(super) struct Store {
 #[derive(Debug, Clone, Default)]
 pub(super) struct World {
     stores: BTreeMap<&'static str, Store>,
+    /// How ids are written.
+    pub(super) ids: Ids,
     /// By the number of the call that fails.
     pub(super) faults: BTreeMap<usize, Fault>,
     /// Calls so far.
@@ -38,6 +41,11 @@ pub(super) struct World {
 }
 
 impl World {
+    /// Empty.
+    pub(super) fn new(ids: Ids) -> Self {
+        Self { ids, ..Self::default() }
+    }
+
     /// Whether the same things exist.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         self.stores == other.stores
@@ -67,7 +75,7 @@ impl World {
         }
         let mut store = Store { records: Vec::new(), next: dice.between(100, 4000) };
         for _ in 0..count * 4 {
-            let record = store.draw(family, dice);
+            let record = store.draw(family, self.ids, dice);
             let title = family.title().name;
             let told_apart = store.records.iter().all(|other| !alike(&other[title], &record[title]));
             if store.records.len() < count && told_apart {
@@ -80,9 +88,9 @@ impl World {
 
 impl Store {
     /// A record with all its fields, which is not in the store yet.
-    fn draw(&self, family: &Family, dice: &mut Dice) -> Record {
+    fn draw(&self, family: &Family, ids: Ids, dice: &mut Dice) -> Record {
         let value = |field: &Field, dice: &mut Dice| match (field.part, &field.kind) {
-            (Part::Key, _) => json!(self.next_id(family)),
+            (Part::Key, _) => json!(ids.write(family.prefix, self.next)),
             (_, Kind::Flag) => json!(dice.chance(0.4)),
             // The usual state more often than the others.
             (Part::State, Kind::Plain(values::Kind::Enum(choices))) if dice.chance(0.5) => json!(choices[0]),
@@ -91,12 +99,7 @@ impl Store {
         family.stored().map(|field| (field.name.to_owned(), value(field, dice))).collect()
     }
 
-    /// The id of the next record.
-    pub(super) fn next_id(&self, family: &Family) -> String {
-        format!("{}-{}", family.prefix, self.next)
-    }
-
-    /// Puts a record with [`Self::next_id`] in.
+    /// Puts a record in that has the next number in its id.
     pub(super) fn add(&mut self, record: Record) {
         self.next += 1;
         self.records.push(record);
@@ -113,10 +116,17 @@ pub(super) fn alike(held: &Json, wanted: &Json) -> bool {
 }
 
 /// The record that a function of this kind can work on, if there is any, as its place in the family's records.
-pub(super) fn workable(records: &[Record], op: &Op, family: &Family, dice: &mut Dice) -> Option<usize> {
-    let works = |record: &Record| match op {
-        Op::Set { field, from, .. } => record.get(family.fields[*field].name).is_some_and(|held| is_one_of(held, from)),
-        _ => true,
+pub(super) fn workable(records: &[Record], deed: Deed, dice: &mut Dice) -> Option<usize> {
+    let holds = |record: &Record, field: usize, states: &[&str]| {
+        record.get(deed.family.fields[field].name).is_some_and(|held| is_one_of(held, states))
+    };
+    let works = |record: &Record| {
+        let needs = deed.function.needs.as_ref();
+        let ready = needs.is_none_or(|(field, states)| holds(record, *field, states));
+        match &deed.function.op {
+            Op::Set { field, from, .. } => ready && holds(record, *field, from),
+            _ => ready,
+        }
     };
     let places: Vec<usize> = (0..records.len()).filter(|&at| works(&records[at])).collect();
     (!places.is_empty()).then(|| dice.pick(&places))

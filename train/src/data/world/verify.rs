@@ -129,6 +129,7 @@ fn grounded(
     said: &str,
 ) -> Result<(), (String, String)> {
     let fine = match field.kind {
+        Kind::Flag if *value == false => field.deny.iter().any(|cue| occurs(cue, said)),
         Kind::Flag => {
             takes.any(|(other, say, _)| std::ptr::eq(other, field) && say.iter().any(|cue| occurs(cue, said)))
         }

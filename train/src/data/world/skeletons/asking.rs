@@ -1,10 +1,11 @@
 //! Classes where words come before the call: missing and impossible values, changes of mind, confirmations.
 
 use crate::data::world::class::Move;
-use crate::data::world::families::{Field, Function, ID, Op, Part};
+use crate::data::world::families::{Ask, Field, Function, ID, Op, Part};
 use crate::data::world::kind::Kind;
 use crate::data::world::offer::fill;
 use crate::data::world::scene::{Scene, Step, Stuck};
+use crate::data::world::speech::{to_user, words};
 
 /// One or two required arguments are missing, are asked for, and given.
 pub(super) fn missing_argument(scene: &mut Scene<'_>) -> Result<(), Stuck> {
@@ -33,7 +34,7 @@ fn reply(scene: &mut Scene<'_>, step: &Step, fields: &[&'static Field]) {
         [first, second] => scene.phrase_of("reply_two", first).replacen("{}", second, 1),
         _ => scene.phrase_of("reply", &said.join(" ")),
     };
-    scene.user_says(&text);
+    scene.user_replies(text);
 }
 
 fn finish(scene: &mut Scene<'_>, step: Step) -> Result<(), Stuck> {
@@ -68,6 +69,8 @@ fn unknown_id(scene: &mut Scene<'_>) -> Result<(), Stuck> {
     let deed = scene.deed(|function| function.is_keyed() && !matches!(function.op, Op::Move { .. }))?;
     let step = scene.step(deed, 0.2)?;
     let id = step.value(ID).and_then(|id| id.as_str()).ok_or(Stuck)?.to_owned();
+    // With a function that shows what exists, the id would not be asked for: `other_function`.
+    scene.withhold(deed.family, |op| matches!(op, Op::List(_) | Op::Find));
     let unknown = unknown(scene, &step);
     let wrong = step.clone().with(ID, &unknown.as_str().into());
     let request = scene.request(&wrong);
@@ -76,7 +79,7 @@ fn unknown_id(scene: &mut Scene<'_>) -> Result<(), Stuck> {
     let text = scene.about("unknown_id", deed.family, &[("id", &unknown)]);
     scene.say(Move::Ask, text);
     let corrected = scene.phrase("corrected_id", &[("id", &id)]);
-    scene.user_says(&corrected);
+    scene.user_replies(corrected);
     finish(scene, step)
 }
 
@@ -84,7 +87,7 @@ fn unknown_id(scene: &mut Scene<'_>) -> Result<(), Stuck> {
 pub(super) fn unknown(scene: &mut Scene<'_>, step: &Step) -> String {
     let family = step.deed.family;
     loop {
-        let id = format!("{}-{}", family.prefix, scene.dice.between(5000, 9999));
+        let id = scene.world.ids.write(family.prefix, scene.dice.between(5000, 9999));
         if scene.world.records(family).iter().all(|record| record[ID] != id.as_str()) {
             return id;
         }
@@ -127,8 +130,7 @@ fn changed_afterwards(scene: &mut Scene<'_>) -> Result<(), Stuck> {
     if made.value(field.name).is_none_or(|before| *before == value) || step.filling.len() != 2 {
         return Err(Stuck);
     }
-    let said =
-        format!("the {} {}", crate::data::world::speech::words(field.name), field.kind.said(&value, &mut scene.dice));
+    let said = format!("the {} {}", words(field.name), field.kind.said(&value, &mut scene.dice));
     let text = scene.phrase_of("mind_change", &said);
     scene.user_says(&text);
     finish(scene, step)
@@ -138,15 +140,16 @@ fn changed_afterwards(scene: &mut Scene<'_>) -> Result<(), Stuck> {
 fn referred_back(scene: &mut Scene<'_>) -> Result<(), Stuck> {
     let (made, id) = make(scene)?;
     let family = made.deed.family;
-    let keyed = |function: &Function| function.is_keyed() && !matches!(function.op, Op::Move { .. });
-    let deed = scene.deed_of(family, keyed)?;
+    // All that there is to know of it has just been returned.
+    let uses = |function: &Function| function.is_keyed() && !matches!(function.op, Op::Move { .. } | Op::Get);
+    let deed = scene.deed_of(family, uses)?;
     let world = scene.world.clone();
     let step = scene.step_in(&world, deed, 0.2, Some(&id))?;
-    let ask = scene.dice.pick(&deed.function.ask);
-    let words = scene.words(&step.clone().without(ID));
-    let request = match ask.strip_suffix(&format!("the {}", family.one)) {
+    let [ask, words] = scene.worded(&step.clone().without(ID), |_| true);
+    let short = scene.dice.chance(0.6);
+    let request = match ask.strip_suffix(&format!("the {}", family.one)).filter(|_| short) {
         Some(start) => format!("{start}{}{words}", scene.phrase("it", &[])),
-        None => format!("{}{words}", scene.phrase_of("refer_new", ask)),
+        None => format!("{}{words}", scene.phrase_of("refer_new", &ask)),
     };
     scene.user_asks(&request);
     finish(scene, step)
@@ -164,14 +167,19 @@ fn make(scene: &mut Scene<'_>) -> Result<(Step, serde_json::Value), Stuck> {
     Ok((made, id))
 }
 
-/// A policy demands a confirmation, which the user gives or refuses.
+/// A policy demands a confirmation of what changes anything, which the user gives or refuses. What only looks needs none.
 pub(super) fn confirm_write(scene: &mut Scene<'_>) -> Result<(), Stuck> {
     scene.system("policy");
-    let deed = scene.deed(Function::writes)?;
+    let looks = scene.dice.chance(0.35);
+    let deed = scene.deed(|function| function.writes() != looks)?;
     let step = scene.step(deed, 0.25)?;
-    let request = scene.request(&step);
-    scene.user_asks(&request);
-    let text = scene.phrase("confirm", &[("what", &request)]);
+    let [ask, words] = scene.worded(&step, |ask: &Ask| looks || !ask.is_question());
+    scene.user_asks(&format!("{ask}{words}"));
+    if looks {
+        return finish(scene, step);
+    }
+    let what = format!("{}{words}", to_user(&ask));
+    let text = scene.phrase("confirm", &[("what", &what)]);
     scene.offer(deed);
     scene.say(Move::Confirm, text);
     if scene.dice.chance(0.7) {

@@ -55,10 +55,12 @@ pub(super) fn parallel_same(scene: &mut Scene<'_>) -> Result<(), Stuck> {
         }
         steps.push(step);
     }
-    let request = match steps.iter().all(|step| step.filling.len() == 1) {
-        true => short(scene, &steps),
-        false => joined(scene, &steps),
+    // By anything else than what tells records apart, "in Oslo and cancelled" would be one search.
+    let named = |step: &Step| match step.filling.as_slice() {
+        [(field, _)] => field.kind == Kind::Key || std::ptr::eq(*field, deed.family.title()),
+        _ => false,
     };
+    let request = if steps.iter().all(named) { short(scene, &steps) } else { joined(scene, &steps) };
     together(scene, &request, &steps)
 }
 
@@ -97,19 +99,20 @@ fn reads_all(one: &Step, other: &Step) -> bool {
     std::ptr::eq(one.deed.family, other.deed.family) && (one.deed.function.writes() || other.deed.function.writes())
 }
 
-/// "cancel the event EVT-1 and EVT-2".
+/// "cancel the events EVT-1 and EVT-2".
 fn short(scene: &mut Scene<'_>, steps: &[Step]) -> String {
-    let first = scene.request(&steps[0]);
-    let rest: Vec<String> =
-        steps[1..].iter().map(|step| step.filling[0].0.kind.said(&step.filling[0].1, &mut scene.dice)).collect();
-    format!("{first} and {}", values::join(&rest))
+    let (deed, field) = (steps[0].deed, steps[0].filling[0].0);
+    let [one, many] = [deed.family.one, deed.family.many].map(|noun| format!("the {noun}"));
+    let ask = scene.ask(deed, |ask| !ask.is_question()).replace(&one, &many);
+    let said: Vec<String> = steps.iter().map(|step| field.kind.said(&step.filling[0].1, &mut scene.dice)).collect();
+    format!("{ask} {}", field.say[0].replace("{}", &values::join(&said)))
 }
 
 /// All requests in one sentence.
 pub(super) fn joined(scene: &mut Scene<'_>, steps: &[Step]) -> String {
-    let mut text = scene.request(&steps[0]);
+    let mut text = scene.order(&steps[0]);
     for step in &steps[1..] {
-        let next = scene.request(step);
+        let next = scene.order(step);
         text = scene.phrase_of("join", &text).replacen("{}", &next, 1);
     }
     text
@@ -130,11 +133,12 @@ fn together(scene: &mut Scene<'_>, request: &str, steps: &[Step]) -> Result<(), 
 pub(super) fn long_result(scene: &mut Scene<'_>) -> Result<(), Stuck> {
     let families = families::families(scene.config.split);
     let family = scene.dice.pick(&families);
-    let count = 20 + scene.dice.below(25);
+    let count = 10 + scene.dice.below(11);
     scene.let_in(family, count);
     let deed = scene.deed_of(family, |function| matches!(function.op, Op::List(_) | Op::Find))?;
     let mut step = scene.step(deed, 0.0)?;
-    if deed.function.op == Op::Find {
+    let searched = deed.function.op == Op::Find;
+    if searched {
         // By something that many have in common.
         let choice = |field: &&'static Field| matches!(field.kind, Kind::Plain(values::Kind::Enum(_)));
         let fields: Vec<_> = deed.takes().map(|(field, ..)| field).filter(choice).collect();
@@ -150,7 +154,9 @@ pub(super) fn long_result(scene: &mut Scene<'_>) -> Result<(), Stuck> {
     }
     scene.answer(&[step], &[Ok(result)]);
     let chosen = scene.dice.pick_ref(&found)["id"].clone();
-    let deed = scene.deed_of(family, |function| function.is_keyed() && !matches!(function.op, Op::Move { .. }))?;
+    // A search returns whole records: there is nothing more to get.
+    let uses = |op: &Op| !(matches!(op, Op::Move { .. }) || searched && *op == Op::Get);
+    let deed = scene.deed_of(family, |function| function.is_keyed() && uses(&function.op))?;
     let world = scene.world.clone();
     let step = scene.step_in(&world, deed, 0.2, Some(&chosen))?;
     let record = world.records(family).iter().find(|record| record["id"] == chosen).cloned().ok_or(Stuck)?;

@@ -152,9 +152,9 @@ pub(super) fn acts_on(
             break;
         }
         let deed = scene.deed_of(family, |function| function.is_keyed() && (on_one(&function.op) || most == 1))?;
-        // Looking at it last tells what has become of it.
-        let looks = deed.function.op == Op::Get && acts.len() + 1 < most;
-        if looks || acts.iter().any(|act| act.deed == deed) {
+        // Looking at it last tells what has become of it; before anything is done to it, it has just been shown.
+        let idle = deed.function.op == Op::Get && (acts.is_empty() || acts.len() + 1 < most);
+        if idle || acts.iter().any(|act| act.deed == deed) {
             continue;
         }
         if let Ok(act) = scene.step_in(&world, deed, 0.2, Some(id)) {
@@ -168,7 +168,7 @@ pub(super) fn acts_on(
 /// ", then tag the note with work", for each.
 fn further(scene: &mut Scene<'_>, request: &mut String, acts: &[Step]) {
     for act in acts {
-        let words = scene.request(&act.clone().without(ID));
+        let words = scene.order(&act.clone().without(ID));
         request.push_str(&scene.phrase_of("then", &words));
     }
 }

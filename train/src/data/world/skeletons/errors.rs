@@ -5,7 +5,7 @@ use super::calls::{joined, touch};
 use super::chains::{acts_on, titled};
 use crate::data::synth::values::join;
 use crate::data::world::class::Move;
-use crate::data::world::families::{Function, ID, Op};
+use crate::data::world::families::{Deed, Function, ID, Op};
 use crate::data::world::scene::{Scene, Step, Stuck};
 use crate::data::world::speech::named;
 use crate::data::world::state::Fault;
@@ -18,7 +18,7 @@ const TRIES: usize = 3;
 pub(super) fn tool_error(scene: &mut Scene<'_>) -> Result<(), Stuck> {
     match scene.dice.weighted(&[0.35, 0.15, 0.2, 0.2, 0.1]) {
         0 => tried_again(scene),
-        1 => not_allowed(scene),
+        1 => given_up(scene),
         2 => conflict(scene),
         3 => other_function(scene),
         _ => title_for_id(scene),
@@ -31,7 +31,7 @@ fn tried_again(scene: &mut Scene<'_>) -> Result<(), Stuck> {
     let step = scene.step(deed, 0.3)?;
     let request = scene.request(&step);
     scene.user_asks(&request);
-    let fault = scene.dice.pick(&[Fault::RateLimit, Fault::Timeout]);
+    let fault = passing(scene, deed);
     let failures = 1 + scene.dice.weighted(&[0.6, 0.2, 0.2]);
     (0..failures).for_each(|later| scene.doom(later, fault));
     for _ in 1..failures {
@@ -47,29 +47,37 @@ fn tried_again(scene: &mut Scene<'_>) -> Result<(), Stuck> {
     Ok(())
 }
 
-/// The permission is missing: no second try.
-fn not_allowed(scene: &mut Scene<'_>) -> Result<(), Stuck> {
+/// A fault that another try may get over. After a time-out nobody knows what was done, so it is not done twice.
+fn passing(scene: &mut Scene<'_>, deed: Deed) -> Fault {
+    let may_be_late = deed.function.is_repeatable() && scene.dice.chance(0.5);
+    if may_be_late { Fault::Timeout } else { Fault::RateLimit }
+}
+
+/// The permission is missing, or what must not be done twice may have been done: no second try.
+fn given_up(scene: &mut Scene<'_>) -> Result<(), Stuck> {
     let deed = scene.deed(|_| true)?;
     let step = scene.step(deed, 0.3)?;
-    scene.doom(0, Fault::Permission);
+    let unsure = !deed.function.is_repeatable() && scene.dice.chance(0.5);
+    scene.doom(0, if unsure { Fault::Timeout } else { Fault::Permission });
     refused(scene, step)
 }
 
 /// What the user wants is not possible: a cancelled order is cancelled, an account is overdrawn.
 fn conflict(scene: &mut Scene<'_>) -> Result<(), Stuck> {
-    let deed = scene.deed(|function| matches!(function.op, Op::Set { .. } | Op::Take { .. } | Op::Move { .. }))?;
+    let may_conflict = |function: &Function| {
+        function.needs.is_some() || matches!(function.op, Op::Set { .. } | Op::Take { .. } | Op::Move { .. })
+    };
+    let deed = scene.deed(may_conflict)?;
     let mut step = scene.step(deed, 0.3)?;
     let family = deed.family;
     match &deed.function.op {
-        Op::Set { .. } => {
+        Op::Move { amount, .. } if scene.dice.chance(0.5) => {
+            step = step.with(family.fields[*amount].name, &json!(scene.dice.between(9500, 90_000)));
+        }
+        _ => {
             let id = scene.dice.pick_ref(scene.world.records(family))[ID].clone();
             step = step.with(ID, &id);
         }
-        Op::Move { amount, .. } => {
-            step = step.with(family.fields[*amount].name, &json!(scene.dice.between(9500, 90_000)))
-        }
-        // What is taken is never more than there is: the schema says so.
-        _ => return Err(Stuck),
     }
     if scene.world.clone().execute(&step.act()).is_ok() {
         return Err(Stuck);
@@ -140,9 +148,11 @@ pub(super) fn partial_failure(scene: &mut Scene<'_>) -> Result<(), Stuck> {
     let failing = scene.dice.below(count);
     let later = scene.dice.chance(0.5);
     if later {
-        let fault = scene.dice.pick(&[Fault::RateLimit, Fault::Timeout]);
+        let fault = passing(scene, steps[failing].deed);
         scene.doom(failing, fault);
     } else {
+        // As in `unknown_id`: what exists cannot be looked up.
+        scene.withhold(steps[failing].deed.family, |op| matches!(op, Op::List(_) | Op::Find));
         let id = unknown(scene, &steps[failing]);
         steps[failing] = steps[failing].clone().with(ID, &json!(id));
     }
@@ -206,9 +216,9 @@ fn slip(scene: &mut Scene<'_>, step: &Step) -> Result<String, Stuck> {
     let id = step.value(ID).and_then(|id| id.as_str()).ok_or(Stuck)?.to_owned();
     let taken = |id: &str| scene.world.records(step.deed.family).iter().any(|record| record[ID] == id);
     let digits: Vec<usize> = id.char_indices().filter(|(_, c)| c.is_ascii_digit()).map(|(at, _)| at).collect();
-    let at = scene.dice.pick(&digits);
-    let slipped = (0..10)
+    let at = if digits.is_empty() { return Err(Stuck) } else { scene.dice.pick(&digits) };
+    let slipped = (1..10)
         .map(|digit| format!("{}{digit}{}", &id[..at], &id[at + 1..]))
-        .find(|slipped| *slipped != id && !taken(slipped) && !slipped.contains("-0"));
+        .find(|slipped| *slipped != id && !taken(slipped));
     slipped.ok_or(Stuck)
 }

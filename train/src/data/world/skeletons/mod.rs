@@ -42,7 +42,8 @@ pub(super) fn act_out(scene: &mut Scene<'_>, class: Class) -> Result<(), Stuck> 
         Class::AnswerFromResult => talk::answer_from_result(scene),
     }?;
     let (low, high) = scene.config.distractors;
-    let least = if class == Class::Distractors { low.max(MANY).min(high) } else { low };
+    let least = if class == Class::Distractors { low.max(MANY) } else { low };
+    let high = high.max(least);
     // Few more often than many.
     let drawn = scene.dice.below(high - least + 1).min(scene.dice.below(high - least + 1));
     let alone = scene.offers.is_empty() && least + drawn == 0;

@@ -124,6 +124,7 @@ fn errors_lead_to_another_try_another_function_or_a_report() {
         let turns = turns(&sample);
         assert!(turns.len() <= 3, "no more than three tries");
         match code.as_str() {
+            "timeout" if turns.len() == 1 => assert_eq!(moves(&sample), [Move::Call, Move::Report]),
             "rate_limited" | "timeout" => {
                 assert!(turns.len() > 1 && turns.iter().all(|turn| turn[0].arguments == turns[0][0].arguments))
             }
@@ -179,6 +180,32 @@ fn nothing_is_called_that_is_not_there_or_not_asked_for() {
 }
 
 #[test]
+fn half_of_the_refusals_stand_beside_functions_of_the_same_things() {
+    let near = |index| {
+        let (sample, script) = scripted(&WorldConfig::default(), Class::Irrelevant, index);
+        let asked = &messages(&sample).iter().find(|message| message.role == Role::User).unwrap().content;
+        script
+            .offers
+            .iter()
+            .any(|offer| [offer.deed.family.one, offer.deed.family.many].iter().any(|noun| asked.contains(noun)))
+    };
+    let count = (0..100).filter(|&index| near(index)).count();
+    assert!((25..75).contains(&count), "{count}");
+}
+
+#[test]
+fn no_write_is_repeated_after_a_time_out_that_could_be_done_twice() {
+    for index in 0..150 {
+        let (sample, script) = scripted(&WorldConfig::default(), Class::ToolError, index);
+        for pair in messages(&sample).windows(2).filter(|pair| pair[1].role == Role::Assistant) {
+            let repeated = pair[1].tool_calls.first().filter(|_| pair[0].content.contains("\"timeout\""));
+            let offer = repeated.and_then(|call| script.offers.iter().find(|offer| offer.tool.name == call.name));
+            assert!(offer.is_none_or(|offer| offer.deed.function.is_repeatable()), "{:#?}", messages(&sample));
+        }
+    }
+}
+
+#[test]
 fn an_answer_comes_from_the_result_without_another_call() {
     for sample in of(Class::AnswerFromResult) {
         assert!(moves(&sample).starts_with(&[Move::Call, Move::Answer, Move::Answer]));
@@ -228,14 +255,18 @@ fn a_long_result_is_long_and_one_of_it_is_used() {
 
 #[test]
 fn nothing_is_written_before_it_is_confirmed() {
-    let mut refused = 0;
-    for sample in of(Class::ConfirmWrite) {
+    let (mut refused, mut read) = (0, 0);
+    for index in 0..60 {
+        let (sample, script) = scripted(&WorldConfig::default(), Class::ConfirmWrite, index);
         assert_eq!(messages(&sample)[0].role, Role::System);
         let moves = moves(&sample);
-        assert_eq!(moves[0], Move::Confirm);
-        refused += usize::from(!moves.contains(&Move::Call));
+        let called = turns(&sample).first().map(|calls| calls[0].name.as_str());
+        let writes = |name: &str| script.offers.iter().any(|o| o.tool.name == name && o.deed.function.writes());
+        assert_eq!(moves[0] == Move::Confirm, called.is_none_or(writes), "{moves:?}");
+        refused += usize::from(called.is_none());
+        read += usize::from(moves[0] == Move::Call);
     }
-    assert!((5..30).contains(&refused), "{refused}");
+    assert!((5..30).contains(&refused) && (10..35).contains(&read), "{refused} {read}");
 }
 
 #[test]

@@ -28,6 +28,7 @@ fn every_family_has_what_dialogues_need() {
                 "{}",
                 family.one
             );
+            assert!(function.ask.iter().any(|ask| !ask.is_question()), "{}: only asks", function.names[0]);
             let keyed = function.takes.iter().position(|take| take.field == 0);
             assert!(keyed.is_none_or(|at| at == 0), "{}: the id comes first", function.names[0]);
             let find = function.op == Op::Find;
@@ -42,6 +43,15 @@ fn every_family_has_what_dialogues_need() {
         for field in &family.fields {
             let flag = field.kind == Kind::Flag;
             assert!(field.say.iter().all(|say| say.contains("{}") != flag), "{} {}", family.one, field.name);
+            let deniable = flag && field.part == Part::Given;
+            assert!(field.deny.is_empty() != deniable, "{} {}", family.one, field.name);
+            let hides = |deny: &str| field.say.iter().any(|say| deny.contains(say) || say.contains(deny));
+            assert!(
+                !field.deny.iter().any(|deny| hides(deny)),
+                "{} {}: yes and no sound alike",
+                family.one,
+                field.name
+            );
             assert!(!field.about.is_empty() && !field.question.is_empty(), "{} {}", family.one, field.name);
         }
     }
