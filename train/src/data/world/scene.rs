@@ -256,7 +256,8 @@ impl<'a> Scene<'a> {
     pub(super) fn distract(&mut self, count: usize) {
         let needed: Vec<Deed> =
             self.offers.iter().map(|offer| offer.deed).chain(self.withheld.iter().copied()).collect();
-        for _ in 0..count * 8 {
+        // Of a family that is withheld nothing can be taken, so many draws are in vain.
+        for _ in 0..16 + count * 8 {
             if self.offers.len() >= needed.len() - self.withheld.len() + count {
                 break;
             }

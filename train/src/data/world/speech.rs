@@ -6,7 +6,7 @@ use super::families::{Family, Field, ID, Op, Part};
 use super::kind::Kind;
 use super::offer::fill;
 use super::scene::{Scene, Step};
-use crate::data::synth::values::join;
+use crate::data::synth::values::{self, join};
 use serde_json::{Map, Value as Json};
 
 /// Most records that an answer lists by name.
@@ -207,7 +207,11 @@ fn measure(name: &str, value: &str) -> String {
 
 /// The value of a field as answers say it.
 fn told(field: &Field, value: &Json) -> String {
-    if field.kind == Kind::Minutes { format!("{value} minutes") } else { plain(value) }
+    match field.kind {
+        Kind::Minutes => format!("{value} minutes"),
+        Kind::Plain(values::Kind::Pool("message")) => format!("\"{}\"", plain(value)),
+        _ => plain(value),
+    }
 }
 
 /// The verb and the pronoun that go with a field's name.
