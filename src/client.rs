@@ -101,7 +101,8 @@ impl Client {
     pub fn new(url: &str, key: Option<&str>, proxy: Proxy) -> Result<Self, Failure> {
         crate::tls::install();
         let base = url.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches('/').to_owned();
-        let direct = proxy == Proxy::Never || is_local(&address(&base)?);
+        let address = address(&base)?;
+        let direct = proxy == Proxy::Never || is_local(&address);
         let headers = headers(key)?;
         let built = |kept_connections: usize| {
             let builder = reqwest::Client::builder().connect_timeout(CONNECT_LIMIT).read_timeout(SILENCE_LIMIT);
